@@ -1,0 +1,96 @@
+/** Structured logs: a constant message, facts as pairs. Plain (RFC 3339, tab separated) or JSON lines (ZT-200). */
+
+export const LEVELS = ["off", "error", "warn", "info", "debug", "trace"] as const;
+export type Level = (typeof LEVELS)[number];
+export type Facts = Readonly<Record<string, string | number | boolean | undefined>>;
+
+/** Where finished lines go. Writing must not block for long; the default writes to standard output. */
+export type Sink = (line: string) => void;
+
+const encoder = new TextEncoder();
+const standardOutput: Sink = (line) => {
+  const bytes = encoder.encode(line + "\n");
+  for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
+};
+
+/** What decides whether a line of a scope is written; changed live by the admin endpoint (ZT-216). */
+export class LogFilter {
+  #byScope = new Map<string, number>();
+  #fallback: number;
+
+  constructor(fallback: Level = "info") {
+    this.#fallback = LEVELS.indexOf(fallback);
+  }
+
+  set(level: Level, scope?: string): void {
+    if (scope === undefined) this.#fallback = LEVELS.indexOf(level);
+    else this.#byScope.set(scope, LEVELS.indexOf(level));
+  }
+
+  reset(level: Level): void {
+    this.#byScope.clear();
+    this.#fallback = LEVELS.indexOf(level);
+  }
+
+  allows(level: number, scope: string): boolean {
+    return level <= (this.#byScope.get(scope) ?? this.#fallback);
+  }
+
+  /** As `current log level is …` prints it: the fallback, then `scope=level` pairs. */
+  toString(): string {
+    return [LEVELS[this.#fallback], ...[...this.#byScope].map(([scope, level]) => `${scope}=${LEVELS[level]}`)].join(
+      ",",
+    );
+  }
+}
+
+/** A logger of one scope. Children share filter, format and sink. */
+export class Logger {
+  readonly scope: string;
+  readonly filter: LogFilter;
+  readonly json: boolean;
+  readonly #sink: Sink;
+
+  constructor(scope: string, options: { filter?: LogFilter; json?: boolean; sink?: Sink } = {}) {
+    this.scope = scope;
+    this.filter = options.filter ?? new LogFilter();
+    this.json = options.json ?? false;
+    this.#sink = options.sink ?? standardOutput;
+  }
+
+  child(scope: string): Logger {
+    return new Logger(scope, { filter: this.filter, json: this.json, sink: this.#sink });
+  }
+
+  error(message: string, facts?: Facts): void {
+    this.write(1, message, facts);
+  }
+  warn(message: string, facts?: Facts): void {
+    this.write(2, message, facts);
+  }
+  info(message: string, facts?: Facts): void {
+    this.write(3, message, facts);
+  }
+  debug(message: string, facts?: Facts): void {
+    this.write(4, message, facts);
+  }
+
+  /** Writes one line if the filter lets it through. `level` is an index into LEVELS. */
+  write(level: number, message: string, facts: Facts = {}): void {
+    if (!this.filter.allows(level, this.scope)) return;
+    const time = new Date().toISOString().replace("Z", "000Z");
+    if (this.json) {
+      this.#sink(JSON.stringify({ level: LEVELS[level], time, scope: this.scope, message, ...facts }));
+      return;
+    }
+    let line = `${time}\t${LEVELS[level]}\t${this.scope}\t${message}`;
+    let separator = "\t";
+    for (const key in facts) {
+      const value = facts[key];
+      if (value === undefined) continue;
+      line += `${separator}${key}=${typeof value === "string" ? JSON.stringify(value) : value}`;
+      separator = " ";
+    }
+    this.#sink(line);
+  }
+}

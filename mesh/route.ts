@@ -1,0 +1,43 @@
+/** Where an outbound connection goes: what `resolve` returns and the data path acts on. */
+import type { IpWords } from "../base/address.ts";
+import type { Service } from "./service.ts";
+import type { Workload } from "./workload.ts";
+
+/** Not ours to secure: plain TCP to the original destination (ZT-020, ZT-021). */
+export interface PassthroughRoute {
+  readonly kind: "passthrough";
+  readonly ip: IpWords;
+  readonly port: number;
+}
+
+/** Plain TCP to a chosen workload that speaks no HBONE (ZT-041). */
+export interface TcpRoute {
+  readonly kind: "tcp";
+  readonly ip: IpWords;
+  readonly port: number;
+  readonly workload: Workload;
+  readonly service: Service | undefined;
+}
+
+/** A CONNECT stream to `ip:port` asking for `authority` (ZT-034, ZT-037, ZT-041). */
+export interface HboneRoute {
+  readonly kind: "hbone";
+  readonly ip: IpWords;
+  readonly port: number;
+  readonly authority: string;
+  /** SPIFFE URIs; the upstream must present one of them (ZT-042). Never empty. */
+  readonly identities: readonly string[];
+  /** The workload that terminates the tunnel: the destination, or its waypoint. */
+  readonly workload: Workload;
+  /** What the client addressed, if it was a service; also when a waypoint stands before it (ZT-199). */
+  readonly service: Service | undefined;
+  readonly viaWaypoint: boolean;
+}
+
+/** The connection cannot be carried; it never falls back to plaintext. `reason` is the text for the log. */
+export interface RefusedRoute {
+  readonly kind: "refused";
+  readonly reason: string;
+}
+
+export type Route = PassthroughRoute | TcpRoute | HboneRoute | RefusedRoute;
