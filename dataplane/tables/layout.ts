@@ -1,0 +1,180 @@
+/** Every table that agent and workers share, declared once. The comment behind a field says who writes it, if not the table's owner. */
+import { array, bytes, layout } from "../../base/shm/layout.ts";
+
+/** Most workers a node can have: listeners of a pod are stored per worker. */
+export const WORKERS_MAX = 16;
+
+/** Longest SPIFFE URI an identity row holds; the SPIFFE standard allows 2048 bytes, the mesh's own form stays far below. */
+export const IDENTITY_BYTES_MAX = 512;
+
+/** Bound of a flow's label text; longer texts are cut, and say so. */
+export const LABEL_BYTES_MAX = 1024;
+
+/** "AMB1" in ASCII. */
+export const TABLES_MAGIC = 0x414d4231;
+
+/** One row. Written by the agent before any worker starts, but for the atomics. */
+export const HEADER = layout("header", {
+  magic: "u32", // TABLES_MAGIC
+  workerCount: "u32",
+  generation: "atomic", // the live snapshot; 0: none yet. Its slot is `generation & 1`
+  accessOpened: "atomic", // 1: workers also write a record when a connection is counted (ZT-204)
+  networkBytes: "u32",
+  network: bytes(256), // the node's own network (NETWORK), UTF-8
+});
+
+export const WorkerState = { ABSENT: 0, LIVE: 1, STOPPED: 2 } as const;
+
+/** One row a worker. The worker writes its own row, but for `state`, `draining`. */
+export const WORKER = layout("worker", {
+  state: "atomic", // WorkerState; the agent's
+  draining: "atomic", // 1: accept nothing more; the agent's
+  acknowledgedGeneration: "atomic", // the snapshot this worker reads
+  load: "atomic", // open connections, for whoever hands out work
+  turns: "f64", // also the heartbeat: it stands still only if the worker does
+  systemCalls: "f64",
+  accepted: "f64",
+  handshakes: "f64",
+  handshakeFailures: "f64",
+  glitches: "f64",
+  upstreamSessions: "f64", // HBONE sessions we opened and still hold
+  downstreamSessions: "f64",
+  socketsOpen: array("f64", 2), // accepted sockets by Direction (ZT-198)
+  revocationRejections: array("f64", 2), // by Direction
+  revocationUntracked: array("f64", 2), // by Direction
+  flowOverflows: "f64", // connections reported under the overflow flow
+});
+
+export const PodState = { FREE: 0, ACTIVE: 1, CLOSING: 2 } as const;
+
+/** `flags` of a pod row. */
+export const PodFlag = { TRANSPARENT: 1, IPV6: 2 } as const;
+
+/** One enrolled pod. The agent's; each worker writes its own descriptors. */
+export const POD = layout("pod", {
+  state: "atomic", // PodState
+  epoch: "u32", // grows with each use of the row
+  netnsFd: "i32", // -1: the proxy's own namespace
+  identityRow: "i32", // -1: not known yet
+  flags: "u32", // PodFlag
+  outboundFd: array("i32", WORKERS_MAX), // by worker; -1: not listening
+  hboneFd: array("i32", WORKERS_MAX),
+  plaintextFd: array("i32", WORKERS_MAX),
+});
+
+export const IdentityState = { FREE: 0, PENDING: 1, READY: 2, FAILED: 3 } as const;
+
+/** One SPIFFE identity of this node. The agent's. Read the handle through `readContext` (identities.ts): it is two words. */
+export const IDENTITY = layout("identity", {
+  state: "atomic", // IdentityState
+  version: "atomic", // odd while the agent writes
+  contextLow: "u32", // address of an SSL_CTX that workers make their sessions from
+  contextHigh: "u32",
+  expiresAtMs: "f64", // of the leaf, in Unix time
+  uriBytes: "u32",
+  failureBytes: "u32",
+  uri: bytes(IDENTITY_BYTES_MAX),
+  failure: bytes(256), // why FAILED, for the access log
+});
+
+/** ZT-195, in the order of their numbers. */
+export const ResponseFlag = {
+  NONE: 0,
+  DENY: 1,
+  CONNECT: 2,
+  TLS_FAILURE: 3,
+  H2_HANDSHAKE_FAILURE: 4,
+  NETWORK_POLICY: 5,
+  IDENTITY_ERROR: 6,
+  CERT_REVOKED: 7,
+} as const;
+export type ResponseFlag = (typeof ResponseFlag)[keyof typeof ResponseFlag];
+
+/** As the label `response_flags` writes them. */
+export const RESPONSE_FLAG_NAMES = [
+  "-",
+  "DENY",
+  "CONNECT",
+  "TLS_FAILURE",
+  "H2_HANDSHAKE_FAILURE",
+  "NETWORK_POLICY",
+  "IDENTITY_ERROR",
+  "CERT_REVOKED",
+] as const;
+
+/** Outbound connections are reported by the source, inbound ones by the destination (ZT-199). */
+export const Direction = { OUTBOUND: 0, INBOUND: 1 } as const;
+export type Direction = (typeof Direction)[keyof typeof Direction];
+
+export const FlowState = { FREE: 0, LIVE: 1, RETIRED: 2 } as const;
+
+/**
+ * One set of connections with equal telemetry. The worker's, but for RETIRED → FREE: a worker retires a row that no
+ * connection uses, and may use it again only when the agent has taken its last counts and freed it.
+ */
+export const FLOW = layout("flow", {
+  state: "atomic", // FlowState
+  epoch: "u32", // grows with each use of the row
+  references: "u32", // open connections
+  labelBytes: "u32",
+  opened: "f64",
+  closed: array("f64", RESPONSE_FLAG_NAMES.length), // by ResponseFlag; failed is the sum of all but NONE (ZT-196)
+  receivedBytes: "f64", // from the connection's initiator (ZT-197)
+  sentBytes: "f64", // to it
+  label: bytes(LABEL_BYTES_MAX), // FLOW_FIELDS joined by U+0001, UTF-8
+});
+
+export const ConnectionState = { FREE: 0, OPENING: 1, OPEN: 2, CLOSING: 3 } as const;
+export const ConnectionKind = { TCP: 0, HBONE: 1, DOUBLE_HBONE: 2 } as const;
+export const CONNECTION_KIND_NAMES = ["TCP", "HBONE", "DOUBLEHBONE"] as const;
+
+/** Set in `control` by any thread. */
+export const CLOSE_REQUESTED = 1;
+
+/** One live connection. The worker that accepted it is the only writer, `control` excepted. */
+export const CONNECTION = layout("connection", {
+  state: "atomic", // ConnectionState
+  control: "atomic", // any thread may OR in CLOSE_REQUESTED
+  epoch: "u32",
+  flowRow: "i32", // -1: not counted yet
+  podRow: "i32",
+  direction: "u32", // Direction
+  kind: "u32", // ConnectionKind
+  policyGeneration: "u32", // the snapshot whose policies let it in
+  sourceIp: array("u32", 4),
+  sourcePort: "u32",
+  destinationPort: "u32",
+  destinationIp: array("u32", 4), // what the application addressed
+  actualIp: array("u32", 4), // what was dialled
+  actualPort: "u32",
+  hostBytes: "u32",
+  openedAtMs: "f64", // Unix time: workers share no monotonic origin
+  receivedBytes: "f64", // from the initiator; application bytes, without TLS or framing
+  sentBytes: "f64",
+  host: bytes(128), // inbound: the `forwarded` host (ZT-213)
+});
+
+/** What stands in word 0 of a command (agent → worker). Words 1 to 7 are its arguments. */
+export const Command = {
+  POD_ADDED: 1, // pod row, epoch
+  POD_REMOVED: 2, // pod row, epoch
+  IDENTITY_CHANGED: 3, // identity row
+  CLOSE_CONNECTION: 4, // connection row, epoch
+  DRAIN: 5, // deadline in ms from now
+  ANSWER: 6, // request number, result, 5 words that depend on the request
+  STOP: 7,
+  POLICIES_CHANGED: 8, // generation
+} as const;
+
+/** What stands in word 0 of a request (worker → agent). Word 1 is the request's number, words 2 to 7 are arguments. */
+export const Request = {
+  IDENTITY: 1, // identity row: fetch its certificate now
+  LOCAL_WORKLOAD: 2, // pod row: its workload is not known yet (ZT-016)
+  ADDRESS: 3, // network number, 4 words of address: not in the snapshot, ask for it (ZT-127)
+  HOSTNAME: 4, // workload row, version: resolve its hostname (ZT-033)
+  DONE: 5, // command word, argument: a command was carried out
+} as const;
+
+export const COMMAND_WORDS = 8;
+export const REQUEST_WORDS = 8;
+export const RING_ENTRIES = 4096;
