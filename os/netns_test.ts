@@ -84,7 +84,7 @@ Deno.test({
   ignore: !privileged,
   async fn() {
     using netns = createAnonymousNetns();
-    const readlink = { args: ["/proc/self/ns/net"], stdout: "piped" } as const;
+    const readlink: Deno.CommandOptions = { args: ["/proc/self/ns/net"], stdout: "piped" };
     assertEquals(inodeOf(runWithin(netns, "readlink", readlink)), netns.inode);
     const children = Array.from({ length: 8 }, () => spawnWithin(netns, "readlink", readlink).output());
     for (const child of children) assertEquals(inodeOf(await child), netns.inode);
