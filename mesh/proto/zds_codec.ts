@@ -1,0 +1,167 @@
+/** Codec of istio.workload.zds (zds.proto): how the CNI agent tells ztunnel of pods (ZT-162, ZT-163, CNI-242). */
+import { assert } from "../../base/assert.ts";
+import { type MessageReader, readMessage, skipAll } from "./message_reader.ts";
+import { MessageWriter, writeNothing } from "./message_writer.ts";
+import { WireFormatError } from "./wire_format_error.ts";
+
+/** One message is one packet of at most this size, either way (CNI-241). */
+export const ZDS_PACKET_BYTES_MAX = 1024;
+/** What is left of an error text in an acknowledgement, so that the packet stays within its limit (CNI-241). */
+export const ZDS_ERROR_BYTES_MAX = 900;
+
+export const ZdsVersion = { NOT_USED: 0, V1: 1 } as const;
+
+export interface ZdsHello {
+  /** As sent; the receiver judges which it knows. */
+  readonly version: number;
+}
+
+export interface ZdsWorkload {
+  readonly name: string;
+  readonly namespace: string;
+  readonly serviceAccount: string;
+}
+
+/** What the agent asks; the network namespace of `add` travels beside the packet, as SCM_RIGHTS. */
+export type ZdsRequest =
+  /** `workload` is mandatory; its absence is the receiver's to refuse (ZT-164). */
+  | { readonly kind: "add"; readonly uid: string; readonly workload: ZdsWorkload | undefined }
+  | { readonly kind: "delete"; readonly uid: string }
+  | { readonly kind: "keep"; readonly uid: string }
+  | { readonly kind: "snapshotSent" };
+
+/** The answer to every request; an empty `error` means done. */
+export interface ZdsAcknowledgement {
+  readonly error: string;
+}
+
+/** @throws WireFormatError */
+export function decodeZdsHello(bytes: Uint8Array): ZdsHello {
+  return readMessage(bytes, ZDS_PACKET_BYTES_MAX, "ZdsHello", (reader) => {
+    let version = 0;
+    while (reader.next()) {
+      if (reader.field === 1) version = reader.int32();
+      else reader.skip();
+    }
+    return { version };
+  });
+}
+
+export function encodeZdsHello(hello: ZdsHello): Uint8Array {
+  const writer = new MessageWriter();
+  writer.uint32(1, hello.version);
+  return writer.finish();
+}
+
+/** @throws WireFormatError, also when no request that we know is set. */
+export function decodeZdsRequest(bytes: Uint8Array): ZdsRequest {
+  return readMessage(bytes, ZDS_PACKET_BYTES_MAX, "WorkloadRequest", readRequest);
+}
+
+function readRequest(reader: MessageReader): ZdsRequest {
+  let request: ZdsRequest | undefined;
+  while (reader.next()) {
+    if (reader.field === 1) request = reader.message(readAdd);
+    else if (reader.field === 2) request = { kind: "delete", uid: reader.message(readDeletedUid) };
+    else if (reader.field === 3) reader.message(skipAll), request = { kind: "snapshotSent" };
+    else if (reader.field === 5) request = { kind: "keep", uid: reader.message(readFirstText) };
+    else reader.skip();
+  }
+  if (request === undefined) throw new WireFormatError("a WorkloadRequest holds no request that is known");
+  return request;
+}
+
+function readAdd(reader: MessageReader): ZdsRequest {
+  let uid = "", workload: ZdsWorkload | undefined;
+  while (reader.next()) {
+    if (reader.field === 1) uid = reader.text();
+    else if (reader.field === 2) workload = reader.message(readWorkload);
+    else reader.skip();
+  }
+  return { kind: "add", uid, workload };
+}
+
+function readWorkload(reader: MessageReader): ZdsWorkload {
+  let name = "", namespace = "", serviceAccount = "";
+  while (reader.next()) {
+    if (reader.field === 1) name = reader.text();
+    else if (reader.field === 2) namespace = reader.text();
+    else if (reader.field === 3) serviceAccount = reader.text();
+    else reader.skip();
+  }
+  return { name, namespace, serviceAccount };
+}
+
+/** DelWorkload alone has its uid in field 2. */
+function readDeletedUid(reader: MessageReader): string {
+  return readTextField(reader, 2);
+}
+
+function readFirstText(reader: MessageReader): string {
+  return readTextField(reader, 1);
+}
+
+function readTextField(reader: MessageReader, field: number): string {
+  let text = "";
+  while (reader.next()) {
+    if (reader.field === field) text = reader.text();
+    else reader.skip();
+  }
+  return text;
+}
+
+/** Encodes a request; it must fit in one packet, which valid Kubernetes names always do. */
+export function encodeZdsRequest(request: ZdsRequest): Uint8Array {
+  const writer = new MessageWriter();
+  if (request.kind === "add") writer.message(1, request, writeAdd);
+  else if (request.kind === "delete") writer.message(2, request.uid, writeDeletedUid);
+  else if (request.kind === "snapshotSent") writer.message(3, undefined, writeNothing);
+  else writer.message(5, request.uid, writeFirstText);
+  const bytes = writer.finish();
+  assert(bytes.length <= ZDS_PACKET_BYTES_MAX, "a ZDS request fits in one packet");
+  return bytes;
+}
+
+function writeAdd(writer: MessageWriter, add: { uid: string; workload: ZdsWorkload | undefined }): void {
+  writer.text(1, add.uid);
+  if (add.workload !== undefined) writer.message(2, add.workload, writeWorkload);
+}
+
+function writeWorkload(writer: MessageWriter, workload: ZdsWorkload): void {
+  writer.text(1, workload.name);
+  writer.text(2, workload.namespace);
+  writer.text(3, workload.serviceAccount);
+}
+
+function writeDeletedUid(writer: MessageWriter, uid: string): void {
+  writer.text(2, uid);
+}
+
+function writeFirstText(writer: MessageWriter, uid: string): void {
+  writer.text(1, uid);
+}
+
+/** @throws WireFormatError, also when it is no acknowledgement. */
+export function decodeZdsAcknowledgement(bytes: Uint8Array): ZdsAcknowledgement {
+  return readMessage(bytes, ZDS_PACKET_BYTES_MAX, "WorkloadResponse", (reader) => {
+    let error: string | undefined;
+    while (reader.next()) {
+      if (reader.field === 1) error = reader.message(readFirstText);
+      else reader.skip();
+    }
+    if (error === undefined) throw new WireFormatError("a WorkloadResponse holds no acknowledgement");
+    return { error };
+  });
+}
+
+/** Encodes an acknowledgement, its error cut to {@link ZDS_ERROR_BYTES_MAX} at a character's boundary. */
+export function encodeZdsAcknowledgement(acknowledgement: ZdsAcknowledgement): Uint8Array {
+  const writer = new MessageWriter();
+  writer.message(1, cutText(acknowledgement.error), writeFirstText);
+  return writer.finish();
+}
+
+function cutText(text: string): string {
+  const target = new Uint8Array(ZDS_ERROR_BYTES_MAX);
+  return text.slice(0, new TextEncoder().encodeInto(text, target).read);
+}
