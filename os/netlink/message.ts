@@ -65,23 +65,27 @@ export class MessageWriter {
   }
 
   u16(type: number, value: number): this {
-    this.#view.setUint16(this.#attribute(type, 2), value, true);
+    const at = this.#attribute(type, 2); // First: it may replace the view.
+    this.#view.setUint16(at, value, true);
     return this;
   }
 
   u32(type: number, value: number): this {
-    this.#view.setUint32(this.#attribute(type, 4), value, true);
+    const at = this.#attribute(type, 4); // First: it may replace the view.
+    this.#view.setUint32(at, value, true);
     return this;
   }
 
   /** Big-endian, as every number of nf_tables is. */
   u32Be(type: number, value: number): this {
-    this.#view.setUint32(this.#attribute(type, 4), value);
+    const at = this.#attribute(type, 4); // First: it may replace the view.
+    this.#view.setUint32(at, value);
     return this;
   }
 
   u64Be(type: number, value: bigint): this {
-    this.#view.setBigUint64(this.#attribute(type, 8), value);
+    const at = this.#attribute(type, 8); // First: it may replace the view.
+    this.#view.setBigUint64(at, value);
     return this;
   }
 

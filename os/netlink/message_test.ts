@@ -34,6 +34,15 @@ Deno.test("readMessages() and Attributes.read() refuse every cut and every false
   assertEquals(readMessages(new Uint8Array(HEADER_BYTES)), undefined);
 });
 
+Deno.test("MessageWriter writes the same wherever its buffer has to grow", () => {
+  const body = (writer: MessageWriter) => writer.u8(1, 1).u16(2, 2).u32(3, 3).u32Be(4, 4).u64Be(5, 5n).string(6, "six");
+  const expected = body(new MessageWriter()).finish().slice();
+  for (let filler = 4000; filler <= 4096; filler += 4) {
+    const bytes = body(new MessageWriter().raw(new Uint8Array(filler))).finish();
+    assertEquals(bytes.slice(filler), expected, `after ${filler} bytes`);
+  }
+});
+
 Deno.test("MessageWriter refuses to grow past its bound", () => {
   const writer = new MessageWriter();
   const chunk = new Uint8Array(60_000);

@@ -16,10 +16,13 @@ const NLMSGERR_ATTR_MSG = 1;
 export class NetlinkError extends Error {
   override readonly name = "NetlinkError";
   readonly errno: number;
+  /** The message that was refused, where the kernel says which. */
+  readonly sequence: number | undefined;
 
-  constructor(errno: number, reason: string) {
+  constructor(errno: number, reason: string, sequence?: number) {
     super(reason === "" ? libc.errnoName(errno) : `${libc.errnoName(errno)} (${reason})`);
     this.errno = errno;
+    this.sequence = sequence;
   }
 }
 
@@ -137,5 +140,5 @@ function throwIfFailed(message: Message): void {
     const at = 4 + ((message.flags & CAPPED) !== 0 ? HEADER_BYTES : view.getUint32(4, true));
     reason = Attributes.read(message.payload, (at + 3) & ~3)?.string(NLMSGERR_ATTR_MSG) ?? "";
   }
-  throw new NetlinkError(-code, reason);
+  throw new NetlinkError(-code, reason, message.sequence);
 }

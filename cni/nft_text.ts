@@ -1,0 +1,56 @@
+/** The rule model as commands of nft(8), for people and for golden tests (CNI-145). */
+import type { FirewallTable, Statement } from "../os/netlink/nft_model.ts";
+
+/** One transaction for `nft -f`: each table added, emptied, then filled (CNI-130). */
+export function renderNftText(tables: readonly FirewallTable[]): string {
+  return tables.flatMap((table) => [
+    `add table inet ${table.name}`,
+    `flush table inet ${table.name}`,
+    ...table.chains.map(({ name, base }) => {
+      const hook = base === undefined ? "" : ` { type ${base.type} hook ${base.hook} priority ${base.priority}; }`;
+      return `add chain inet ${table.name} ${name}${hook}`;
+    }),
+    ...table.rules.map(({ chain, statements }) =>
+      `add rule inet ${table.name} ${chain} ${statements.map(statementText).join(" ")}`
+    ),
+  ]).join("\n") + "\n";
+}
+
+function statementText(statement: Statement): string {
+  switch (statement.kind) {
+    case "interface":
+      return `${statement.direction === "in" ? "iifname" : "oifname"} ${not(statement)}"${statement.name}"`;
+    case "transport":
+      return `meta l4proto ${statement.transport}`;
+    case "port":
+      return `${statement.transport} ${statement.side === "source" ? "sport" : "dport"} ${
+        not(statement)
+      }${statement.port}`;
+    case "address": {
+      const header = statement.family === "ipv4" ? "ip" : "ip6";
+      const length = statement.withPrefixLength ? statement.family === "ipv4" ? "/32" : "/128" : "";
+      return `${header} ${statement.side === "source" ? "saddr" : "daddr"} ${not(statement)}${statement.ip}${length}`;
+    }
+    case "mark":
+      return `${statement.of === "packet" ? "meta" : "ct"} mark and ${hex(statement.mask)} ${
+        statement.negated ? "!=" : "=="
+      } ${hex(statement.value)}`;
+    case "setConnectionMark":
+      return `ct mark set ct mark and ${hex(statement.keep)} or ${hex(statement.set)}`;
+    case "restoreMark":
+      return "meta mark set ct mark";
+    case "setZone":
+      return `ct zone set ${statement.zone}`;
+    case "redirect":
+      return `redirect to :${statement.port}`;
+    case "jump":
+      return `jump ${statement.chain}`;
+    case "counter":
+    case "accept":
+    case "return":
+      return statement.kind;
+  }
+}
+
+const hex = (value: number) => `0x${value.toString(16)}`;
+const not = ({ negated }: { readonly negated?: boolean }) => negated ? "!= " : "";
