@@ -1,0 +1,68 @@
+/** What labels and annotations say: selectors, canonical names, booleans, waypoints asked for (CP section 2.2). */
+import type { Labels, ObjectMeta } from "../objects.ts";
+
+/** Whether every label of the selector is there with that value. An empty selector matches; callers rule it out where it must not. */
+export function selects(selector: Labels, labels: Labels): boolean {
+  for (const [key, value] of selector) if (labels.get(key) !== value) return false;
+  return true;
+}
+
+/** A boolean as Istio's labels and annotations write it; undefined if it is none. */
+export function parseBoolean(text: string | undefined): boolean | undefined {
+  if (text === undefined) return undefined;
+  if (["1", "t", "T", "true", "True", "TRUE"].includes(text)) return true;
+  return ["0", "f", "F", "false", "False", "FALSE"].includes(text) ? false : undefined;
+}
+
+function firstOf(labels: Labels, ...keys: readonly string[]): string | undefined {
+  for (const key of keys) if ((labels.get(key) ?? "") !== "") return labels.get(key);
+  return undefined;
+}
+
+/** Names for telemetry (CP-205). */
+export function canonicalNameOf(labels: Labels, workloadName: string): string {
+  return firstOf(labels, "service.istio.io/canonical-name", "app.kubernetes.io/name", "app") ?? workloadName;
+}
+
+export function canonicalRevisionOf(labels: Labels): string {
+  return firstOf(labels, "service.istio.io/canonical-revision", "app.kubernetes.io/version", "version") ?? "latest";
+}
+
+/** Whether an Istio object is ours by its revision label (CP-107). */
+export function isOfRevision(meta: ObjectMeta, revision: string): boolean {
+  const label = meta.labels.get("istio.io/rev");
+  return label === undefined || revision === "" || label === revision;
+}
+
+/** How a workload may be reached: `hbone`, and whether it terminates HBONE itself (CP-206). */
+export function tunnelOf(labels: Labels, annotations: Labels): { hbone: boolean; native: boolean } {
+  const native = (labels.get("networking.istio.io/tunnel") ?? "").split(",").includes("http");
+  return { hbone: native || annotations.get("ambient.istio.io/redirection") === "enabled", native };
+}
+
+/** The waypoint that labels ask for. */
+export interface WaypointWish {
+  readonly namespace: string;
+  readonly name: string;
+  /** Whether the object asks itself, not its namespace for it. */
+  readonly own: boolean;
+}
+
+function wishOf(labels: Labels, namespace: string, own: boolean): WaypointWish | "none" | undefined {
+  const name = labels.get("istio.io/use-waypoint");
+  if (name === undefined) return undefined;
+  if (name === "none") return "none";
+  return { namespace: labels.get("istio.io/use-waypoint-namespace") ?? namespace, name, own };
+}
+
+const GATEWAY_CONTROLLERS = ["istio.io-mesh-controller", "istio.io-eastwest-controller"];
+
+/**
+ * Which waypoint an object asks for: its own label first, else its namespace's; `none` asks for none (CP-262). What is
+ * itself a waypoint or an east-west gateway never has one (CP-263).
+ */
+export function waypointWish(labels: Labels, namespace: string, namespaceLabels: Labels): WaypointWish | undefined {
+  if (GATEWAY_CONTROLLERS.includes(labels.get("gateway.istio.io/managed") ?? "")) return undefined;
+  const wish = wishOf(labels, namespace, true) ?? wishOf(namespaceLabels, namespace, false);
+  return wish === "none" ? undefined : wish;
+}

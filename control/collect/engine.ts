@@ -1,0 +1,333 @@
+/**
+ * Derived collections that recompute only what changed. A source is written; a derived collection is a stateless
+ * function of one primary item and whatever else it fetches. After each batch of writes {@link Engine.settle} reruns
+ * exactly the items whose inputs changed, in the order the collections were made, and equal results stop there.
+ *
+ * All of it is synchronous and single-threaded; listeners run once per settling, when everything is consistent again.
+ */
+import { assert } from "../../base/assert.ts";
+import { equal } from "./equal.ts";
+
+/** One changed item: `before` undefined was added, `after` undefined was removed. */
+export interface Change<T> {
+  readonly key: string;
+  readonly before: T | undefined;
+  readonly after: T | undefined;
+}
+
+/** A set of items by key, as readers see it. */
+export interface Collection<T> {
+  readonly name: string;
+  get(key: string): T | undefined;
+  entries(): IterableIterator<[string, T]>;
+  readonly size: number;
+}
+
+/** A grouping of a collection's items by keys computed from each. */
+export interface Index<T> {
+  readonly name: string;
+  /** The items under a key, ordered by their own key. */
+  get(indexKey: string): readonly T[];
+  keys(): IterableIterator<string>;
+}
+
+/** How a transform reads beyond its primary item. What it asked for is remembered, absence included. */
+export interface Fetch {
+  one<T>(collection: Collection<T>, key: string): T | undefined;
+  by<T>(index: Index<T>, indexKey: string): readonly T[];
+}
+
+/** Why an item must run again: something under this name changed. */
+type Dependency = string;
+
+export class Store<T> implements Collection<T> {
+  readonly name: string;
+  readonly items = new Map<string, T>();
+  /** Changes of the settling under way, net of their beginning. */
+  readonly pending = new Map<string, Change<T>>();
+  readonly indexes: StoreIndex<T>[] = [];
+
+  constructor(name: string) {
+    this.name = name;
+  }
+
+  get size(): number {
+    return this.items.size;
+  }
+
+  get(key: string): T | undefined {
+    return this.items.get(key);
+  }
+
+  entries(): IterableIterator<[string, T]> {
+    return this.items.entries();
+  }
+
+  /** Sets or removes an item. Equal content is no change. */
+  write(key: string, value: T | undefined): void {
+    const previous = this.items.get(key);
+    if (equal(previous, value)) return;
+    if (value === undefined) this.items.delete(key);
+    else this.items.set(key, value);
+    const before = this.pending.has(key) ? this.pending.get(key)!.before : previous;
+    if (equal(before, value)) this.pending.delete(key);
+    else this.pending.set(key, { key, before, after: value });
+    for (const index of this.indexes) index.move(key, previous, value);
+  }
+}
+
+class StoreIndex<T> implements Index<T> {
+  readonly name: string;
+  readonly #keysOf: (item: T) => readonly string[];
+  readonly #groups = new Map<string, Map<string, T>>();
+  readonly #sorted = new Map<string, readonly T[]>();
+  /** Index keys whose group may have changed in the settling under way. */
+  readonly touched = new Set<string>();
+
+  constructor(name: string, keysOf: (item: T) => readonly string[]) {
+    this.name = name;
+    this.#keysOf = keysOf;
+  }
+
+  move(key: string, before: T | undefined, after: T | undefined): void {
+    const next = after === undefined ? [] : this.#keysOf(after);
+    for (const indexKey of before === undefined ? [] : this.#keysOf(before)) {
+      this.#touch(indexKey);
+      const group = this.#groups.get(indexKey);
+      group?.delete(key);
+      if (group?.size === 0) this.#groups.delete(indexKey);
+    }
+    for (const indexKey of next) {
+      this.#touch(indexKey);
+      let group = this.#groups.get(indexKey);
+      if (group === undefined) this.#groups.set(indexKey, group = new Map());
+      group.set(key, after!);
+    }
+  }
+
+  #touch(indexKey: string): void {
+    this.touched.add(indexKey);
+    this.#sorted.delete(indexKey);
+  }
+
+  get(indexKey: string): readonly T[] {
+    let sorted = this.#sorted.get(indexKey);
+    if (sorted !== undefined) return sorted;
+    const group = this.#groups.get(indexKey);
+    if (group === undefined) return [];
+    sorted = [...group].sort(([left], [right]) => left < right ? -1 : 1).map(([, item]) => item);
+    this.#sorted.set(indexKey, sorted);
+    return sorted;
+  }
+
+  keys(): IterableIterator<string> {
+    return this.#groups.keys();
+  }
+}
+
+/** What a transform returns: output items by key. */
+type Outputs<O> = readonly (readonly [key: string, item: O])[];
+
+interface Step {
+  readonly run: () => number;
+}
+
+interface Subscription {
+  readonly collect: () => (() => void) | undefined;
+}
+
+/** Owns the collections of one graph. A collection may only read those made before it, so there are no cycles. */
+export class Engine {
+  readonly #stores: Store<unknown>[] = [];
+  readonly #indexes: StoreIndex<unknown>[] = [];
+  readonly #steps: Step[] = [];
+  readonly #subscriptions: Subscription[] = [];
+  /** How often transforms ran, since the beginning; tests hold it down. */
+  runCount = 0;
+
+  /** A collection that is written from outside; call {@link settle} after a batch of writes. */
+  source<T>(name: string): Store<T> {
+    return this.#keep(new Store<T>(name));
+  }
+
+  #keep<T>(store: Store<T>): Store<T> {
+    assert(this.#stores.every((it) => it.name !== store.name), `collection ${store.name} is made once`);
+    this.#stores.push(store as Store<unknown>);
+    return store;
+  }
+
+  /** Groups a collection's items. Make it before anything is written. */
+  index<T>(collection: Collection<T>, name: string, keysOf: (item: T) => readonly string[]): Index<T> {
+    assert(collection instanceof Store && collection.size === 0, `index ${name} is made while its collection is empty`);
+    const index = new StoreIndex(name, keysOf);
+    (collection as Store<T>).indexes.push(index);
+    this.#indexes.push(index as StoreIndex<unknown>);
+    return index;
+  }
+
+  /** One output, or none, for each item, under the item's own key. */
+  derive<I, O>(
+    name: string,
+    primary: Collection<I>,
+    transform: (item: I, fetch: Fetch) => O | undefined,
+  ): Collection<O> {
+    return this.deriveMany(name, primary, (item, fetch, key) => {
+      const output = transform(item, fetch);
+      return output === undefined ? [] : [[key, output]];
+    });
+  }
+
+  /** Any number of outputs for each item; no two items may have an output key in common. */
+  deriveMany<I, O>(
+    name: string,
+    primary: Collection<I>,
+    transform: (item: I, fetch: Fetch, key: string) => Outputs<O>,
+  ): Collection<O> {
+    assert(primary instanceof Store, "collections are made by an engine");
+    const source = primary as Store<I>;
+    return this.#derived(name, () => source.pending.keys(), (key, fetch) => {
+      const item = source.get(key);
+      return item === undefined ? [] : transform(item, fetch, key);
+    });
+  }
+
+  /** One output, or none, for each key of an index, from all items under it. */
+  group<I, O>(
+    name: string,
+    index: Index<I>,
+    transform: (items: readonly I[], fetch: Fetch, indexKey: string) => O | undefined,
+  ): Collection<O> {
+    const groups = index as StoreIndex<I>;
+    return this.#derived(name, () => groups.touched, (indexKey, fetch) => {
+      const items = groups.get(indexKey);
+      const output = items.length === 0 ? undefined : transform(items, fetch, indexKey);
+      return output === undefined ? [] : [[indexKey, output]];
+    });
+  }
+
+  /** The items of several collections, whose keys must not overlap. */
+  join<T>(name: string, collections: readonly Collection<T>[]): Collection<T> {
+    const result = this.#keep(new Store<T>(name));
+    this.#steps.push({
+      run: () => {
+        // Removals first: an item may move from one collection to another within one settling.
+        const added: Change<T>[] = [];
+        for (const collection of collections as readonly Store<T>[]) {
+          for (const change of collection.pending.values()) {
+            if (change.after === undefined) result.write(change.key, undefined);
+            else added.push(change);
+          }
+        }
+        for (const { key, after } of added) result.write(key, after);
+        return 0;
+      },
+    });
+    return result;
+  }
+
+  #derived<O>(
+    name: string,
+    dirtyPrimary: () => Iterable<string>,
+    compute: (key: string, fetch: Fetch) => Outputs<O>,
+  ): Collection<O> {
+    const result = this.#keep(new Store<O>(name));
+    const outputsOf = new Map<string, readonly string[]>();
+    const ownerOf = new Map<string, string>();
+    const tracker = new Tracker();
+    const run = () => {
+      const dirty = new Set(dirtyPrimary());
+      for (const dependency of this.#changedDependencies()) tracker.addDependents(dependency, dirty);
+      if (dirty.size === 0) return 0;
+      const computed = [...dirty].map((key) => [key, compute(key, tracker.track(key))] as const);
+      // All that vanished goes before anything comes: an output key may pass from one item to another.
+      for (const [key, outputs] of computed) {
+        const kept = new Set(outputs.map(([outputKey]) => outputKey));
+        for (const outputKey of outputsOf.get(key) ?? []) {
+          if (kept.has(outputKey)) continue;
+          ownerOf.delete(outputKey);
+          result.write(outputKey, undefined);
+        }
+      }
+      for (const [key, outputs] of computed) {
+        for (const [outputKey, item] of outputs) {
+          const owner = ownerOf.get(outputKey);
+          assert(owner === undefined || owner === key, `${name}: one item alone yields ${outputKey}`);
+          ownerOf.set(outputKey, key);
+          result.write(outputKey, item);
+        }
+        if (outputs.length > 0) outputsOf.set(key, outputs.map(([outputKey]) => outputKey));
+        else outputsOf.delete(key);
+      }
+      return dirty.size;
+    };
+    this.#steps.push({ run });
+    return result;
+  }
+
+  *#changedDependencies(): Iterable<Dependency> {
+    for (const store of this.#stores) for (const key of store.pending.keys()) yield itemDependency(store.name, key);
+    for (const index of this.#indexes) for (const key of index.touched) yield groupDependency(index.name, key);
+  }
+
+  /** Calls back after each settling that changed the collection. */
+  subscribe<T>(collection: Collection<T>, listener: (changes: readonly Change<T>[]) => void): void {
+    const store = collection as Store<T>;
+    this.#subscriptions.push({
+      collect: () => {
+        if (store.pending.size === 0) return undefined;
+        const changes = [...store.pending.values()];
+        return () => listener(changes);
+      },
+    });
+  }
+
+  /** Reruns what depends on the writes since the last settling, then tells the subscribers, in order of subscription. */
+  settle(): void {
+    for (const step of this.#steps) this.runCount += step.run();
+    const notifications = this.#subscriptions.map((subscription) => subscription.collect());
+    for (const store of this.#stores) store.pending.clear();
+    for (const index of this.#indexes) index.touched.clear();
+    for (const notify of notifications) notify?.();
+  }
+}
+
+const itemDependency = (name: string, key: string): Dependency => `i\0${name}\0${key}`;
+const groupDependency = (name: string, key: string): Dependency => `g\0${name}\0${key}`;
+
+/** Which items fetched what in their last run. */
+class Tracker {
+  readonly #dependents = new Map<Dependency, Set<string>>();
+  readonly #dependenciesOf = new Map<string, Set<Dependency>>();
+
+  addDependents(dependency: Dependency, into: Set<string>): void {
+    for (const key of this.#dependents.get(dependency) ?? []) into.add(key);
+  }
+
+  /** Forgets what the item fetched before, and returns the means to fetch anew. */
+  track(key: string): Fetch {
+    for (const dependency of this.#dependenciesOf.get(key) ?? []) {
+      const dependents = this.#dependents.get(dependency);
+      dependents?.delete(key);
+      if (dependents?.size === 0) this.#dependents.delete(dependency);
+    }
+    this.#dependenciesOf.delete(key);
+    const note = (dependency: Dependency) => {
+      let mine = this.#dependenciesOf.get(key);
+      if (mine === undefined) this.#dependenciesOf.set(key, mine = new Set());
+      mine.add(dependency);
+      let dependents = this.#dependents.get(dependency);
+      if (dependents === undefined) this.#dependents.set(dependency, dependents = new Set());
+      dependents.add(key);
+    };
+    return {
+      one: (collection, itemKey) => {
+        note(itemDependency(collection.name, itemKey));
+        return collection.get(itemKey);
+      },
+      by: (index, indexKey) => {
+        note(groupDependency(index.name, indexKey));
+        return index.get(indexKey);
+      },
+    };
+  }
+}

@@ -1,0 +1,103 @@
+/** Plain data to typed objects: which kinds are known, in which versions, and what all of them share. */
+import type { KubernetesObject, ObjectKind, ObjectMeta } from "../objects.ts";
+import { decodeEndpointSlice, decodePod, decodeService } from "./decode_core.ts";
+import { decodeServiceEntry, decodeWorkloadEntry } from "./decode_entries.ts";
+import { decodeAuthorizationPolicy, decodePeerAuthentication } from "./decode_security.ts";
+import type { Field } from "./field.ts";
+import { label, subdomain, timestamp } from "./values.ts";
+
+interface KindRow {
+  readonly versions: readonly string[];
+  readonly namespaced: boolean;
+  readonly name: (field: Field) => string;
+  readonly decode: (root: Field, meta: ObjectMeta) => KubernetesObject;
+}
+
+const NETWORKING = ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+const SECURITY = ["security.istio.io/v1", "security.istio.io/v1beta1"];
+
+/** Every kind that is read, by its name. */
+const KINDS: Readonly<Record<ObjectKind, KindRow>> = {
+  Namespace: { versions: ["v1"], namespaced: false, name: label, decode: (_, meta) => ({ kind: "Namespace", meta }) },
+  Node: { versions: ["v1"], namespaced: false, name: subdomain, decode: (_, meta) => ({ kind: "Node", meta }) },
+  ServiceAccount: {
+    versions: ["v1"],
+    namespaced: true,
+    name: subdomain,
+    decode: (_, meta) => ({ kind: "ServiceAccount", meta }),
+  },
+  Pod: { versions: ["v1"], namespaced: true, name: subdomain, decode: decodePod },
+  Service: { versions: ["v1"], namespaced: true, name: label, decode: decodeService },
+  EndpointSlice: { versions: ["discovery.k8s.io/v1"], namespaced: true, name: subdomain, decode: decodeEndpointSlice },
+  WorkloadEntry: { versions: NETWORKING, namespaced: true, name: subdomain, decode: decodeWorkloadEntry },
+  ServiceEntry: { versions: NETWORKING, namespaced: true, name: subdomain, decode: decodeServiceEntry },
+  AuthorizationPolicy: { versions: SECURITY, namespaced: true, name: subdomain, decode: decodeAuthorizationPolicy },
+  PeerAuthentication: { versions: SECURITY, namespaced: true, name: subdomain, decode: decodePeerAuthentication },
+};
+
+/** The kinds that are read. */
+export const KNOWN_KINDS: readonly string[] = Object.keys(KINDS);
+
+/** Which object a document is about, as far as it says; undefined when it does not, or is of a kind we do not read. */
+export interface Identification {
+  readonly kind: ObjectKind;
+  readonly namespace: string;
+  readonly name: string;
+}
+
+function rowOf(kind: string): KindRow | undefined {
+  return Object.hasOwn(KINDS, kind) ? KINDS[kind as ObjectKind] : undefined;
+}
+
+/** The kind of a document, `undefined` if it is one we ignore. Throws FieldRefusal if there is none, or its version is unknown. */
+export function kindOf(root: Field): ObjectKind | undefined {
+  const kind = root.get("kind").required().text();
+  const version = root.get("apiVersion").required().text();
+  const row = rowOf(kind);
+  if (row === undefined) return undefined;
+  if (!row.versions.includes(version)) {
+    root.get("apiVersion").fail(
+      `must be ${row.versions.join(" or ")} for a ${kind}, is ${JSON.stringify(version.slice(0, 80))}`,
+    );
+  }
+  return kind as ObjectKind; // A key of KINDS.
+}
+
+/** Who the object is. Throws FieldRefusal. */
+export function identify(root: Field, kind: ObjectKind): Identification {
+  const row = KINDS[kind], metadata = root.get("metadata").required();
+  const namespace = metadata.get("namespace");
+  if (!row.namespaced && namespace.present && namespace.text() !== "") {
+    namespace.fail(`must be absent: a ${kind} has no namespace`);
+  }
+  return {
+    kind,
+    // As kubectl without a namespace chosen.
+    namespace: row.namespaced ? (namespace.present ? label(namespace) : "default") : "",
+    name: row.name(metadata.get("name")),
+  };
+}
+
+function decodeMeta(root: Field, who: Identification): ObjectMeta {
+  const metadata = root.get("metadata");
+  const controller = metadata.get("ownerReferences").items().find((owner) => owner.get("controller").boolean());
+  return {
+    name: who.name,
+    namespace: who.namespace,
+    labels: metadata.get("labels").textMap(),
+    annotations: metadata.get("annotations").textMap(),
+    uid: metadata.get("uid").text(),
+    createdAtMs: timestamp(metadata.get("creationTimestamp")),
+    deleting: metadata.get("deletionTimestamp").present,
+    generateName: metadata.get("generateName").text(),
+    controller: controller && {
+      kind: controller.get("kind").required().text(),
+      name: controller.get("name").required().text(),
+    },
+  };
+}
+
+/** Decodes a document of a known kind, {@link identify} having succeeded. Throws FieldRefusal. */
+export function decodeObject(root: Field, who: Identification): KubernetesObject {
+  return KINDS[who.kind].decode(root, decodeMeta(root, who));
+}

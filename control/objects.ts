@@ -1,0 +1,225 @@
+/** The Kubernetes objects that istiod derives the mesh from: just the fields it uses (CP section 2.1), whatever source they come from. */
+
+/** Labels, annotations and selectors. */
+export type Labels = ReadonlyMap<string, string>;
+
+/** The controller among an object's owner references. */
+export interface ControllerReference {
+  readonly kind: string;
+  readonly name: string;
+}
+
+export interface ObjectMeta {
+  readonly name: string;
+  /** Empty for cluster-scoped kinds. */
+  readonly namespace: string;
+  readonly labels: Labels;
+  readonly annotations: Labels;
+  readonly uid: string;
+  /** Since the epoch; 0 when the object does not say. */
+  readonly createdAtMs: number;
+  /** Whether a deletionTimestamp is set. */
+  readonly deleting: boolean;
+  readonly generateName: string;
+  readonly controller: ControllerReference | undefined;
+}
+
+export interface NamespaceObject {
+  readonly kind: "Namespace";
+  readonly meta: ObjectMeta;
+}
+
+export interface NodeObject {
+  readonly kind: "Node";
+  readonly meta: ObjectMeta;
+}
+
+export interface ServiceAccountObject {
+  readonly kind: "ServiceAccount";
+  readonly meta: ObjectMeta;
+}
+
+export interface ContainerPort {
+  readonly name: string;
+  readonly port: number;
+  readonly protocol: string;
+}
+
+export interface PodObject {
+  readonly kind: "Pod";
+  readonly meta: ObjectMeta;
+  readonly serviceAccountName: string;
+  readonly nodeName: string;
+  readonly hostNetwork: boolean;
+  /** Of the containers, then of init containers that restart always (sidecars). */
+  readonly containerPorts: readonly ContainerPort[];
+  /** Empty when the object does not say. */
+  readonly phase: string;
+  readonly podIps: readonly string[];
+  /** Status of the Ready condition; `unstated` when the pod carries no conditions at all. */
+  readonly ready: "true" | "false" | "unstated";
+}
+
+export interface KubernetesServicePort {
+  readonly name: string;
+  readonly protocol: string;
+  readonly port: number;
+  /** A name is resolved by each pod (CP-210). */
+  readonly targetPort: number | string;
+  readonly appProtocol: string;
+}
+
+export interface ServiceObject {
+  readonly kind: "Service";
+  readonly meta: ObjectMeta;
+  readonly type: string;
+  /** Of clusterIPs, else clusterIP; `None` and the empty string are left in. */
+  readonly clusterIps: readonly string[];
+  readonly ports: readonly KubernetesServicePort[];
+  readonly selector: Labels;
+  readonly ipFamilies: readonly string[];
+  readonly internalTrafficPolicy: string;
+  readonly trafficDistribution: string;
+  readonly publishNotReadyAddresses: boolean;
+}
+
+export interface SliceEndpoint {
+  readonly addresses: readonly string[];
+  /** True also when the condition is absent. */
+  readonly ready: boolean;
+  readonly target:
+    | { readonly kind: string; readonly namespace: string; readonly name: string; readonly uid: string }
+    | undefined;
+}
+
+export interface SlicePort {
+  readonly name: string;
+  readonly protocol: string;
+  /** 0 when absent. */
+  readonly port: number;
+}
+
+export interface EndpointSliceObject {
+  readonly kind: "EndpointSlice";
+  readonly meta: ObjectMeta;
+  readonly addressType: string;
+  readonly endpoints: readonly SliceEndpoint[];
+  readonly ports: readonly SlicePort[];
+}
+
+/** What a WorkloadEntry's spec and a ServiceEntry's endpoint have in common. */
+export interface EntryEndpoint {
+  readonly address: string;
+  readonly ports: ReadonlyMap<string, number>;
+  readonly labels: Labels;
+  readonly network: string;
+  readonly locality: string;
+  readonly weight: number;
+  readonly serviceAccount: string;
+}
+
+export interface WorkloadEntryObject {
+  readonly kind: "WorkloadEntry";
+  readonly meta: ObjectMeta;
+  readonly spec: EntryEndpoint;
+}
+
+export interface ServiceEntryPort {
+  readonly name: string;
+  readonly protocol: string;
+  readonly port: number;
+  /** 0 when absent. */
+  readonly targetPort: number;
+}
+
+export const SERVICE_ENTRY_RESOLUTIONS = ["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS"] as const;
+export type ServiceEntryResolution = (typeof SERVICE_ENTRY_RESOLUTIONS)[number];
+
+export interface ServiceEntryObject {
+  readonly kind: "ServiceEntry";
+  readonly meta: ObjectMeta;
+  readonly hosts: readonly string[];
+  readonly addresses: readonly string[];
+  readonly ports: readonly ServiceEntryPort[];
+  readonly resolution: ServiceEntryResolution;
+  readonly endpoints: readonly EntryEndpoint[];
+  /** Undefined without a workloadSelector. */
+  readonly selector: Labels | undefined;
+  readonly subjectAltNames: readonly string[];
+  /** status.addresses: what an allocator assigned (CP-240). */
+  readonly allocated: readonly { readonly value: string; readonly host: string }[];
+}
+
+/** One `source` of a rule's `from`, or one `operation` of its `to`, or one `when`: lists by the API's own field name. */
+export type ValueLists = ReadonlyMap<string, readonly string[]>;
+
+export interface WhenCondition {
+  readonly key: string;
+  readonly values: readonly string[];
+  readonly notValues: readonly string[];
+}
+
+export interface AuthorizationRule {
+  readonly from: readonly ValueLists[];
+  readonly to: readonly ValueLists[];
+  readonly when: readonly WhenCondition[];
+}
+
+export const AUTHORIZATION_ACTIONS = ["ALLOW", "DENY", "AUDIT", "CUSTOM"] as const;
+export type AuthorizationAction = (typeof AUTHORIZATION_ACTIONS)[number];
+
+export interface AuthorizationPolicyObject {
+  readonly kind: "AuthorizationPolicy";
+  readonly meta: ObjectMeta;
+  /** Undefined without a selector; empty selects everything (CP-334). */
+  readonly selector: Labels | undefined;
+  /** Whether it names a target (CP-331). */
+  readonly targeted: boolean;
+  readonly action: AuthorizationAction;
+  readonly rules: readonly AuthorizationRule[];
+}
+
+export const MTLS_MODES = ["UNSET", "DISABLE", "PERMISSIVE", "STRICT"] as const;
+export type MtlsMode = (typeof MTLS_MODES)[number];
+
+export interface PeerAuthenticationObject {
+  readonly kind: "PeerAuthentication";
+  readonly meta: ObjectMeta;
+  /** Empty without a selector, and with one that has no labels: both mean the namespace or the mesh (CP-351). */
+  readonly selector: Labels;
+  readonly mode: MtlsMode;
+  readonly portModes: ReadonlyMap<number, MtlsMode>;
+}
+
+export type KubernetesObject =
+  | NamespaceObject
+  | NodeObject
+  | ServiceAccountObject
+  | PodObject
+  | ServiceObject
+  | EndpointSliceObject
+  | WorkloadEntryObject
+  | ServiceEntryObject
+  | AuthorizationPolicyObject
+  | PeerAuthenticationObject;
+
+export type ObjectKind = KubernetesObject["kind"];
+
+/** `kind/namespace/name`; the namespace is empty for cluster-scoped kinds. */
+export type ObjectKey = string;
+
+export function objectKey(kind: string, namespace: string, name: string): ObjectKey {
+  return `${kind}/${namespace}/${name}`;
+}
+
+export function keyOf(object: KubernetesObject): ObjectKey {
+  return objectKey(object.kind, object.meta.namespace, object.meta.name);
+}
+
+/** What a source reports: the newest state of one object, or that it is gone. */
+export interface ObjectChange {
+  readonly kind: ObjectKind;
+  readonly key: ObjectKey;
+  /** Undefined: the object is gone. */
+  readonly object: KubernetesObject | undefined;
+}
