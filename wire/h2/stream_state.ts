@@ -32,7 +32,7 @@ const NEXT = Int8Array.of(
   /* idle      */  O,          P,       P,      P,        P,         O,           BUG,      BUG,     BUG,
   /* open      */  O,          O,       R,      C,        O,         O,           O,        L,       A,
   /* h.local   */  L,          L,       C,      C,        L,         BUG,         BUG,      BUG,     A,
-  /* h.remote  */  S,          S,       S,      C,        R,         R,           R,        C,       C,
+  /* h.remote  */  S,          S,       S,      C,        R,         R,           R,        C,       A,
   /* closed    */  S,          S,       S,      C,        C,         BUG,         BUG,      BUG,     C,
   /* abandoned */  A,          A,       A,      A,        A,         BUG,         BUG,      BUG,     A,
 );

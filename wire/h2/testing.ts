@@ -1,0 +1,103 @@
+/** What the tests of this folder share: hexadecimal, a header sink that keeps texts, a frame sink that keeps a transcript, a seeded generator. */
+import { latin1Text } from "../bytes.ts";
+import { FRAME_RULES } from "./frame_rules.ts";
+import type { FrameSink } from "./frame_reader.ts";
+import type { HeaderSink } from "./hpack_decoder.ts";
+
+/** Bytes from hexadecimal; blanks are for the eye. */
+export function hex(text: string): Uint8Array {
+  return Uint8Array.from(text.replaceAll(/\s/g, "").match(/../g) ?? [], (pair) => parseInt(pair, 16));
+}
+
+/** The bytes of ASCII text. */
+export function ascii(text: string): Uint8Array {
+  return Uint8Array.from(text, (letter) => letter.charCodeAt(0));
+}
+
+/** Parts one after the other. */
+export function joined(...parts: readonly Uint8Array[]): Uint8Array {
+  return Uint8Array.from(parts.flatMap((part) => [...part]));
+}
+
+/** A frame with any header, legal or not. */
+export function frame(type: number, flags: number, streamId: number, payload: Uint8Array = new Uint8Array(0)) {
+  const bytes = payload.length;
+  const header = [
+    bytes >> 16,
+    bytes >> 8,
+    bytes,
+    type,
+    flags,
+    streamId >>> 24,
+    streamId >> 16,
+    streamId >> 8,
+    streamId,
+  ];
+  return joined(Uint8Array.from(header), payload);
+}
+
+/** Keeps headers as `name: value`, and the numbers of their names. */
+export class HeaderTexts implements HeaderSink {
+  readonly texts: string[] = [];
+  readonly names: number[] = [];
+
+  onHeader(
+    name: number,
+    nameBytes: Uint8Array,
+    nameStart: number,
+    nameEnd: number,
+    valueBytes: Uint8Array,
+    valueStart: number,
+    valueEnd: number,
+  ): void {
+    this.names.push(name);
+    this.texts.push(`${latin1Text(nameBytes, nameStart, nameEnd)}: ${latin1Text(valueBytes, valueStart, valueEnd)}`);
+  }
+}
+
+/** Writes down what a FrameReader says, pieces of one DATA frame joined, so that cuts leave no trace. */
+export class Transcript implements FrameSink {
+  readonly lines: string[] = [];
+  #data = "";
+  #flowBytes = 0;
+  /** What the sink answers, to try how the reader stops. */
+  answer = 0;
+
+  onData(streamId: number, bytes: Uint8Array, start: number, end: number, flowBytes: number, ended: boolean): number {
+    this.#data += latin1Text(bytes, start, end);
+    this.#flowBytes += flowBytes;
+    if (ended) {
+      this.lines.push(`DATA ${streamId} ${this.#data} flow=${this.#flowBytes} ended`);
+      this.#data = "";
+      this.#flowBytes = 0;
+    }
+    return this.answer;
+  }
+
+  onHeaders(streamId: number, bytes: Uint8Array, start: number, end: number, ended: boolean): number {
+    this.lines.push(`HEADERS ${streamId} ${latin1Text(bytes, start, end)}${ended ? " ended" : ""}`);
+    return this.answer;
+  }
+
+  onFrame(type: number, flags: number, streamId: number, bytes: Uint8Array, start: number, end: number): number {
+    const payload = [...bytes.subarray(start, end)].map((octet) => octet.toString(16)).join(" ");
+    this.lines.push(`${FRAME_RULES[type]!.name} ${flags} ${streamId} ${payload}`);
+    return this.answer;
+  }
+}
+
+/** A generator of 32-bit integers from a seed (xorshift), so that every run of a fuzz test is the same run. */
+export class Seeded {
+  #state: number;
+
+  constructor(seed: number) {
+    this.#state = seed | 1;
+  }
+
+  next(below: number): number {
+    this.#state ^= this.#state << 13;
+    this.#state ^= this.#state >>> 17;
+    this.#state ^= this.#state << 5;
+    return (this.#state >>> 0) % below;
+  }
+}
