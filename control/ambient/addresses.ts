@@ -43,3 +43,9 @@ export function addressAlias(network: string, ip: IpWords, prefixLength?: number
   const alias = `${network}/${formatIp(ip[0], ip[1], ip[2], ip[3])}`;
   return prefixLength === undefined ? alias : `${alias}/${prefixLength}`;
 }
+
+/** An address as resource names spell it: canonical if it is one (CP-201), else as written. */
+export function canonicalAddress(text: string): string {
+  const ip = parseIp(text);
+  return ip === undefined ? text : formatIp(ip[0], ip[1], ip[2], ip[3]);
+}

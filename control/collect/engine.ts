@@ -159,6 +159,7 @@ export class Engine {
   /** Groups a collection's items. Make it before anything is written. */
   index<T>(collection: Collection<T>, name: string, keysOf: (item: T) => readonly string[]): Index<T> {
     assert(collection instanceof Store && collection.size === 0, `index ${name} is made while its collection is empty`);
+    assert(this.#indexes.every((it) => it.name !== name), `index ${name} is made once`);
     const index = new StoreIndex(name, keysOf);
     (collection as Store<T>).indexes.push(index);
     this.#indexes.push(index as StoreIndex<unknown>);

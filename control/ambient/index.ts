@@ -1,0 +1,168 @@
+/** The mesh as clients are told of it: encoded resources, kept current by object changes, with news to subscribers. */
+import { assert } from "../../base/assert.ts";
+import type { Logger } from "../../base/log.ts";
+import { AUTHORIZATION_TYPE_URL, encodeAuthorization } from "../../mesh/proto/authorization_codec.ts";
+import { ADDRESS_TYPE_URL, encodeServiceAddress, encodeWorkloadAddress } from "../../mesh/proto/workload_codec.ts";
+import type { Service } from "../../mesh/service.ts";
+import { serviceKey } from "../../mesh/service.ts";
+import type { Workload } from "../../mesh/workload.ts";
+import { type Change, type Collection, Engine, type Index } from "../collect/engine.ts";
+import type { ObjectChange } from "../objects.ts";
+import type { Resource, ResourceChange, ResourceView } from "../xds/resources.ts";
+import { addressAlias } from "./addresses.ts";
+import { type AmbientGraph, buildAmbientGraph, writeObject } from "./graph.ts";
+import { AMBIENT_DEFAULTS, type AmbientOptions } from "./options.ts";
+import { versionOf } from "./version.ts";
+
+type Listener = (change: ResourceChange) => void;
+
+function resource(name: string, aliases: readonly string[], bytes: Uint8Array): Resource {
+  return { name, aliases, bytes, version: versionOf(bytes) };
+}
+
+function resourceOfWorkload(workload: Workload): Resource {
+  const aliases = workload.addresses.map((ip) => addressAlias(workload.network, ip));
+  return resource(workload.uid, aliases, encodeWorkloadAddress(workload));
+}
+
+function resourceOfService(service: Service): Resource {
+  const aliases = service.addresses.map(({ network, ip, prefixLength }) => addressAlias(network, ip, prefixLength));
+  return resource(serviceKey(service.namespace, service.hostname), aliases, encodeServiceAddress(service));
+}
+
+/**
+ * Derives workloads, services and policies from objects, wherever those come from, and serves them by name and alias.
+ * Construct it, then feed it with {@link apply}. Content that did not change is never announced again (CP-444), and its
+ * resource stays the same object.
+ */
+export class AmbientIndex implements ResourceView {
+  readonly options: AmbientOptions;
+  readonly graph: AmbientGraph;
+  readonly #engine = new Engine();
+  readonly #workloads: Collection<Resource>;
+  readonly #services: Collection<Resource>;
+  readonly #policies: Collection<Resource>;
+  readonly #workloadsByAlias: Index<Resource>;
+  readonly #servicesByAlias: Index<Resource>;
+  readonly #workloadsByService: Index<Workload>;
+  readonly #workloadsByNode: Index<Workload>;
+  readonly #listeners = new Set<Listener>();
+  #addressChanges: Change<Resource>[] = [];
+  #policyChanges: readonly Change<Resource>[] = [];
+
+  constructor(options: Partial<AmbientOptions> = {}, log?: Logger) {
+    this.options = { ...AMBIENT_DEFAULTS, ...options };
+    const engine = this.#engine;
+    this.graph = buildAmbientGraph(engine, this.options);
+    this.#workloads = engine.derive("workload resources", this.graph.workloads, resourceOfWorkload);
+    this.#services = engine.derive("service resources", this.graph.services, resourceOfService);
+    this.#policies = engine.derive(
+      "policy resources",
+      this.graph.policies,
+      (policy) => resource(policy.key, [], encodeAuthorization(policy)),
+    );
+    this.#workloadsByAlias = engine.index(this.#workloads, "workloads by alias", ({ aliases }) => aliases);
+    this.#servicesByAlias = engine.index(this.#services, "services by alias", ({ aliases }) => aliases);
+    this.#workloadsByService = engine.index(
+      this.graph.workloads,
+      "workloads by service",
+      (it) => [...it.services.keys()],
+    );
+    this.#workloadsByNode = engine.index(
+      this.graph.workloads,
+      "workloads by node",
+      ({ node }) => node === "" ? [] : [node],
+    );
+    engine.subscribe(this.#policies, (changes) => this.#policyChanges = changes);
+    engine.subscribe(this.#services, (changes) => this.#addressChanges.push(...changes));
+    engine.subscribe(this.#workloads, (changes) => this.#addressChanges.push(...changes));
+    if (log !== undefined) this.#logProblems(log);
+  }
+
+  #logProblems(log: Logger): void {
+    this.#engine.subscribe(this.graph.problems, (changes) => {
+      for (const { after } of changes) {
+        if (after === undefined) continue;
+        log.warn("object not in the mesh as written", {
+          object: after.object,
+          reason: after.reason,
+          detail: after.message,
+        });
+      }
+    });
+  }
+
+  /**
+   * Takes a batch of object changes and tells the subscribers what came of it: policies that came or changed, then
+   * addresses, then policies that went. So no workload is ever told of a policy that its readers lack (CP-427).
+   */
+  apply(changes: readonly ObjectChange[]): void {
+    for (const { kind, key, object } of changes) writeObject(this.graph.sources, kind, key, object);
+    this.#engine.settle();
+    const addresses = this.#addressChanges, policies = this.#policyChanges;
+    this.#addressChanges = [];
+    this.#policyChanges = [];
+    this.#announce(AUTHORIZATION_TYPE_URL, policies.filter(({ after }) => after !== undefined));
+    this.#announce(ADDRESS_TYPE_URL, addresses);
+    this.#announce(AUTHORIZATION_TYPE_URL, policies.filter(({ after }) => after === undefined));
+  }
+
+  #announce(typeUrl: string, changes: readonly Change<Resource>[]): void {
+    if (changes.length === 0) return;
+    const updated: Resource[] = [], removed: string[] = [];
+    for (const { key, after } of changes) {
+      if (after === undefined) removed.push(key);
+      else updated.push(after);
+    }
+    const change: ResourceChange = { typeUrl, updated, removed: removed.sort() };
+    for (const listener of [...this.#listeners]) listener(change);
+  }
+
+  /** Calls back for every later change, until the returned function is called. The listener must not call {@link apply}. */
+  subscribe(listener: Listener): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+
+  /** Every resource of a type: for addresses services first, then workloads; none of a type unknown here. */
+  *all(typeUrl: string): IterableIterator<Resource> {
+    if (typeUrl === AUTHORIZATION_TYPE_URL) { for (const [, it] of this.#policies.entries()) yield it; }
+    if (typeUrl !== ADDRESS_TYPE_URL) return;
+    for (const [, it] of this.#services.entries()) yield it;
+    for (const [, it] of this.#workloads.entries()) yield it;
+  }
+
+  /** What a name stands for, the first that hits: uid, a workload's address, a service's name, its address (CP-418). */
+  lookup(typeUrl: string, name: string): readonly Resource[] {
+    if (typeUrl === AUTHORIZATION_TYPE_URL) {
+      const policy = this.#policies.get(name);
+      return policy === undefined ? [] : [policy];
+    }
+    if (typeUrl !== ADDRESS_TYPE_URL) return [];
+    const workload = this.#workloads.get(name);
+    if (workload !== undefined) return [workload];
+    const workloads = this.#workloadsByAlias.get(name);
+    if (workloads.length > 0) return workloads;
+    const service = this.#services.get(name);
+    const services = service === undefined ? this.#servicesByAlias.get(name) : [service];
+    const found = new Set<Resource>(services);
+    for (const { name: key } of services) for (const it of this.workloadsOfService(key)) found.add(it);
+    return [...found];
+  }
+
+  /** The workloads behind a service, by `namespace/hostname`. */
+  workloadsOfService(key: string): readonly Resource[] {
+    return this.#workloadsByService.get(key).map((it) => this.#resourceOf(it));
+  }
+
+  /** The workloads on a node (CP-419). */
+  workloadsOnNode(node: string): readonly Resource[] {
+    return this.#workloadsByNode.get(node).map((it) => this.#resourceOf(it));
+  }
+
+  #resourceOf(workload: Workload): Resource {
+    const found = this.#workloads.get(workload.uid);
+    assert(found !== undefined, "every workload has its resource");
+    return found;
+  }
+}

@@ -1,0 +1,181 @@
+/** WorkloadEntries, ServiceEntry endpoints and EndpointSlice endpoints as workloads (CP-212 to CP-214). Pure. */
+import { parseIp } from "../../base/address.ts";
+import { type Locality, type PortMapping, TunnelProtocol, type Workload, WorkloadType } from "../../mesh/workload.ts";
+import {
+  type EndpointSliceObject,
+  type EntryEndpoint,
+  keyOf,
+  type Labels,
+  type ServiceEntryObject,
+  type WorkloadEntryObject,
+} from "../objects.ts";
+import { canonicalAddress, parseIps } from "./addresses.ts";
+import { canonicalNameOf, canonicalRevisionOf, tunnelOf } from "./labels.ts";
+import type { AmbientOptions, Outcome, Problem } from "./options.ts";
+import { NO_LOCALITY, type WorkloadSurroundings } from "./workload_pod.ts";
+
+type Services = ReadonlyMap<string, readonly PortMapping[]>;
+
+/** `region/zone/subzone`. */
+function localityOfText(text: string): Locality {
+  const [region = "", zone = "", ...subzone] = text.split("/");
+  return { region, zone, subzone: subzone.join("/") };
+}
+
+interface Described {
+  readonly uid: string;
+  readonly name: string;
+  readonly namespace: string;
+  readonly labels: Labels;
+  readonly annotations: Labels;
+  readonly workloadName: string;
+}
+
+function workloadOfEndpoint(
+  described: Described,
+  endpoint: EntryEndpoint,
+  surroundings: WorkloadSurroundings,
+  options: AmbientOptions,
+): Workload {
+  const ip = parseIp(endpoint.address);
+  const tunnel = tunnelOf(described.labels, described.annotations);
+  return {
+    uid: described.uid,
+    name: described.name,
+    namespace: described.namespace,
+    addresses: ip === undefined ? [] : [ip],
+    hostname: ip === undefined ? endpoint.address : "",
+    network: endpoint.network || options.network,
+    tunnelProtocol: tunnel.hbone ? TunnelProtocol.HBONE : TunnelProtocol.NONE,
+    trustDomain: options.trustDomain,
+    serviceAccount: endpoint.serviceAccount,
+    node: "",
+    canonicalName: canonicalNameOf(described.labels, described.workloadName),
+    canonicalRevision: canonicalRevisionOf(described.labels),
+    workloadType: WorkloadType.POD,
+    workloadName: described.workloadName,
+    nativeTunnel: tunnel.native,
+    authorizationPolicies: surroundings.policies,
+    healthy: true,
+    clusterId: options.clusterId,
+    locality: localityOfText(endpoint.locality),
+    services: surroundings.services,
+    hostNetwork: false,
+    capacity: endpoint.weight > 0 ? endpoint.weight : 1,
+  };
+}
+
+/** A WorkloadEntry as a workload; `labels` are {@link mergedLabels}. */
+export function workloadOfEntry(
+  object: WorkloadEntryObject,
+  labels: Labels,
+  surroundings: WorkloadSurroundings,
+  options: AmbientOptions,
+): Outcome<Workload> {
+  const { name, namespace, annotations } = object.meta;
+  if (object.spec.address === "" && object.spec.network === "") {
+    const message = "it has neither an address nor a network; it is left out";
+    return { items: [], problems: [{ object: keyOf(object), reason: "BadAddress", message }] };
+  }
+  const workloadName = annotations.get("istio.io/autoRegistrationGroup") ||
+    labels.get("service.istio.io/workload-name") || name;
+  const uid = `${options.clusterId}/networking.istio.io/WorkloadEntry/${namespace}/${name}`;
+  const described = { uid, name, namespace, labels, annotations, workloadName };
+  return { items: [[uid, workloadOfEndpoint(described, object.spec, surroundings, options)]], problems: [] };
+}
+
+/** Resolutions under which a host without endpoints is its own endpoint (CP-213). */
+const RESOLVED_BY_NAME: readonly string[] = ["DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS"];
+
+const NO_ENDPOINT: EntryEndpoint = {
+  address: "",
+  ports: new Map(),
+  labels: new Map(),
+  network: "",
+  locality: "",
+  weight: 0,
+  serviceAccount: "",
+};
+
+/** How the endpoints of a ServiceEntry find their services: those of its hosts that won. */
+export interface EntryServices {
+  /** The hosts for which this object won (CP-235). */
+  readonly hosts: readonly string[];
+  readonly portsOf: (host: string, endpoint: EntryEndpoint) => readonly [key: string, ports: readonly PortMapping[]];
+}
+
+/** The endpoints of a ServiceEntry, written or implied, as workloads; none if it won none of its hosts. */
+export function workloadsOfServiceEntry(
+  object: ServiceEntryObject,
+  services: EntryServices,
+  policies: readonly string[],
+  options: AmbientOptions,
+): Outcome<Workload> {
+  const { name, namespace, labels, annotations } = object.meta;
+  const items = new Map<string, Workload>(), problems: Problem[] = [];
+  const add = (endpoint: EntryEndpoint, hosts: readonly string[]) => {
+    const address = canonicalAddress(endpoint.address);
+    const uid = `${options.clusterId}/networking.istio.io/ServiceEntry/${namespace}/${name}/${address}`;
+    if (items.has(uid)) {
+      const message = `endpoint ${JSON.stringify(endpoint.address)} is written twice; the first counts`;
+      problems.push({ object: keyOf(object), reason: "DuplicateEndpoint", message });
+      return;
+    }
+    const described = { uid, name, namespace, labels, annotations, workloadName: name };
+    const mapped: Services = new Map(hosts.map((host) => services.portsOf(host, endpoint)));
+    items.set(uid, workloadOfEndpoint(described, endpoint, { services: mapped, policies }, options));
+  };
+  if (services.hosts.length > 0) { for (const endpoint of object.endpoints) add(endpoint, services.hosts); }
+  const implied = object.endpoints.length === 0 && object.selector === undefined &&
+    RESOLVED_BY_NAME.includes(object.resolution);
+  if (implied) { for (const host of services.hosts) add({ ...NO_ENDPOINT, address: host }, [host]); }
+  return { items: [...items], problems };
+}
+
+/** The endpoints of a slice that are no pods, as workloads of its service (CP-214). */
+export function workloadsOfSlice(
+  object: EndpointSliceObject,
+  services: Services,
+  options: AmbientOptions,
+): Outcome<Workload> {
+  const { name, namespace } = object.meta;
+  const items = new Map<string, Workload>(), problems: Problem[] = [];
+  for (const endpoint of object.endpoints) {
+    if (endpoint.target?.kind === "Pod") continue;
+    const { ips, bad } = parseIps(endpoint.addresses);
+    if (bad !== undefined || ips.length === 0) {
+      const message = `${JSON.stringify(bad ?? "")} is not an address; its endpoint is left out`;
+      problems.push({ object: keyOf(object), reason: "BadAddress", message });
+      continue;
+    }
+    const address = canonicalAddress(endpoint.addresses[0]!);
+    const uid = `${options.clusterId}/discovery.k8s.io/EndpointSlice/${namespace}/${name}/${address}`;
+    if (items.has(uid)) continue; // A slice may name one address under several targets; they are one workload.
+    items.set(uid, {
+      uid,
+      name,
+      namespace,
+      addresses: ips,
+      hostname: "",
+      network: options.network,
+      tunnelProtocol: TunnelProtocol.NONE,
+      trustDomain: options.trustDomain,
+      serviceAccount: "",
+      node: "",
+      canonicalName: "",
+      canonicalRevision: "",
+      workloadType: WorkloadType.DEPLOYMENT,
+      workloadName: "",
+      nativeTunnel: false,
+      authorizationPolicies: [],
+      healthy: endpoint.ready,
+      clusterId: options.clusterId,
+      locality: NO_LOCALITY,
+      services,
+      // As the host's network: such an address is never looked up as a pod's own.
+      hostNetwork: true,
+      capacity: 1,
+    });
+  }
+  return { items: [...items], problems };
+}

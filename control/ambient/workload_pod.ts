@@ -1,0 +1,111 @@
+/** Pods as workloads (CP-202 to CP-211). Pure. */
+import { type Locality, type PortMapping, TunnelProtocol, type Workload, WorkloadType } from "../../mesh/workload.ts";
+import { keyOf, type Labels, type NodeObject, type PodObject } from "../objects.ts";
+import { parseIps } from "./addresses.ts";
+import { canonicalNameOf, canonicalRevisionOf, tunnelOf } from "./labels.ts";
+import type { AmbientOptions, Outcome } from "./options.ts";
+
+/** What a workload needs beyond its own object. */
+export interface WorkloadSurroundings {
+  /** By `namespace/hostname`. */
+  readonly services: ReadonlyMap<string, readonly PortMapping[]>;
+  /** Keys of policies, in the order of CP-215. */
+  readonly policies: readonly string[];
+}
+
+export const NO_LOCALITY: Locality = { region: "", zone: "", subzone: "" };
+
+/** Where a node stands (CP-203). */
+export function localityOfNode(node: NodeObject | undefined): Locality {
+  if (node === undefined) return NO_LOCALITY;
+  const { labels } = node.meta;
+  return {
+    region: labels.get("topology.kubernetes.io/region") ?? "",
+    zone: labels.get("topology.kubernetes.io/zone") ?? "",
+    subzone: labels.get("topology.istio.io/subzone") ?? "",
+  };
+}
+
+function withoutSuffix(name: string, hash: string | undefined): string | undefined {
+  return hash !== undefined && hash !== "" && name.endsWith(`-${hash}`) ? name.slice(0, -hash.length - 1) : undefined;
+}
+
+/** The name of what made the pod, as dashboards know it (CP-204). */
+export function podWorkloadName(pod: PodObject): string {
+  const { labels, controller, generateName, name } = pod.meta;
+  const stated: string | undefined = labels.get("service.istio.io/workload-name");
+  if (stated !== undefined && stated !== "") return stated;
+  if (controller === undefined || generateName === "") return name;
+  if (controller.kind === "ReplicaSet") {
+    return withoutSuffix(controller.name, labels.get("rollouts-pod-template-hash")) ??
+      withoutSuffix(controller.name, labels.get("pod-template-hash")) ?? controller.name;
+  }
+  if (controller.kind === "ReplicationController") return labels.get("deploymentconfig") || controller.name;
+  if (controller.kind === "Job") return /^(.+)-\d+$/.exec(controller.name)?.[1] ?? controller.name;
+  return controller.name;
+}
+
+/**
+ * Whether traffic may go to the pod. In a cluster that is its Ready condition. A pod written by hand, into a folder on
+ * a node without an API server, has nobody to set conditions: with none at all it counts as healthy. That is our own
+ * extension; a pod that has any condition follows the rule.
+ */
+function isHealthy(pod: PodObject): boolean {
+  return !pod.meta.deleting && pod.ready !== "false";
+}
+
+/** The uid of a pod's workload (CP table 3.1). */
+export function podUid(pod: PodObject, options: AmbientOptions): string {
+  return `${options.clusterId}//Pod/${pod.meta.namespace}/${pod.meta.name}`;
+}
+
+/** Whether the pod is part of the mesh at all: alive, and with an address (CP-202). */
+export function hasWorkload(pod: PodObject): boolean {
+  return pod.phase !== "Failed" && pod.phase !== "Succeeded" && pod.podIps.length > 0;
+}
+
+/** A pod as a workload, if {@link hasWorkload}. */
+export function workloadOfPod(
+  pod: PodObject,
+  node: NodeObject | undefined,
+  surroundings: WorkloadSurroundings,
+  options: AmbientOptions,
+): Outcome<Workload> {
+  const { ips, bad } = parseIps(pod.podIps);
+  if (bad !== undefined) {
+    const message = `${JSON.stringify(bad)} is not an address; the pod is left out`;
+    return { items: [], problems: [{ object: keyOf(pod), reason: "BadAddress", message }] };
+  }
+  const { labels, annotations, namespace, name } = pod.meta;
+  const tunnel = tunnelOf(labels, annotations), workloadName = podWorkloadName(pod), uid = podUid(pod, options);
+  const workload: Workload = {
+    uid,
+    name,
+    namespace,
+    addresses: ips,
+    hostname: "",
+    network: options.network,
+    tunnelProtocol: tunnel.hbone ? TunnelProtocol.HBONE : TunnelProtocol.NONE,
+    trustDomain: options.trustDomain,
+    serviceAccount: pod.serviceAccountName,
+    node: pod.nodeName,
+    canonicalName: canonicalNameOf(labels, workloadName),
+    canonicalRevision: canonicalRevisionOf(labels),
+    workloadType: WorkloadType.POD,
+    workloadName,
+    nativeTunnel: tunnel.native,
+    authorizationPolicies: surroundings.policies,
+    healthy: isHealthy(pod),
+    clusterId: options.clusterId,
+    locality: localityOfNode(node),
+    services: surroundings.services,
+    hostNetwork: pod.hostNetwork,
+    capacity: 1,
+  };
+  return { items: [[uid, workload]], problems: [] };
+}
+
+/** Metadata labels win over those of a spec (CP-212). */
+export function mergedLabels(ofSpec: Labels, ofMeta: Labels): Labels {
+  return ofSpec.size === 0 ? ofMeta : new Map([...ofSpec, ...ofMeta]);
+}
