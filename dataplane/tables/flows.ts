@@ -52,9 +52,14 @@ export class FlowTable {
     this.#keyFlags = new Int32Array(CACHE_PLACES);
     this.#cachedRow = new Int32Array(CACHE_PLACES).fill(-1);
     this.#cachedEpoch = new Int32Array(CACHE_PLACES);
+    // What a stopped worker left: nobody references it any more, and the agent has yet to take its counts.
+    for (let row = OVERFLOW_ROWS; row < rows.rowCount; row++) {
+      if (rows.load(row, FLOW.state) === FlowState.LIVE) rows.store(row, FLOW.state, FlowState.RETIRED);
+    }
     for (const direction of [Direction.OUTBOUND, Direction.INBOUND]) {
       const unknown = flowLabelOf(direction, false, undefined, "", undefined, undefined, "", undefined, undefined);
       if (rows.load(direction, FLOW.state) === FlowState.FREE) this.#fill(direction, unknown);
+      rows.set(direction, FLOW.references, 0);
       this.#rowByText.set(unknown, direction);
     }
   }
