@@ -1,0 +1,135 @@
+/** CreateCertificate, from decoded request to answer: authenticate, decide, sign (CP-470 to CP-485). No gRPC in here. */
+import type { Logger } from "../../base/log.ts";
+import { chain, MeshError } from "../../base/errors.ts";
+import type { IstioCertificateRequest } from "../../mesh/proto/ca_codec.ts";
+import type { Metrics } from "../metrics.ts";
+import type { CertificateAuthority } from "./authority.ts";
+import type { Authenticator, Caller, Credentials } from "./caller.ts";
+import { acceptCsr } from "./csr.ts";
+import { type ImpersonationRules, refuseImpersonation } from "./impersonation.ts";
+import type { NodePods } from "./node_pods.ts";
+
+/** A gRPC status by name; the text is all that the caller learns. */
+export interface Refusal {
+  readonly status: "UNAUTHENTICATED" | "INVALID_ARGUMENT" | "INTERNAL" | "RESOURCE_EXHAUSTED";
+  readonly message: string;
+}
+
+export interface CertificateServiceOptions {
+  readonly authority: CertificateAuthority;
+  readonly authenticator: Authenticator;
+  readonly pods: NodePods;
+  readonly rules: ImpersonationRules;
+  readonly defaultTtlMs: number;
+  readonly maxTtlMs: number;
+  readonly metrics: Metrics;
+  readonly log: Logger;
+}
+
+const IMPERSONATED_IDENTITY = "ImpersonatedIdentity";
+const IN_FLIGHT_MAX = 512; // each holds a few KiB and a thread's turn; a node asks for 8 at a time
+
+export class CertificateService {
+  readonly #options: CertificateServiceOptions;
+  readonly #counters;
+  #inFlight = 0;
+
+  constructor(options: CertificateServiceOptions) {
+    this.#options = options;
+    const { metrics, authority } = options;
+    const counter = (name: string, help: string) => metrics.counter(`citadel_server_${name}`, help);
+    this.#counters = { // Names of CP-024.
+      requests: counter("csr_count", "Certificate requests received."),
+      unauthenticated: counter("authentication_failure_count", "Certificate requests refused for who asked."),
+      badCsr: counter("csr_parsing_err_count", "Certificate requests with an unusable CSR."),
+      badIdentity: counter("id_extraction_err_count", "Certificate requests whose impersonation was refused."),
+      signErrors: metrics.counter("citadel_server_csr_sign_err_count", "CSR signing errors.", { labelled: true }),
+      issued: counter("success_cert_issuance_count", "Certificates issued."),
+    };
+    metrics.gauge(
+      "citadel_server_root_cert_expiry_timestamp",
+      "When the root ends, in seconds since 1970.",
+      () => Math.floor(authority.rootExpiresAtMs / 1_000),
+    );
+    metrics.gauge(
+      "citadel_server_cert_chain_expiry_timestamp",
+      "When the signing certificate ends, in seconds since 1970.",
+      () => Math.floor(authority.signerExpiresAtMs / 1_000),
+    );
+  }
+
+  /** Answers one request: the chain of CP-471, or a refusal, logged and counted here. */
+  async create(request: IstioCertificateRequest, credentials: Credentials): Promise<{ certChain: string[] } | Refusal> {
+    this.#counters.requests.increment();
+    if (this.#inFlight >= IN_FLIGHT_MAX) return { status: "RESOURCE_EXHAUSTED", message: "too many requests at once" };
+    this.#inFlight++;
+    try {
+      const caller = await this.#options.authenticator.authenticate(credentials);
+      if ("refused" in caller) {
+        this.#counters.unauthenticated.increment();
+        this.#options.log.warn("certificate request refused", { reason: caller.refused });
+        return { status: "UNAUTHENTICATED", message: "request authenticate failure" };
+      }
+      return await this.#sign(request, caller);
+    } finally {
+      this.#inFlight--;
+    }
+  }
+
+  async #sign(request: IstioCertificateRequest, caller: Caller): Promise<{ certChain: string[] } | Refusal> {
+    const { authority, log, defaultTtlMs, maxTtlMs } = this.#options;
+    const identities = this.#identitiesFor(request, caller);
+    if ("status" in identities) return identities;
+    if (request.validitySeconds * 1_000 > maxTtlMs) {
+      this.#counters.signErrors.increment({ error: "TTL_ERROR" });
+      const message = `CSR signing error (requested TTL ${request.validitySeconds}s exceeds ${maxTtlMs / 1_000}s)`;
+      return { status: "INVALID_ARGUMENT", message };
+    }
+    const csr = await acceptCsr(request.csr);
+    if ("refused" in csr) {
+      this.#counters.badCsr.increment();
+      log.warn("certificate request refused", { reason: csr.refused, ...factsOf(caller) });
+      return { status: "INVALID_ARGUMENT", message: `CSR signing error (${csr.refused})` };
+    }
+    try {
+      const ttlMs = request.validitySeconds <= 0 ? defaultTtlMs : request.validitySeconds * 1_000; // CP-493
+      const issued = await authority.issueWorkload(csr.publicKey, {
+        identities,
+        ttlMs,
+        withCommonName: csr.hasCommonName,
+      });
+      this.#counters.issued.increment();
+      const facts = { identity: identities.join(","), serial: issued.serial, notAfter: issued.notAfter.toISOString() };
+      log.info("certificate issued", { ...facts, ...factsOf(caller) });
+      return { certChain: authority.chainOf(issued) };
+    } catch (error) {
+      if (!(error instanceof MeshError) && !(error instanceof DOMException)) throw error;
+      this.#counters.signErrors.increment({ error: "CERT_GEN_ERROR" });
+      log.error("certificate could not be signed", { error: chain(error), ...factsOf(caller) });
+      return { status: "INTERNAL", message: "CSR signing error (the CA cannot sign now)" };
+    }
+  }
+
+  /** The identities to certify: the caller's own, or the one it may impersonate (CP-478, CP-480). */
+  #identitiesFor(request: IstioCertificateRequest, caller: Caller): readonly string[] | Refusal {
+    const requested = request.metadata !== undefined && Object.hasOwn(request.metadata, IMPERSONATED_IDENTITY)
+      ? request.metadata[IMPERSONATED_IDENTITY]
+      : undefined;
+    if (requested === undefined || requested === "") return caller.identities;
+    const reason = typeof requested === "string"
+      ? refuseImpersonation(caller, requested, this.#options)
+      : "the requested identity is not text";
+    if (reason === undefined) return [requested as string];
+    this.#counters.badIdentity.increment();
+    this.#counters.unauthenticated.increment();
+    const identity = JSON.stringify(requested).slice(0, 300);
+    this.#options.log.warn("impersonation refused", { reason, requested: identity, ...factsOf(caller) });
+    return { status: "UNAUTHENTICATED", message: "request impersonation authentication failure" };
+  }
+}
+
+function factsOf({ identities, token }: Caller): Record<string, string> {
+  if (token === undefined) return { caller: identities.join(",") };
+  const { namespace, pod, podUid, node } = token;
+  return { caller: identities.join(","), pod: `${namespace}/${pod}`, uid: podUid, node };
+}

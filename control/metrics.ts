@@ -1,0 +1,107 @@
+/** Counters and gauges of the control role, written in the Prometheus text format 0.0.4. */
+
+export type Labels = Readonly<Record<string, string>>;
+
+interface Family {
+  readonly name: string;
+  readonly help: string;
+  readonly type: "counter" | "gauge" | "histogram";
+  /** Lines without the family's name: `suffix{labels} value`. */
+  samples(): Iterable<{ suffix: string; labels: Labels; value: number }>;
+}
+
+/** A number that only grows, per set of labels. */
+export class Counter {
+  readonly #values = new Map<string, { labels: Labels; value: number }>();
+
+  increment(labels: Labels = {}, by = 1): void {
+    const key = formatLabels(labels);
+    const entry = this.#values.get(key);
+    if (entry === undefined) this.#values.set(key, { labels, value: by });
+    else entry.value += by;
+  }
+
+  /** What was counted under exactly these labels. */
+  get(labels: Labels = {}): number {
+    return this.#values.get(formatLabels(labels))?.value ?? 0;
+  }
+
+  *samples(): Iterable<{ suffix: string; labels: Labels; value: number }> {
+    for (const { labels, value } of this.#values.values()) yield { suffix: "", labels, value };
+  }
+}
+
+/** How often a duration in seconds fell under each bound. */
+export class Histogram {
+  readonly #bounds: readonly number[];
+  readonly #counts: number[];
+  #sum = 0;
+  #count = 0;
+
+  constructor(bounds: readonly number[]) {
+    this.#bounds = bounds;
+    this.#counts = bounds.map(() => 0);
+  }
+
+  observe(value: number): void {
+    for (const [at, bound] of this.#bounds.entries()) if (value <= bound) this.#counts[at]!++;
+    this.#sum += value;
+    this.#count++;
+  }
+
+  *samples(): Iterable<{ suffix: string; labels: Labels; value: number }> {
+    for (const [at, bound] of this.#bounds.entries()) {
+      yield { suffix: "_bucket", labels: { le: String(bound) }, value: this.#counts[at]! };
+    }
+    yield { suffix: "_bucket", labels: { le: "+Inf" }, value: this.#count };
+    yield { suffix: "_sum", labels: {}, value: this.#sum };
+    yield { suffix: "_count", labels: {}, value: this.#count };
+  }
+}
+
+/** The families of one role. */
+export class Metrics {
+  readonly #families: Family[] = [];
+
+  /** A counter; without labels it is shown from the start, as 0. */
+  counter(name: string, help: string, { labelled = false } = {}): Counter {
+    const counter = new Counter();
+    if (!labelled) counter.increment({}, 0);
+    this.#families.push({ name, help, type: "counter", samples: () => counter.samples() });
+    return counter;
+  }
+
+  /** A value read when it is asked for. */
+  gauge(name: string, help: string, read: () => number | readonly (readonly [Labels, number])[]): void {
+    const samples = () => {
+      const now = read();
+      const pairs = typeof now === "number" ? [[{}, now] as const] : now;
+      return pairs.map(([labels, value]) => ({ suffix: "", labels, value }));
+    };
+    this.#families.push({ name, help, type: "gauge", samples });
+  }
+
+  histogram(name: string, help: string, bounds: readonly number[]): Histogram {
+    const histogram = new Histogram(bounds);
+    this.#families.push({ name, help, type: "histogram", samples: () => histogram.samples() });
+    return histogram;
+  }
+
+  render(): string {
+    let out = "";
+    for (const { name, help, type, samples } of this.#families) {
+      out += `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n`;
+      for (const { suffix, labels, value } of samples()) out += `${name}${suffix}${formatLabels(labels)} ${value}\n`;
+    }
+    return out;
+  }
+}
+
+function formatLabels(labels: Labels): string {
+  const pairs = Object.entries(labels).map(([name, value]) => `${name}="${escapeLabel(value)}"`);
+  return pairs.length === 0 ? "" : `{${pairs.join(",")}}`;
+}
+
+function escapeLabel(value: string): string {
+  return value.replaceAll("\\", "\\\\").replaceAll("\n", "\\n").replaceAll('"', '\\"');
+}

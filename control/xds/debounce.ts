@@ -1,0 +1,72 @@
+/** Gathers changes until they pause, so that a burst is one push; a lone change goes almost at once (CP-440). */
+import { mergeChange, type MergedChanges, type ResourceChange } from "./resources.ts";
+
+export interface DebounceOptions {
+  /** Quiet time that ends a burst. */
+  readonly quietMs: number;
+  /** Quiet time after which a first change goes when nothing was pushed lately: enough to take one commit as a whole. */
+  readonly idleQuietMs: number;
+  /** A burst is pushed after this long however busy it is. */
+  readonly maxMs: number;
+  readonly now: () => number;
+  /** Calls back once after so many milliseconds. @returns What cancels it. */
+  readonly schedule: (callback: () => void, ms: number) => () => void;
+  readonly flush: (changes: readonly ResourceChange[], waitedMs: number) => void;
+}
+
+export class Debouncer {
+  readonly #options: DebounceOptions;
+  readonly #waiting = new Map<string, MergedChanges>();
+  #firstAtMs = 0;
+  #lastAtMs = 0;
+  #flushedAtMs = -Infinity;
+  #cancel: (() => void) | undefined;
+
+  constructor(options: DebounceOptions) {
+    this.#options = options;
+  }
+
+  add(change: ResourceChange): void {
+    if (change.updated.length + change.removed.length === 0) return;
+    const nowMs = this.#options.now();
+    if (this.#waiting.size === 0) this.#firstAtMs = nowMs;
+    this.#lastAtMs = nowMs;
+    let merged = this.#waiting.get(change.typeUrl);
+    if (merged === undefined) this.#waiting.set(change.typeUrl, merged = new Map());
+    mergeChange(merged, change);
+    this.#cancel ??= this.#options.schedule(() => this.#wake(), this.#dueMs(nowMs));
+  }
+
+  /** Drops what waits and pushes no more. */
+  stop(): void {
+    this.#cancel?.();
+    this.#cancel = undefined;
+    this.#waiting.clear();
+  }
+
+  #wake(): void {
+    this.#cancel = undefined;
+    const nowMs = this.#options.now();
+    const dueMs = this.#dueMs(nowMs);
+    if (dueMs > 0) { // More came meanwhile: wait for the rest of its quiet time.
+      this.#cancel = this.#options.schedule(() => this.#wake(), dueMs);
+      return;
+    }
+    const changes: ResourceChange[] = [];
+    for (const [typeUrl, merged] of this.#waiting) {
+      const updated = [...merged.values()].filter((resource) => resource !== undefined);
+      const removed = [...merged].filter(([, resource]) => resource === undefined).map(([name]) => name);
+      changes.push({ typeUrl, updated, removed });
+    }
+    this.#waiting.clear();
+    this.#flushedAtMs = nowMs;
+    this.#options.flush(changes, nowMs - this.#firstAtMs);
+  }
+
+  #dueMs(nowMs: number): number {
+    const { quietMs, idleQuietMs, maxMs } = this.#options;
+    const idle = this.#firstAtMs - this.#flushedAtMs >= quietMs;
+    const quietEndsMs = this.#lastAtMs + (idle ? Math.min(idleQuietMs, quietMs) : quietMs);
+    return Math.max(0, Math.min(quietEndsMs, this.#firstAtMs + maxMs) - nowMs);
+  }
+}

@@ -1,0 +1,45 @@
+/** What sessions serve: resources by type, and changes to them. The ambient index is one such view; tests have their own. */
+import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
+import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
+
+/** One resource, encoded once. The object's identity stands for its content: a change makes a new object. */
+export interface Resource {
+  readonly name: string;
+  /** Other names a client may ask by (CP-418). */
+  readonly aliases: readonly string[];
+  /** The message without its Any. */
+  readonly bytes: Uint8Array;
+  /** Equal content, equal version (CP-415). */
+  readonly version: string;
+}
+
+/** The newest committed state. */
+export interface ResourceView {
+  all(typeUrl: string): Iterable<Resource>;
+  /** All that a name stands for: its resource, those it is an alias of, and a service's workloads (CP-418). */
+  lookup(typeUrl: string, name: string): readonly Resource[];
+  /** The workloads of a node, as addresses: an on-demand client has those of its own node unasked (CP-419). */
+  workloadsOnNode(node: string): readonly Resource[];
+}
+
+/** What changed of one type. A removed name may be one the client never had. */
+export interface ResourceChange {
+  readonly typeUrl: string;
+  readonly updated: readonly Resource[];
+  readonly removed: readonly string[];
+}
+
+/** The types served, with the names that metrics use for them. */
+export const SERVED_TYPES: ReadonlyMap<string, string> = new Map([
+  [ADDRESS_TYPE_URL, "wds"],
+  [AUTHORIZATION_TYPE_URL, "wads"],
+]);
+
+/** Changes that wait, merged: by name the newest resource, or undefined for a removal. Bounded by the distinct names (CP-441). */
+export type MergedChanges = Map<string, Resource | undefined>;
+
+/** Adds a change to what waits; a later one replaces an earlier one of the same name. */
+export function mergeChange(into: MergedChanges, change: ResourceChange): void {
+  for (const name of change.removed) into.set(name, undefined);
+  for (const resource of change.updated) into.set(resource.name, resource);
+}

@@ -1,0 +1,256 @@
+/** One client's delta stream as a state machine: requests and changes go in, responses come out. No I/O, no clock (CP section 5). */
+import { assert } from "../../base/assert.ts";
+import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
+import type { DeltaDiscoveryRequest } from "../../mesh/proto/discovery_codec.ts";
+import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
+import { mergeChange, type MergedChanges, type Resource, type ResourceChange, type ResourceView } from "./resources.ts";
+import { SERVED_TYPES } from "./resources.ts";
+
+/** A response to send, its resources still shared with every other stream. */
+export interface Outgoing {
+  readonly typeUrl: string;
+  readonly nonce: string;
+  readonly resources: readonly Resource[];
+  readonly removed: readonly string[];
+  /** Whether a request asked for it; otherwise it is a push. */
+  readonly answers: boolean;
+}
+
+/** What a request was, for counters and logs. */
+export type RequestOutcome = "answered" | "acknowledged" | "rejected" | "stale" | "unknown-type";
+
+/** A question not answered yet; further ones of its type merge into it. */
+interface Question {
+  /** Names asked for; unused by a wildcard watch, whose answer is everything. */
+  readonly names: Set<string>;
+  /** What the client says it holds. */
+  readonly versions: Map<string, string>;
+}
+
+/** What one stream watches of one type, and how far it has come. */
+interface Watch {
+  readonly typeUrl: string;
+  readonly wildcard: boolean;
+  /** Subscribed names; stays empty for a wildcard watch (CP-417). */
+  readonly names: Set<string>;
+  readonly waiting: MergedChanges;
+  question: Question | undefined;
+  sentNonce: string;
+  acknowledgedNonce: string;
+  /** Text of the last NACK, until an ACK (CP-020). */
+  lastError: string;
+}
+
+/** A watch's state for the debug page (CP-018). */
+export interface WatchStatus {
+  readonly typeUrl: string;
+  readonly wildcard: boolean;
+  readonly names: number;
+  readonly waiting: number;
+  readonly sentNonce: string;
+  readonly acknowledgedNonce: string;
+  readonly lastError: string;
+}
+
+const WILDCARD = "*";
+/** What a response may weigh before it is cut in two: under the 200 MiB that clients accept (CP-450). */
+const RESPONSE_BYTES_MAX = 128 * 1024 * 1024;
+/** Names one stream may subscribe to on demand; more are refused by ending the stream. */
+const NAMES_MAX = 1_000_000;
+const LAST_ERROR_LENGTH_MAX = 4_096;
+
+export interface DeltaSessionOptions {
+  readonly view: ResourceView;
+  /** Makes a string that no other response has. */
+  readonly nextNonce: () => string;
+  /** The client's node; empty if it does not say. */
+  readonly node: string;
+  /** For tests; {@link RESPONSE_BYTES_MAX} otherwise. */
+  readonly responseBytesMax?: number;
+}
+
+export class DeltaSession {
+  readonly #view: ResourceView;
+  readonly #nextNonce: () => string;
+  readonly #node: string;
+  readonly #responseBytesMax: number;
+  /** In the order of their first request, which is the order in which questions are answered. */
+  readonly #watches = new Map<string, Watch>();
+
+  constructor({ view, nextNonce, node, responseBytesMax = RESPONSE_BYTES_MAX }: DeltaSessionOptions) {
+    this.#view = view;
+    this.#nextNonce = nextNonce;
+    this.#node = node;
+    this.#responseBytesMax = responseBytesMax;
+  }
+
+  /** Takes one request. Never throws; a question it asks is answered by {@link next}. */
+  receive(request: DeltaDiscoveryRequest): RequestOutcome {
+    if (!SERVED_TYPES.has(request.typeUrl)) return "unknown-type"; // CP-413
+    const watch = this.#watches.get(request.typeUrl);
+    if (request.errorDetail !== undefined) { // CP-407: kept, counted, not answered.
+      if (watch !== undefined) watch.lastError = request.errorDetail.message.slice(0, LAST_ERROR_LENGTH_MAX);
+      return "rejected";
+    }
+    if (watch === undefined) {
+      const opened = openWatch(request);
+      this.#watches.set(request.typeUrl, opened);
+      ask(opened, request);
+      return "answered";
+    }
+    const { responseNonce, resourceNamesSubscribe, resourceNamesUnsubscribe } = request;
+    if (responseNonce !== "" && responseNonce !== watch.sentNonce) return "stale"; // CP-408
+    if (responseNonce !== "") {
+      watch.acknowledgedNonce = responseNonce;
+      watch.lastError = "";
+      if (resourceNamesSubscribe.length + resourceNamesUnsubscribe.length === 0) return "acknowledged"; // CP-409
+    }
+    ask(watch, request);
+    return "answered";
+  }
+
+  /** Merges a change into what waits for this client. */
+  push(change: ResourceChange): void {
+    const watch = this.#watches.get(change.typeUrl);
+    if (watch === undefined) return;
+    if (watch.wildcard) {
+      mergeChange(watch.waiting, change);
+      return;
+    }
+    for (const name of change.removed) if (watch.names.has(name)) watch.waiting.set(name, undefined);
+    const local = new Set(this.#localTo(watch));
+    for (const resource of change.updated) {
+      const named = watch.names.has(resource.name) || resource.aliases.some((alias) => watch.names.has(alias));
+      if (named || local.has(resource)) watch.waiting.set(resource.name, resource);
+    }
+  }
+
+  /** The next response to send, if any: answers first (CP-442), then what waits, in an order that leaves no policy gap. */
+  next(): Outgoing | undefined {
+    for (const watch of this.#watches.values()) {
+      if (watch.question !== undefined) return this.#answer(watch, watch.question);
+    }
+    // CP-427: a policy arrives before the workload that names it, and leaves after the workload has stopped doing so.
+    return this.#drain(AUTHORIZATION_TYPE_URL, { updates: true, removals: false }) ??
+      this.#drain(ADDRESS_TYPE_URL, { updates: true, removals: true }) ??
+      this.#drain(AUTHORIZATION_TYPE_URL, { updates: false, removals: true });
+  }
+
+  /** Whether the stream asked for more names than one stream may. */
+  get exhausted(): boolean {
+    for (const watch of this.#watches.values()) if (watch.names.size > NAMES_MAX) return true;
+    return false;
+  }
+
+  /** State of every watch. */
+  status(): WatchStatus[] {
+    return [...this.#watches.values()].map((watch) => ({
+      typeUrl: watch.typeUrl,
+      wildcard: watch.wildcard,
+      names: watch.names.size,
+      waiting: watch.waiting.size,
+      sentNonce: watch.sentNonce,
+      acknowledgedNonce: watch.acknowledgedNonce,
+      lastError: watch.lastError,
+    }));
+  }
+
+  #answer(watch: Watch, question: Question): Outgoing {
+    watch.question = undefined;
+    const found = new Map<string, Resource>(), removed: string[] = [];
+    if (watch.wildcard) {
+      for (const resource of this.#view.all(watch.typeUrl)) found.set(resource.name, resource);
+      for (const name of question.versions.keys()) if (!found.has(name)) removed.push(name); // CP-415
+      watch.waiting.clear(); // All of it is older than, or in, what is sent now.
+    } else {
+      for (const name of question.names) {
+        const resources = this.#view.lookup(watch.typeUrl, name);
+        for (const resource of resources) found.set(resource.name, resource);
+        if (resources.length === 0) removed.push(name); // CP-419
+      }
+      // The opening of an on-demand watch names nothing, and gets nothing (CP-405).
+      if (question.names.size > 0) { for (const resource of this.#localTo(watch)) found.set(resource.name, resource); }
+      for (const name of found.keys()) {
+        watch.names.add(name); // CP-420: so that its later changes arrive.
+        watch.waiting.delete(name);
+      }
+      for (const name of removed) watch.waiting.delete(name);
+    }
+    const resources: Resource[] = [];
+    for (const resource of found.values()) {
+      if (question.versions.get(resource.name) !== resource.version) resources.push(resource);
+    }
+    removed.sort();
+    return this.#respond(watch, { resources, removed, answers: true });
+  }
+
+  /** What a watch gets for the node its client is on. */
+  #localTo(watch: Watch): readonly Resource[] {
+    return this.#node === "" || watch.typeUrl !== ADDRESS_TYPE_URL ? [] : this.#view.workloadsOnNode(this.#node);
+  }
+
+  #drain(typeUrl: string, { updates, removals }: { updates: boolean; removals: boolean }): Outgoing | undefined {
+    const watch = this.#watches.get(typeUrl);
+    if (watch === undefined || watch.waiting.size === 0) return undefined;
+    const resources: Resource[] = [], removed: string[] = [];
+    for (const [name, resource] of watch.waiting) {
+      if (resource !== undefined ? !updates : !removals) continue;
+      if (resource === undefined) removed.push(name);
+      else resources.push(resource);
+      watch.waiting.delete(name);
+    }
+    if (resources.length + removed.length === 0) return undefined; // CP-411: a push of nothing is not sent.
+    if (!watch.wildcard) { for (const resource of resources) watch.names.add(resource.name); }
+    removed.sort();
+    return this.#respond(watch, { resources, removed, answers: false });
+  }
+
+  #respond(watch: Watch, body: { resources: Resource[]; removed: string[]; answers: boolean }): Outgoing {
+    let bytes = 0, count = 0;
+    while (count < body.resources.length && (count === 0 || bytes < this.#responseBytesMax)) {
+      bytes += body.resources[count++]!.bytes.length;
+    }
+    // What does not fit waits as a push would, unless something newer waits already.
+    for (const resource of body.resources.splice(count)) {
+      if (!watch.waiting.has(resource.name)) watch.waiting.set(resource.name, resource);
+    }
+    const nonce = this.#nextNonce();
+    assert(nonce !== "" && nonce !== watch.sentNonce, "each response has a nonce of its own (CP-412)");
+    watch.sentNonce = nonce;
+    return { typeUrl: watch.typeUrl, nonce, ...body };
+  }
+}
+
+/** CP-405: wildcard iff `*` or nothing is subscribed, and `*` is not unsubscribed in the same request. */
+function openWatch(request: DeltaDiscoveryRequest): Watch {
+  const { typeUrl, resourceNamesSubscribe: subscribe, resourceNamesUnsubscribe: unsubscribe } = request;
+  const wildcard = (subscribe.length === 0 || subscribe.includes(WILDCARD)) && !unsubscribe.includes(WILDCARD);
+  return {
+    typeUrl,
+    wildcard,
+    names: new Set(),
+    waiting: new Map(),
+    question: undefined,
+    sentNonce: "",
+    acknowledgedNonce: "",
+    lastError: "",
+  };
+}
+
+/** Applies a request's subscriptions and notes what it wants answered. */
+function ask(watch: Watch, request: DeltaDiscoveryRequest): void {
+  watch.question ??= { names: new Set(), versions: new Map() };
+  const { names, versions } = watch.question;
+  for (const [name, version] of request.initialResourceVersions) versions.set(name, version); // CP-406
+  if (watch.wildcard) return;
+  for (const name of [...request.resourceNamesSubscribe, ...request.initialResourceVersions.keys()]) {
+    if (name === WILDCARD) continue;
+    watch.names.add(name);
+    names.add(name);
+  }
+  for (const name of request.resourceNamesUnsubscribe) {
+    watch.names.delete(name);
+    watch.waiting.delete(name);
+    names.delete(name);
+  }
+}

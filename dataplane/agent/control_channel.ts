@@ -1,0 +1,147 @@
+/** Channels to the control plane: TLS roots, token and headers that ADS and the CA have in common (ZT-009 to ZT-011, ZT-123, ZT-124). */
+import { Buffer } from "node:buffer";
+import * as grpc from "@grpc/grpc-js";
+import { MeshError } from "../../base/errors.ts";
+import { RESPONSE_BYTES_MAX } from "../../mesh/proto/discovery_codec.ts";
+
+/** Where the roots come from that the control plane's certificate must lead to (ZT-010). */
+export type RootSource =
+  | { readonly kind: "file"; readonly path: string }
+  | { readonly kind: "pem"; readonly pem: string }
+  | { readonly kind: "system" };
+
+/** Where the token comes from (ZT-011). */
+export type TokenSource =
+  | { readonly kind: "file"; readonly path: string }
+  | { readonly kind: "static"; readonly token: string }
+  | { readonly kind: "none" };
+
+/** One service of the control plane, and how to reach it. */
+export interface ControlEndpoint {
+  /** `https://host:port`; the scheme may be missing (ZT-009). */
+  readonly address: string;
+  readonly roots: RootSource;
+  readonly token: TokenSource;
+  readonly clusterId: string;
+  /** Another name that the server's certificate may carry; empty for none. */
+  readonly alternativeHostname: string;
+  /** Further gRPC metadata. */
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+const CONNECT_TIMEOUT_MS = 5_000; // ZT-124, this and the next two
+const KEEPALIVE_INTERVAL_MS = 30_000;
+const KEEPALIVE_TIMEOUT_MS = 10_000;
+const TOKEN_BYTES_MAX = 16_384; // what fits a header with room to spare
+/** Messages go as bytes: the codecs are ours. */
+export const rawBytes = (bytes: Buffer): Buffer => bytes;
+
+/** Parses what XDS_ROOT_CA and CA_ROOT_CA may hold: a path, `SYSTEM`, or PEM text (ZT-010). */
+export function parseRootSource(value: string): RootSource {
+  if (value === "SYSTEM") return { kind: "system" };
+  return value.includes("-----BEGIN ") ? { kind: "pem", pem: value } : { kind: "file", path: value };
+}
+
+/** The PEM text of the roots; null stands for the system's. @throws MeshError AMB0302 */
+export async function readRoots(roots: RootSource): Promise<string | null> {
+  if (roots.kind === "system") return null;
+  if (roots.kind === "pem") return roots.pem;
+  try {
+    return await Deno.readTextFile(roots.path);
+  } catch (cause) {
+    const remedy = "put the mesh's root certificate there; istiod has it as root-cert.pem in its state folder";
+    throw new MeshError("AMB0302", `cannot read the control plane's root certificate ${roots.path}`, { remedy, cause });
+  }
+}
+
+/**
+ * Opens a channel and waits until it is connected, trying the alternative name if the first one fails.
+ * @throws MeshError AMB0301
+ */
+export async function connectChannel(endpoint: ControlEndpoint, rootsPem: string | null): Promise<grpc.Client> {
+  try {
+    return await connectOnce(endpoint, rootsPem, "");
+  } catch (error) {
+    if (endpoint.alternativeHostname === "" || !(error instanceof MeshError)) throw error;
+    return await connectOnce(endpoint, rootsPem, endpoint.alternativeHostname);
+  }
+}
+
+async function connectOnce(endpoint: ControlEndpoint, rootsPem: string | null, hostname: string): Promise<grpc.Client> {
+  const target = targetOf(endpoint.address);
+  const credentials = grpc.credentials.createSsl(rootsPem === null ? null : Buffer.from(rootsPem));
+  const client = new grpc.Client(target, credentials, {
+    "grpc.max_receive_message_length": RESPONSE_BYTES_MAX,
+    "grpc.max_send_message_length": -1,
+    "grpc.keepalive_time_ms": KEEPALIVE_INTERVAL_MS,
+    "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
+    "grpc.keepalive_permit_without_calls": 1,
+    "grpc.enable_http_proxy": 0, // The control plane is reached directly, whatever http_proxy says.
+    "grpc.enable_retries": 0, // We retry, with our own limits.
+    "grpc.service_config_disable_resolution": 1,
+    "grpc.use_local_subchannel_pool": 1, // A new channel must mean a new connection: its roots may differ.
+    "grpc.enable_channelz": 0,
+    ...(hostname === "" ? {} : { "grpc.ssl_target_name_override": hostname }),
+  });
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  client.waitForReady(Date.now() + CONNECT_TIMEOUT_MS, (error) => error === undefined ? resolve() : reject(error));
+  try {
+    await promise;
+    return client;
+  } catch (cause) {
+    client.close();
+    throw new MeshError("AMB0301", `cannot connect to ${endpoint.address} within ${CONNECT_TIMEOUT_MS / 1_000} s`, {
+      remedy:
+        "check that istiod listens there and that its certificate leads to the configured root and names this host",
+      cause,
+    });
+  }
+}
+
+/** @throws MeshError AMB0303 for anything but https. */
+function targetOf(address: string): string {
+  const match = /^(?:https:\/\/)?([^/\s:[\]]+|\[[0-9a-fA-F:.]+\])(?::(\d{1,5}))?\/?$/.exec(address);
+  if (match === null) {
+    const remedy = "give https://HOST:PORT; the control plane is not reached without TLS";
+    throw new MeshError("AMB0303", `${JSON.stringify(address)} is no address of a control plane`, { remedy });
+  }
+  return `${match[1]}:${match[2] ?? "443"}`;
+}
+
+/** Metadata of one call; a token file is read anew each time (ZT-011, ZT-123). @throws MeshError AMB0304 */
+export async function callMetadata(endpoint: ControlEndpoint): Promise<grpc.Metadata> {
+  const metadata = new grpc.Metadata();
+  const token = await readToken(endpoint.token);
+  if (token !== undefined) metadata.set("authorization", `Bearer ${token}`);
+  metadata.set("clusterid", endpoint.clusterId);
+  for (const [name, value] of Object.entries(endpoint.headers)) metadata.set(name, value);
+  return metadata;
+}
+
+async function readToken(source: TokenSource): Promise<string | undefined> {
+  if (source.kind === "none") return undefined;
+  if (source.kind === "static") return checkToken(source.token, "the configured token");
+  try {
+    return checkToken(await Deno.readTextFile(source.path), source.path);
+  } catch (cause) {
+    if (cause instanceof MeshError) throw cause;
+    const remedy = "mint one with `ambit token` or point AUTH_TOKEN at the file that holds it";
+    throw new MeshError("AMB0304", `cannot read the token ${source.path}`, { remedy, cause });
+  }
+}
+
+/** The bytes go as they are, so those that no header may hold are an error, a trailing newline above all. */
+function checkToken(token: string, source: string): string {
+  const wrong = token === ""
+    ? "is empty"
+    : token.endsWith("\n")
+    ? "ends in a newline"
+    : token.length > TOKEN_BYTES_MAX
+    ? "is too long"
+    : !/^[\x21-\x7e]+$/.test(token)
+    ? "holds characters that no header may hold"
+    : undefined;
+  if (wrong === undefined) return token;
+  const remedy = "write the token without anything around it: ambit token … | tr -d '\\n' > FILE";
+  throw new MeshError("AMB0304", `the token in ${source} ${wrong}`, { remedy });
+}
