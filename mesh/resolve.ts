@@ -1,0 +1,175 @@
+/** Where an outbound connection goes (ZT sections 2.2 to 2.5): pure, from a view of the mesh to a Route. */
+import { formatSocketAddress, type IpWords } from "../base/address.ts";
+import { chooseEndpoint, endpointIp, endpointPort } from "./balance.ts";
+import {
+  formatReference,
+  referencedService,
+  referencedWorkload,
+  referenceLeadsTo,
+  sharesAddress,
+} from "./gateway_reference.ts";
+import { formatIdentity, parseIdentity } from "./identity.ts";
+import type { RefusedRoute, Route } from "./route.ts";
+import { LoadBalancingMode, type Service } from "./service.ts";
+import type { MeshView } from "./view.ts";
+import { type GatewayAddress, TunnelProtocol, type Workload } from "./workload.ts";
+
+/** The port on which every HBONE workload takes tunnels. */
+export const HBONE_PORT = 15008;
+
+/** What a captured connection asked for: its original destination, in the network of this node. */
+export interface OutboundRequest {
+  readonly network: string;
+  readonly word0: number;
+  readonly word1: number;
+  readonly word2: number;
+  readonly word3: number;
+  readonly port: number;
+}
+
+/**
+ * Decides the way of a connection of `source`. Nothing known at the address is passthrough; whatever is known and cannot
+ * be reached as the mesh demands is refused, never carried in another way. Deterministic but for `random`, in [0, 1).
+ */
+export function resolve(view: MeshView, source: Workload, request: OutboundRequest, random: () => number): Route {
+  const { network, word0, word1, word2, word3 } = request;
+  const dialled: IpWords = [word0, word1, word2, word3];
+  const owner = view.workloadAt(network, word0, word1, word2, word3);
+  const service = view.serviceAt(network, word0, word1, word2, word3, source.namespace);
+  if (owner === undefined && service === undefined) return { kind: "passthrough", ip: dialled, port: request.port };
+  // A workload's own address is not service-addressed, even inside a service's range (ZT-017, ZT-019).
+  const serviceAddressed = owner === undefined;
+  if (serviceAddressed && service !== undefined) {
+    const waypoint = drawWaypoint(service, random);
+    if (waypoint !== undefined) {
+      return toWaypoint(view, source, { dialled, port: request.port, waypoint, service }, random);
+    }
+  }
+  if (service?.loadBalancing?.mode === LoadBalancingMode.PASSTHROUGH) {
+    return { kind: "passthrough", ip: dialled, port: request.port }; // ZT-021
+  }
+  const endpoint = service === undefined
+    ? owner
+    : chooseEndpoint(view, service, { source, port: request.port, forWaypoint: false }, random);
+  if (endpoint === undefined) return refused(`no healthy upstream: ${formatSocketAddress(dialled, request.port)}`); // ZT-022
+  if (endpoint.network !== source.network) return acrossNetworks(endpoint);
+  const waypoint = serviceAddressed ? undefined : endpoint.waypoint; // ZT-037, ZT-038
+  if (waypoint !== undefined && !isBehind(view, source, waypoint)) {
+    return toWaypoint(view, source, { dialled, port: request.port, waypoint, service }, random);
+  }
+  return toEndpoint(endpoint, service, dialled, request.port);
+}
+
+/** The service's waypoint, or one of its weighted ones in proportion to weight (ZT-035). */
+function drawWaypoint(service: Service, random: () => number): GatewayAddress | undefined {
+  let total = 0;
+  for (const weighted of service.weightedWaypoints) total += weighted.weight;
+  if (total === 0) return service.waypoint;
+  let left = random() * total, chosen = service.waypoint;
+  for (const weighted of service.weightedWaypoints) {
+    if (weighted.weight === 0) continue;
+    chosen = weighted.destination;
+    left -= weighted.weight;
+    if (left < 0) break;
+  }
+  return chosen;
+}
+
+/** Whether `source` is the waypoint itself, so that its traffic is not sent back to it (ZT-039). */
+function isBehind(view: MeshView, source: Workload, waypoint: GatewayAddress): boolean {
+  return referenceLeadsTo(
+    view,
+    waypoint,
+    (workload) => sharesAddress(workload, source) && identityOf(workload) === identityOf(source),
+  );
+}
+
+interface WaypointRequest {
+  readonly dialled: IpWords;
+  readonly port: number;
+  readonly waypoint: GatewayAddress;
+  /** What the client addressed, if it was a service. */
+  readonly service: Service | undefined;
+}
+
+/** To a waypoint, by HBONE whatever its own protocol, asking for the address that was dialled (ZT-034, ZT-036, ZT-037). */
+function toWaypoint(view: MeshView, source: Workload, request: WaypointRequest, random: () => number): Route {
+  const { dialled, waypoint } = request;
+  const through = referencedService(view, waypoint);
+  const asked = waypoint.hboneMtlsPort;
+  const workload = through === undefined
+    ? referencedWorkload(view, waypoint)
+    : chooseEndpoint(view, through, { source, port: asked, forWaypoint: true }, random);
+  if (workload === undefined) {
+    const reason = through === undefined ? "unknown waypoint" : "no healthy upstream";
+    return refused(`${reason}: ${formatReference(waypoint)}`);
+  }
+  const port = through === undefined ? asked : endpointPort(through, workload, asked, true);
+  if (port === 0) return refused(`unknown waypoint: ${formatReference(waypoint)} names no port`);
+  if (workload.network !== source.network) return acrossNetworks(workload);
+  const ip = endpointIp(through, workload, waypoint.address === undefined ? dialled : waypoint.address.ip);
+  if (ip === undefined) return unreachable(workload);
+  return {
+    kind: "hbone",
+    ip,
+    port,
+    authority: formatSocketAddress(dialled, request.port),
+    identities: acceptedIdentities(through, workload),
+    workload,
+    service: request.service,
+    viaWaypoint: true,
+  };
+}
+
+/** Straight to the chosen workload, by the protocol it speaks (ZT-041). */
+function toEndpoint(workload: Workload, service: Service | undefined, dialled: IpWords, dialledPort: number): Route {
+  const ip = endpointIp(service, workload, dialled);
+  if (ip === undefined) return unreachable(workload);
+  const port = service === undefined ? dialledPort : endpointPort(service, workload, dialledPort, false);
+  if (workload.tunnelProtocol === TunnelProtocol.NONE) return { kind: "tcp", ip, port, workload, service };
+  return {
+    kind: "hbone",
+    ip,
+    port: HBONE_PORT,
+    authority: formatSocketAddress(ip, port),
+    identities: acceptedIdentities(service, workload),
+    workload,
+    service,
+    viaWaypoint: false,
+  };
+}
+
+/** SPIFFE URIs that the upstream may present: the service's own that parse, then the workload's (ZT-042). */
+function acceptedIdentities(service: Service | undefined, workload: Workload): readonly string[] {
+  const own = identityOf(workload);
+  if (service === undefined || service.subjectAltNames.length === 0) return [own];
+  return [...service.subjectAltNames.filter((name) => parseIdentity(name) !== undefined), own];
+}
+
+function identityOf(workload: Workload): string {
+  return formatIdentity(workload);
+}
+
+/** Another network is reached through its gateway by double HBONE (ZT-044), which the data path does not carry. */
+function acrossNetworks(workload: Workload): RefusedRoute {
+  if (workload.networkGateway === undefined) {
+    return refused(`no valid routing destination for workload: ${workload.uid}`);
+  }
+  const gateway = formatReference(workload.networkGateway);
+  return refused(
+    `workload ${workload.uid} is on network "${workload.network}" behind gateway ${gateway}: ` +
+      "double HBONE to other networks is not supported",
+  );
+}
+
+/** ZT-032, ZT-033. */
+function unreachable(workload: Workload): RefusedRoute {
+  if (workload.hostname === "") return refused(`no valid routing destination for workload: ${workload.uid}`);
+  return refused(
+    `workload ${workload.uid} has no address, only hostname ${workload.hostname}: resolving it by DNS is not supported`,
+  );
+}
+
+function refused(reason: string): RefusedRoute {
+  return { kind: "refused", reason };
+}
