@@ -1,4 +1,5 @@
 /** Programs started inside a network namespace, without `ip netns` or `nsenter`. */
+import * as libc from "./libc_cold.ts";
 import { type Netns, withinNetns } from "./netns.ts";
 
 /**
@@ -12,4 +13,9 @@ export function spawnWithin(netns: Netns, command: string, options: Deno.Command
 /** Runs a program inside `netns` to its end, blocking this thread: for short commands. */
 export function runWithin(netns: Netns, command: string, options: Deno.CommandOptions = {}): Deno.CommandOutput {
   return withinNetns(netns, () => new Deno.Command(command, options).outputSync());
+}
+
+/** The user id that this process acts as. */
+export function effectiveUserId(): number {
+  return libc.effectiveUserId();
 }

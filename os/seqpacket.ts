@@ -21,6 +21,11 @@ export class PacketError extends Error {
   override readonly name = "PacketError";
 }
 
+/** Closes a descriptor that came with a packet and is not wanted. */
+export function closeDescriptor(descriptor: number | undefined): void {
+  if (descriptor !== undefined) libc.close(descriptor);
+}
+
 /** Shared by both kinds of socket: whoever waits is woken before the descriptor is closed. */
 class WaitingSocket implements AsyncDisposable {
   protected readonly fd: number;

@@ -1,0 +1,235 @@
+/** The node agent's side of ZDS: tells every connected ztunnel of the node's pods, one acknowledged message at a time (CNI-240 to CNI-257). */
+import { AssertionError } from "../base/assert.ts";
+import { chain, ignore, MeshError } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import { decodeZdsHello, ZDS_PACKET_BYTES_MAX, ZdsVersion, type ZdsWorkload } from "../mesh/proto/zds_codec.ts";
+import type { Netns } from "../os/netns.ts";
+import { effectiveUserId } from "../os/process.ts";
+import { closeDescriptor, SeqpacketListener, type SeqpacketSocket } from "../os/seqpacket.ts";
+import { ZdsConnection } from "./zds_connection.ts";
+
+const ACCEPT_INTERVAL_MS = 200; // five a second (CNI-245)
+const HELLO_TIMEOUT_MS = 5_000;
+const SYNC_WAIT_MS = 4_000; // under the five seconds after which whoever asked gives up (CNI-257)
+
+/** A pod that ztunnel is to serve. Without a namespace at hand it is announced as one to keep. */
+export interface AnnouncedPod {
+  readonly uid: string;
+  readonly workload: ZdsWorkload;
+  /** The caller's, who keeps it open until the pod was deleted here. */
+  readonly netns?: Netns;
+}
+
+export interface ZdsServerOptions {
+  readonly path: string;
+  readonly log: Logger;
+  readonly acceptIntervalMs?: number;
+  /** How long an acknowledgement may take, five seconds unless a test says otherwise. */
+  readonly acknowledgeTimeoutMs?: number;
+  readonly syncWaitMs?: number;
+}
+
+/** Owns the socket and the list of pods that every new connection is sent. */
+export class ZdsServer implements AsyncDisposable {
+  readonly #options: ZdsServerOptions;
+  readonly #listener: SeqpacketListener;
+  readonly #pods = new Map<string, AnnouncedPod>();
+  /** Oldest first. */
+  readonly #connections: ZdsConnection[] = [];
+  readonly #sessions = new Set<Promise<void>>();
+  readonly #changed = new Set<() => void>();
+  readonly #stop = new AbortController();
+  readonly #accepting: Promise<void>;
+
+  private constructor(options: ZdsServerOptions) {
+    this.#options = options;
+    this.#listener = SeqpacketListener.listen(options.path, { mode: 0o600 });
+    this.#accepting = this.#accept();
+  }
+
+  /** Listens at once; `pods` are those known from before. Throws AMB7032. */
+  static listen(options: ZdsServerOptions, pods: Iterable<AnnouncedPod> = []): ZdsServer {
+    const server = new ZdsServer(options);
+    for (const pod of pods) server.#pods.set(pod.uid, pod);
+    return server;
+  }
+
+  /** For the gauge `ztunnel_connected` (CNI-254). */
+  get connectionCount(): number {
+    return this.#connections.length;
+  }
+
+  /** Whether some ztunnel has acknowledged the whole snapshot. */
+  get synchronized(): boolean {
+    return this.#connections.some((connection) => connection.synchronized);
+  }
+
+  /**
+   * Announces the pod to the newest ztunnel and waits until it listens there. Throws AMB7210 when none is connected and
+   * in sync within four seconds, AMB7211 when ztunnel refuses; the pod then stays on the list until it is deleted.
+   */
+  async addPod(pod: AnnouncedPod, options: { signal?: AbortSignal } = {}): Promise<void> {
+    this.#pods.set(pod.uid, pod);
+    const deadlineMs = performance.now() + (this.#options.syncWaitMs ?? SYNC_WAIT_MS);
+    while (true) {
+      const connection = await this.#newestInSync(deadlineMs, options.signal);
+      const outcome = await connection.request({ kind: "add", uid: pod.uid, workload: pod.workload }, {
+        descriptor: pod.netns?.fd,
+        signal: options.signal,
+      });
+      if (outcome === "done") return;
+      if (outcome !== "disconnected") throw refused(`ztunnel refused pod ${pod.workload.name}`, outcome.error);
+      // It is gone: the next newest takes over (CNI-248).
+    }
+  }
+
+  /** Takes the pod off the list and tells all ztunnels; with none connected that is all (CNI-248). Throws AMB7211 with all their errors. */
+  async deletePod(uid: string, options: { signal?: AbortSignal } = {}): Promise<void> {
+    this.#pods.delete(uid);
+    const outcomes = await Promise.all(
+      [...this.#connections].map((connection) => connection.request({ kind: "delete", uid }, options)),
+    );
+    const errors = outcomes.flatMap((outcome) => typeof outcome === "string" ? [] : [outcome.error]);
+    if (errors.length > 0) throw refused(`ztunnel did not delete pod ${uid}`, errors.join("; "));
+  }
+
+  /** Stops listening and closes all connections; pods keep running. */
+  async close(): Promise<void> {
+    if (this.#stop.signal.aborted) return;
+    this.#stop.abort();
+    await this.#listener.close();
+    await Promise.all(this.#connections.map((connection) => connection.close()));
+    await this.#accepting;
+    await Promise.all(this.#sessions);
+    try {
+      Deno.removeSync(this.#options.path);
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error; // A successor may have replaced or removed it.
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #accept(): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      let socket: SeqpacketSocket | undefined;
+      try {
+        socket = await this.#listener.accept();
+      } catch (error) {
+        this.#options.log.warn("ztunnel connection not accepted", { error: chain(error) });
+      }
+      if (this.#listener.closed) {
+        await socket?.close();
+        return;
+      }
+      if (socket !== undefined) {
+        const session = this.#serve(socket);
+        this.#sessions.add(session);
+        ignore(session.finally(() => this.#sessions.delete(session)), "a session reports its own failure");
+      }
+      await pause(this.#options.acceptIntervalMs ?? ACCEPT_INTERVAL_MS, this.#stop.signal);
+    }
+  }
+
+  /** One connection from its first packet to its end. Rejects only for our own mistakes. */
+  async #serve(socket: SeqpacketSocket): Promise<void> {
+    const { log } = this.#options;
+    const connection = new ZdsConnection(socket, { acknowledgeTimeoutMs: this.#options.acknowledgeTimeoutMs });
+    this.#connections.push(connection); // Before the hello, so that adds wait for it and not for an older one (CNI-248).
+    try {
+      checkPeer(socket);
+      await this.#receiveHello(socket);
+      log.info("ztunnel connected", { connections: this.#connections.length });
+      await connection.run(() => [...this.#pods.values()], {
+        isCurrent: (pod) => this.#pods.get(pod.uid) === pod,
+        onRefused: (pod, error) => log.warn("ztunnel refused a pod of the snapshot", { uid: pod.uid, error }),
+        onSynchronized: () => {
+          log.info("ztunnel has all pods", { pods: this.#pods.size });
+          this.#notify();
+        },
+      });
+      log.info("ztunnel disconnected");
+    } catch (error) {
+      if (error instanceof AssertionError) throw error;
+      log.warn("ztunnel connection dropped", { error: chain(error) });
+    } finally {
+      this.#connections.splice(this.#connections.indexOf(connection), 1);
+      await connection.close();
+      this.#notify();
+    }
+  }
+
+  async #receiveHello(socket: SeqpacketSocket): Promise<void> {
+    const packet = await socket.receive(ZDS_PACKET_BYTES_MAX, { timeoutMs: HELLO_TIMEOUT_MS });
+    if (typeof packet === "string") throw new Error(`no hello: ${packet}`);
+    closeDescriptor(packet.descriptor);
+    if (packet.descriptor !== undefined) throw new Error("the hello came with a descriptor");
+    const { version } = decodeZdsHello(packet.bytes);
+    if (version !== ZdsVersion.V1) throw new Error(`ZDS version ${version} is not known`);
+  }
+
+  async #newestInSync(deadlineMs: number, signal?: AbortSignal): Promise<ZdsConnection> {
+    while (true) {
+      const newest = this.#connections.at(-1);
+      if (newest?.synchronized) return newest;
+      const leftMs = deadlineMs - performance.now();
+      if (leftMs > 0 && signal?.aborted !== true && !this.#stop.signal.aborted) {
+        await this.#nextChange(leftMs, signal);
+        continue;
+      }
+      throw new MeshError(
+        "AMB7210",
+        newest === undefined ? "no ztunnel is connected" : "ztunnel has not taken over the node's pods yet",
+        { remedy: `Start ztunnel on this node with the socket ${this.#options.path}, then enrol again.` },
+      );
+    }
+  }
+
+  #nextChange(timeoutMs: number, signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const end = () => {
+        clearTimeout(timer);
+        this.#changed.delete(end);
+        signal?.removeEventListener("abort", end);
+        this.#stop.signal.removeEventListener("abort", end);
+        resolve();
+      };
+      const timer = setTimeout(end, timeoutMs);
+      this.#changed.add(end);
+      signal?.addEventListener("abort", end);
+      this.#stop.signal.addEventListener("abort", end);
+    });
+  }
+
+  #notify(): void {
+    for (const wake of [...this.#changed]) wake();
+  }
+}
+
+/** A namespace's descriptor is power over it: it goes to root and to our own user only (CNI-255). */
+function checkPeer(socket: SeqpacketSocket): void {
+  const userId = socket.peerUserId();
+  if (userId !== 0 && userId !== effectiveUserId()) throw new Error(`user ${userId} is not one that ztunnel runs as`);
+}
+
+function refused(message: string, error: string): MeshError {
+  return new MeshError("AMB7211", message, {
+    remedy: "See ztunnel's log; it retries a failed start by itself, and enrolling again is safe.",
+    cause: new Error(error),
+  });
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) return resolve();
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms);
+    signal.addEventListener("abort", end);
+  });
+}
