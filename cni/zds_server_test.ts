@@ -1,0 +1,205 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { assert } from "../base/assert.ts";
+import { chain, MeshError } from "../base/errors.ts";
+import { Logger } from "../base/log.ts";
+import {
+  decodeZdsRequest,
+  encodeZdsAcknowledgement,
+  encodeZdsHello,
+  type ZdsRequest,
+} from "../mesh/proto/zds_codec.ts";
+import { createAnonymousNetns } from "../os/netns.ts";
+import { closeDescriptor, SeqpacketSocket } from "../os/seqpacket.ts";
+import { type AnnouncedPod, ZdsServer } from "./zds_server.ts";
+
+const privileged = Deno.uid() === 0;
+const silent = new Logger("zds", { sink: () => {} });
+const workload = { name: "web-0", namespace: "shop", serviceAccount: "web" };
+const pod = (uid: string): AnnouncedPod => ({ uid, workload });
+
+/** ztunnel's end, driven by the test. */
+class FakeZtunnel implements AsyncDisposable {
+  readonly socket: SeqpacketSocket;
+
+  constructor(path: string) {
+    this.socket = SeqpacketSocket.connect(path);
+  }
+
+  static async greeted(path: string): Promise<FakeZtunnel> {
+    const ztunnel = new FakeZtunnel(path);
+    assert(await ztunnel.socket.send(encodeZdsHello({ version: 1 })), "hello was sent");
+    return ztunnel;
+  }
+
+  /** Takes one request, whose descriptor is closed, and answers it. */
+  async answer(error = ""): Promise<ZdsRequest & { descriptor: boolean }> {
+    const packet = await this.socket.receive(1024, { timeoutMs: 2000 });
+    assert(typeof packet !== "string", `a request comes: ${packet}`);
+    closeDescriptor(packet.descriptor);
+    assert(await this.socket.send(encodeZdsAcknowledgement({ error })), "the answer was sent");
+    return { ...decodeZdsRequest(packet.bytes), descriptor: packet.descriptor !== undefined };
+  }
+
+  async isClosed(): Promise<boolean> {
+    return await this.socket.receive(1024, { timeoutMs: 2000 }) === "closed";
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.socket.close();
+  }
+}
+
+function test(
+  name: string,
+  pods: readonly string[],
+  fn: (server: ZdsServer, path: string) => Promise<void>,
+  options = {},
+) {
+  Deno.test(name, async () => {
+    const folder = Deno.makeTempDirSync();
+    const path = `${folder}/zds.sock`;
+    {
+      await using server = ZdsServer.listen(
+        { path, log: silent, acceptIntervalMs: 0, acknowledgeTimeoutMs: 200, syncWaitMs: 2000, ...options },
+        pods.map(pod),
+      );
+      await fn(server, path);
+    }
+    Deno.removeSync(folder, { recursive: true });
+  });
+}
+
+async function until(claim: string, condition: () => boolean): Promise<void> {
+  const deadline = performance.now() + 2000;
+  while (!condition()) {
+    assert(performance.now() < deadline, claim);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
+
+const codeOf = async (promise: Promise<unknown>) => (await assertRejects(() => promise, MeshError)).code;
+
+test(
+  "ZdsServer sends the snapshot, then what comes, one acknowledged message at a time (CNI-243)",
+  ["a", "b"],
+  async (server, path) => {
+    await using ztunnel = await FakeZtunnel.greeted(path);
+    assertEquals(await ztunnel.answer(), { kind: "keep", uid: "a", descriptor: false });
+    const adding = server.addPod(pod("c")); // During the snapshot, so behind it.
+    assertEquals(await ztunnel.answer("not this one"), { kind: "keep", uid: "b", descriptor: false });
+    assertEquals(await ztunnel.answer(), { kind: "snapshotSent", descriptor: false });
+    assertEquals(await ztunnel.answer(), { kind: "add", uid: "c", workload, descriptor: false });
+    await adding;
+    const deleting = server.deletePod("a");
+    assertEquals(await ztunnel.answer(), { kind: "delete", uid: "a", descriptor: false });
+    await deleting;
+  },
+);
+
+Deno.test({
+  name: "ZdsServer passes the pod's namespace beside an add, and only there (CNI-242, CNI-244)",
+  ignore: !privileged,
+  async fn() {
+    const path = `${Deno.makeTempDirSync()}/zds.sock`;
+    using netns = createAnonymousNetns();
+    await using server = ZdsServer.listen({ path, log: silent, acceptIntervalMs: 0 }, [{ ...pod("a"), netns }]);
+    await using ztunnel = await FakeZtunnel.greeted(path);
+    assertEquals(await ztunnel.answer(), { kind: "add", uid: "a", workload, descriptor: true });
+    assertEquals(await ztunnel.answer(), { kind: "snapshotSent", descriptor: false });
+    await until("in sync", () => server.synchronized);
+  },
+});
+
+test(
+  "ZdsServer reports a refusal to whoever added the pod, and the next request goes through (CNI-252)",
+  [],
+  async (server, path) => {
+    await using ztunnel = await FakeZtunnel.greeted(path);
+    await ztunnel.answer();
+    const adding = server.addPod(pod("a"));
+    await ztunnel.answer("failure to start proxy: address in use");
+    const error = await assertRejects(() => adding, MeshError);
+    assertEquals(error.code, "AMB7211");
+    assertEquals(chain(error), "ztunnel refused pod web-0: failure to start proxy: address in use");
+    const again = server.addPod(pod("a"));
+    await ztunnel.answer();
+    await again;
+  },
+);
+
+test(
+  "ZdsServer sends adds to the newest, deletes to all, and falls back when the newest goes (CNI-248)",
+  [],
+  async (server, path) => {
+    await using older = await FakeZtunnel.greeted(path);
+    await older.answer();
+    await until("the older is in sync", () => server.synchronized);
+    const newer = await FakeZtunnel.greeted(path);
+    await until("both are connected", () => server.connectionCount === 2);
+    await newer.answer();
+    const first = server.addPod(pod("a"));
+    assertEquals((await newer.answer()).kind, "add");
+    await first;
+    const deleting = server.deletePod("a");
+    assertEquals([(await newer.answer("one")).kind, (await older.answer("two")).kind], ["delete", "delete"]);
+    assertEquals(chain(await assertRejects(() => deleting)), "ztunnel did not delete pod a: two; one");
+    const second = server.addPod(pod("b"));
+    assert(typeof await newer.socket.receive(1024) !== "string", "the newer gets it, and goes without an answer");
+    await newer.socket.close();
+    assertEquals((await older.answer()).kind, "add");
+    await second;
+  },
+);
+
+test("ZdsServer without ztunnel: add fails after its wait, delete is done (CNI-248, CNI-257)", [], async (server) => {
+  assertEquals(await codeOf(server.addPod(pod("a"))), "AMB7210");
+  await server.deletePod("a");
+}, { syncWaitMs: 20 });
+
+test(
+  "ZdsServer ends a connection whose answer is late, unexpected, malformed or of another version (CNI-246, CNI-247)",
+  [],
+  async (server, path) => {
+    const late = await FakeZtunnel.greeted(path);
+    await late.answer();
+    const adding = server.addPod(pod("a"));
+    assertEquals(
+      chain(await assertRejects(() => adding)),
+      "ztunnel refused pod web-0: no acknowledgement within 200 ms",
+    );
+    assert(typeof await late.socket.receive(1024) !== "string", "the request had come");
+    assertEquals(await late.isClosed(), true);
+    await late.socket.close();
+    await server.deletePod("a");
+
+    const broken: [string, boolean, Uint8Array][] = [
+      ["an acknowledgement of nothing", true, encodeZdsAcknowledgement({ error: "" })],
+      ["malformed", true, Uint8Array.of(0x0a, 5)],
+      ["too long", true, new Uint8Array(1025)],
+      ["another version", false, encodeZdsHello({ version: 2 })],
+      ["no hello", false, Uint8Array.of(0xff)],
+    ];
+    for (const [name, greeted, bytes] of broken) {
+      await using ztunnel = greeted ? await FakeZtunnel.greeted(path) : new FakeZtunnel(path);
+      if (greeted) await ztunnel.answer();
+      assert(await ztunnel.socket.send(bytes), "sent");
+      assertEquals(await ztunnel.isClosed(), true, name);
+    }
+    await until("none is left", () => server.connectionCount === 0);
+  },
+);
+
+test("ZdsServer releases everyone who waits when it closes or they cancel (CNI-249)", [], async (server, path) => {
+  await using ztunnel = await FakeZtunnel.greeted(path);
+  await ztunnel.answer();
+  await until("in sync", () => server.synchronized);
+  const stop = new AbortController();
+  const waiting = [server.addPod(pod("a")), server.addPod(pod("b")), server.deletePod("c")];
+  const cancelled = server.addPod(pod("d"), { signal: stop.signal });
+  await Promise.resolve();
+  stop.abort();
+  assertEquals(await codeOf(cancelled), "AMB7211");
+  const outcomes = Promise.allSettled(waiting);
+  await server.close();
+  assertEquals((await outcomes).map(({ status }) => status), ["rejected", "rejected", "fulfilled"]);
+}, { acknowledgeTimeoutMs: 5000, syncWaitMs: 5000 });
