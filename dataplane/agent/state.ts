@@ -180,6 +180,7 @@ export class MeshState implements SnapshotSource {
     if (sameBytes(before?.bytes, bytes)) return;
     if (before !== undefined) this.#dropWorkload(before.resource); // Replaced whole (ZT-136).
     this.workloads.set(workload.uid, { resource: workload, bytes });
+    this.#changedWorkloads.delete(workload.uid); // In the order of their last change: of equals the newest wins (ZT-024).
     this.#changedWorkloads.add(workload.uid);
     for (const key of workload.services.keys()) {
       const members = this.#members.get(key);

@@ -97,13 +97,13 @@ export class SnapshotReader implements MeshView {
     return at < 0 ? undefined : this.#service(this.#slot.rowAt(at));
   }
 
-  /** In the order of their namespaces. */
+  /** In the order of their keys. */
   servicesOfHostname(hostname: string): readonly Service[] {
     const slot = this.#slot, services: Service[] = [];
     for (let at = slot.firstNamed(EntryKind.HOSTNAME, hostname); at >= 0; at = slot.nextNamed(at)) {
       services.push(this.#service(slot.rowAt(at)));
     }
-    return services.sort((a, b) => (a.namespace < b.namespace ? -1 : 1));
+    return services.sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1));
   }
 
   workloadNamed(namespace: string, hostname: string): Workload | undefined {
@@ -217,7 +217,7 @@ export class SnapshotReader implements MeshView {
     return best;
   }
 
-  /** Of the visible services that share a key: one of the client's namespace, else a canonical one, else the first by namespace. */
+  /** Of the visible services that share a key: one of the client's namespace, else a canonical one, else the first by key. */
   #bestService(best: Service | undefined, first: number, clientNamespace: string | undefined): Service | undefined {
     const slot = this.#slot;
     for (let at = first; at >= 0; at = slot.nextAt(at)) {
@@ -275,6 +275,9 @@ function precedes(candidate: Service, other: Service, clientNamespace: string | 
   const own = candidate.namespace === clientNamespace, otherOwn = other.namespace === clientNamespace;
   if (own !== otherOwn) return own;
   if (candidate.canonical !== other.canonical) return candidate.canonical;
-  return candidate.namespace < other.namespace || // One service has one row per key, so hostnames differ here.
-    (candidate.namespace === other.namespace && candidate.hostname < other.hostname);
+  return keyOf(candidate) < keyOf(other); // Rare: it allocates.
+}
+
+function keyOf(service: Service): string {
+  return serviceKey(service.namespace, service.hostname);
 }

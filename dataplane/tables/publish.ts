@@ -20,7 +20,7 @@ export interface Encoded<T> {
   readonly bytes: Uint8Array;
 }
 
-/** What changed since the last publication, by uid, `namespace/hostname` and policy name. */
+/** What changed since the last publication, by uid, `namespace/hostname` and policy name; workloads by their last change. */
 export interface MeshChanges {
   readonly workloads: ReadonlySet<string>;
   readonly services: ReadonlySet<string>;
@@ -101,9 +101,9 @@ export class SnapshotWriter {
   publish(source: SnapshotSource): Generation {
     assert(this.canPublish(), "no worker still reads the idle slot");
     this.#apply(source);
-    this.#image.tidy();
     const next = (this.generation + 1) >>> 0 || 2; // 0 means none, and 2 follows 2^32 - 1 into the same slot.
     const slot = this.#tables.handles.slots[(next & 1) as 0 | 1];
+    this.#image.tidy(slot.byteLength, this.#pods.length);
     const neededBytes = this.#image.slotBytes(this.#pods.length);
     if (neededBytes > slot.byteLength) {
       throw new MeshError("AMB2003", `the mesh takes ${neededBytes} bytes, a snapshot has ${slot.byteLength}`, {

@@ -48,9 +48,10 @@ export class SnapshotImage {
     this.seed = seed | 0;
   }
 
-  /** Moves what is in use together if that frees much. Call before {@link slotBytes}. */
-  tidy(): void {
-    if (this.#garbageBytes > COMPACT_BYTES_MIN && this.#garbageBytes > this.#heapBytes / 2) this.#compact();
+  /** Moves what is in use together: if that frees much, or if there is no room for `slotBytes` otherwise. */
+  tidy(roomBytes: number, podCount: number): void {
+    const worthIt = this.#garbageBytes > COMPACT_BYTES_MIN && this.#garbageBytes > this.#heapBytes / 2;
+    if (worthIt || this.slotBytes(podCount) > roomBytes) this.#compact();
   }
 
   /** Bytes a slot needs for this image. */
