@@ -1,6 +1,6 @@
 /** YAML in, resources out: each `.txt` here holds objects, a line of dashes, and what clients are told of them. */
 import { assertEquals } from "@std/assert";
-import { describeResource, TestMesh } from "../../../control/ambient/test_mesh.ts";
+import { describeResource, TestMesh } from "../../../control/ambient/testing.ts";
 import { AUTHORIZATION_TYPE_URL } from "../../../mesh/proto/authorization_codec.ts";
 import { ADDRESS_TYPE_URL } from "../../../mesh/proto/workload_codec.ts";
 
