@@ -20,7 +20,7 @@ export function inboundService(
     const service = view.serviceNamed(key.slice(0, slash), key.slice(slash + 1));
     if (service === undefined) continue;
     if (service.hostname === forwardedHost) return service;
-    if (byPort !== undefined) continue;
+    if (byPort !== undefined || port === 0) continue; // A target port of 0 is a name, not a port.
     const leadsToPort = mappings.some((mapping) => mapping.targetPort === port) ||
       service.ports.some((definition) => definition.targetPort === port);
     if (leadsToPort) byPort = service;
