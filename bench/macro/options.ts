@@ -1,0 +1,101 @@
+/** The command line of `deno task bench l4`. */
+import { parseArgs } from "@std/cli";
+import { MeshError } from "../../base/errors.ts";
+import type { Timing } from "./measure.ts";
+
+export const PEER_NAMES = ["direct", "ours", "ztunnel", "envoy", "haproxy"] as const;
+export type PeerName = (typeof PEER_NAMES)[number];
+
+export interface Options {
+  readonly rounds: number;
+  readonly workers: readonly number[];
+  /** In the order in which a round takes them. */
+  readonly peers: readonly PeerName[];
+  /** Peers that were asked for by name: their absence is a failure. */
+  readonly required: readonly PeerName[];
+  readonly paths: Readonly<Partial<Record<PeerName, string>>>;
+  readonly timing: Timing;
+  readonly quick: boolean;
+  readonly output: "table" | "json" | "markdown";
+  readonly keep: boolean;
+}
+
+const FULL: Timing = { settleMs: 700, measureMs: 3000 };
+const QUICK: Timing = { settleMs: 200, measureMs: 500 };
+
+export const USAGE = `usage: deno task bench l4 [options]
+
+Carries TCP between two network namespaces through an outbound and an inbound proxy, for us and for each peer in the
+same run, and compares. Needs root, iproute2 and nftables; everything it makes goes when it ends.
+
+  --quick                one round, one worker, short cases: under two minutes
+  --rounds N             rounds, interleaved over the peers (default 5)
+  --workers LIST         worker threads per proxy, one series each (default 1,2)
+  --only NAME,...        of ${PEER_NAMES.join(", ")} (default: all that are here)
+  --peer NAME=PATH       the program of ztunnel or envoy; may be repeated
+  --measure-ms N         length of each case (default ${FULL.measureMs}; quick ${QUICK.measureMs})
+  -o, --output FORMAT    table, json or markdown (default table)
+  --keep                 leave configuration and logs in their folder, and say where
+`;
+
+/** Throws AMB9010 for what cannot be understood. */
+export function parseOptions(args: readonly string[]): Options {
+  const flags = parseArgs([...args], {
+    string: ["rounds", "workers", "only", "peer", "output", "measure-ms"],
+    boolean: ["quick", "keep"],
+    collect: ["peer"],
+    alias: { o: "output" },
+    unknown: (argument: string) => {
+      throw wrong(`${argument} is not an option`);
+    },
+  });
+  const paths: Partial<Record<PeerName, string>> = {};
+  for (const pair of flags.peer) {
+    const [name, path] = split(pair);
+    paths[name] = path;
+  }
+  const only = flags.only?.split(",").map(peerName);
+  const quick = flags.quick, timing = quick ? QUICK : FULL;
+  return {
+    rounds: wholeNumber("rounds", flags.rounds ?? (quick ? "1" : "5"), 100),
+    workers: (flags.workers ?? (quick ? "1" : "1,2")).split(",").map((text: string) =>
+      wholeNumber("workers", text, 64)
+    ),
+    peers: only ?? PEER_NAMES,
+    required: [...new Set([...(only ?? []), ...Object.keys(paths).map(peerName)])],
+    paths,
+    timing: { ...timing, measureMs: wholeNumber("measure-ms", flags["measure-ms"] ?? `${timing.measureMs}`, 600_000) },
+    quick,
+    output: outputFormat(flags.output ?? "table"),
+    keep: flags.keep,
+  };
+}
+
+function split(pair: string): [PeerName, string] {
+  const at = pair.indexOf("=");
+  if (at < 1 || at === pair.length - 1) throw wrong(`--peer ${pair} is not NAME=PATH`);
+  const name = peerName(pair.slice(0, at));
+  if (name !== "ztunnel" && name !== "envoy") throw wrong(`--peer ${pair}: ${name} takes no path`);
+  return [name, pair.slice(at + 1)];
+}
+
+function peerName(text: string): PeerName {
+  const name = PEER_NAMES.find((candidate) => candidate === text);
+  if (name === undefined) throw wrong(`${text} is none of ${PEER_NAMES.join(", ")}`);
+  return name;
+}
+
+function wholeNumber(name: string, text: string, max: number): number {
+  const value = /^\d{1,9}$/.test(text) ? Number(text) : 0;
+  if (value < 1 || value > max) throw wrong(`--${name} ${text} is not a whole number from 1 to ${max}`);
+  return value;
+}
+
+function outputFormat(text: string): Options["output"] {
+  if (text === "table" || text === "json" || text === "markdown") return text;
+  throw wrong(`--output ${text} is none of table, json, markdown`);
+}
+
+function wrong(message: string): MeshError {
+  return new MeshError("AMB9010", message, { remedy: "See deno task bench --help." });
+}

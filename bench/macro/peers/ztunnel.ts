@@ -1,0 +1,101 @@
+/** Istio's ztunnel at both ends: one dedicated proxy for each pod, configured from a file, redirected as in ambient mode. */
+import { MeshError } from "../../../base/errors.ts";
+import { Authority, CLIENT_URI } from "../certificates.ts";
+import type { Cleanup } from "../cleanup.ts";
+import { Program } from "../process.ts";
+import { CLIENT_IP, type Place, SERVER_IP, type Topology } from "../topology.ts";
+import { CA_PORT } from "./ca_server.ts";
+import { isFile } from "./files.ts";
+import { isListening } from "./listening.ts";
+import { type Peer, type RunningPeer, versionLine } from "./peer.ts";
+import { PROXY_MARK, redirectBothPods } from "./redirect.ts";
+
+const OUTBOUND_PORT = 15001, INBOUND_PORT = 15008;
+
+export class Ztunnel implements Peer {
+  readonly name = "ztunnel";
+  readonly hasWorkers = true;
+  readonly descriptorsPerConnection = 1;
+  readonly #path: string;
+
+  /** Throws AMB9007 when there is no program at `path`. */
+  constructor(path: string) {
+    if (!isFile(path)) {
+      throw new MeshError("AMB9007", `${path} is no file`, {
+        remedy: "Name a release build of ztunnel: --peer ztunnel=PATH.",
+      });
+    }
+    this.#path = path;
+  }
+
+  async describe(): Promise<string> {
+    const line = await versionLine(this.#path, ["version"]);
+    const revision = /GitRevision:"([0-9a-f]{7})/.exec(line)?.[1];
+    return `ztunnel${revision === undefined ? "" : ` ${revision}`}, dedicated mode`;
+  }
+
+  async setup(topology: Topology, workers: number, cleanup: Cleanup): Promise<RunningPeer> {
+    const { folder, client, server } = topology;
+    const authority = await Authority.create();
+    await authority.save(folder);
+    Deno.writeTextFileSync(`${folder}/workloads.yaml`, WORKLOADS);
+    redirectBothPods(topology);
+    const inbound = await this.#start("server", server, { workers, folder, cleanup });
+    const outbound = await this.#start("client", client, { workers, folder, cleanup });
+    return {
+      processes: [{ name: "out", pid: outbound.pid }, { name: "in", pid: inbound.pid }],
+      tls: { port: INBOUND_PORT, ...await authority.issue({ uri: CLIENT_URI }), roots: authority.rootPem },
+    };
+  }
+
+  async #start(
+    role: "client" | "server",
+    place: Place,
+    { workers, folder, cleanup }: { workers: number; folder: string; cleanup: Cleanup },
+  ): Promise<Program> {
+    const entry = new URL("./ca_server.ts", import.meta.url).pathname;
+    const args = ["run", "-A", "--quiet", entry, folder];
+    const service = { command: Deno.execPath(), args, logPath: `${folder}/${role}-ca.log` };
+    const ca = Program.start(`certificate service of ${role}`, place.netns, service, cleanup);
+    await ca.ready("its listener", () => isListening(ca.pid, CA_PORT));
+    const environment = {
+      PROXY_MODE: "dedicated",
+      PROXY_WORKLOAD_INFO: `bench/${role}/${role}`,
+      NODE_NAME: `${role}-node`,
+      XDS_ADDRESS: "",
+      LOCAL_XDS_PATH: `${folder}/workloads.yaml`,
+      CA_ADDRESS: `https://127.0.0.1:${CA_PORT}`,
+      CA_ROOT_CA: `${folder}/root-cert.pem`,
+      PACKET_MARK: `${PROXY_MARK}`,
+      ENABLE_ORIG_SRC: "true",
+      ZTUNNEL_WORKER_THREADS: `${workers}`,
+    };
+    const options = { command: this.#path, args: ["proxy", "ztunnel"], environment, logPath: `${folder}/${role}.log` };
+    const proxy = Program.start(`ztunnel of ${role}`, place.netns, options, cleanup);
+    for (const port of [OUTBOUND_PORT, INBOUND_PORT]) {
+      await proxy.ready(`port ${port}`, () => isListening(proxy.pid, port));
+    }
+    return proxy;
+  }
+}
+
+const WORKLOADS = `workloads:
+${workload("client", CLIENT_IP)}
+${workload("server", SERVER_IP)}
+policies: []
+services: []
+`;
+
+function workload(role: string, ip: string): string {
+  return `- uid: Kubernetes//Pod/bench/${role}
+  name: ${role}
+  namespace: bench
+  serviceAccount: ${role}
+  trustDomain: cluster.local
+  workloadIps: ["${ip}"]
+  protocol: HBONE
+  node: ${role}-node
+  network: ""
+  clusterId: Kubernetes
+  services: {}`;
+}
