@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { MeshError } from "../base/errors.ts";
+import { countDescriptors, countNetnsDescriptors } from "./descriptors_testing.ts";
 import {
   createAnonymousNetns,
   createNamedNetns,
@@ -13,7 +14,6 @@ import { runWithin, spawnWithin } from "./process.ts";
 
 const privileged = Deno.uid() === 0;
 const inodeOf = (output: Deno.CommandOutput) => Number(/\[(\d+)\]/.exec(new TextDecoder().decode(output.stdout))?.[1]);
-const descriptors = () => [...Deno.readDirSync("/proc/self/fd")].length;
 
 Deno.test({
   name: "withinNetns() runs its body inside and comes back, also when the body throws (ZT-172)",
@@ -41,20 +41,30 @@ Deno.test({
   name: "a namespace's handles are closed, every one of them, whatever happens",
   ignore: !privileged,
   fn() {
-    using home = ownNetns(); // Opens what the first call opens once and for all.
-    assert(home.inode > 0);
-    const before = descriptors();
-    for (let round = 0; round < 50; round++) {
-      using netns = createAnonymousNetns();
+    using netns = createAnonymousNetns();
+    const file = Deno.makeTempFileSync();
+    for (let round = 0; round < 20; round++) {
       using twin = netns.duplicate();
       assert(twin.equals(netns));
-      assertThrows(() => openNetns("/etc/hostname"), MeshError);
+      assertEquals(withinNetns(twin, () => openOwn()), netns.inode);
+      assertThrows(() =>
+        withinNetns(twin, () => {
+          throw new RangeError("from inside");
+        }), RangeError);
+      assertThrows(() => openNetns(file), MeshError);
       assertThrows(() => openNetns("/proc/self/ns/uts"), MeshError);
       assertThrows(() => openNetns("/nowhere"), MeshError);
     }
-    assertEquals(descriptors(), before);
+    assertEquals(countNetnsDescriptors(netns), 1, "only our own handle is open");
+    assertEquals(countDescriptors(file), 0);
+    Deno.removeSync(file);
   },
 });
+
+function openOwn(): number {
+  using own = ownNetns();
+  return own.inode;
+}
 
 Deno.test({
   name: "createNamedNetns() makes a namespace that other programs find by name",

@@ -1,11 +1,11 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { assert } from "../base/assert.ts";
 import { MeshError } from "../base/errors.ts";
+import { countDescriptors } from "./descriptors_testing.ts";
 import * as libc from "./libc_cold.ts";
 import { PacketError, SeqpacketListener, SeqpacketSocket } from "./seqpacket.ts";
 
 const bytes = (...values: number[]) => Uint8Array.from(values);
-const descriptors = () => [...Deno.readDirSync("/proc/self/fd")].length;
 
 /** One packet with any number of copies of a descriptor, as only a hostile peer sends it. */
 function sendHostile(fd: number, data: Uint8Array<ArrayBuffer>, descriptor: number, count: number): void {
@@ -19,11 +19,11 @@ function sendHostile(fd: number, data: Uint8Array<ArrayBuffer>, descriptor: numb
 }
 
 Deno.test("SeqpacketSocket keeps packets apart, and passes one descriptor that the receiver owns", async () => {
-  const before = descriptors();
+  const file = Deno.makeTempFileSync();
   {
     const [one, other] = SeqpacketSocket.pair();
     await using _one = one, _other = other;
-    const fd = libc.open("/dev/null", libc.O.RDONLY);
+    const fd = libc.open(file, libc.O.RDONLY);
     assertEquals(await one.send(bytes(1, 2)), true);
     assertEquals(await one.send(bytes(3), { descriptor: fd }), true);
     libc.close(fd);
@@ -31,14 +31,15 @@ Deno.test("SeqpacketSocket keeps packets apart, and passes one descriptor that t
     const second = await other.receive(16);
     assert(typeof second !== "string" && second.descriptor !== undefined, "a descriptor came");
     assertEquals(second.bytes, bytes(3));
-    assertEquals(Deno.readLinkSync(`/proc/self/fd/${second.descriptor}`), "/dev/null");
+    assertEquals(Deno.readLinkSync(`/proc/self/fd/${second.descriptor}`), file);
     const FD_CLOEXEC = 1, F_GETFD = 1;
     assertEquals(libc.fcntl(second.descriptor, F_GETFD), FD_CLOEXEC);
     libc.close(second.descriptor);
     assertEquals(await other.receive(16, { timeoutMs: 5 }), "timeout");
     assertEquals(one.peerUserId(), Deno.uid());
   }
-  assertEquals(descriptors(), before);
+  assertEquals(countDescriptors(file), 0);
+  Deno.removeSync(file);
 });
 
 Deno.test("SeqpacketSocket.receive() refuses cut packets and surplus descriptors, and closes those (CNI-241, CNI-244)", async () => {
@@ -49,21 +50,21 @@ Deno.test("SeqpacketSocket.receive() refuses cut packets and surplus descriptors
   assertEquals(libc.connect(hostile, address), 0);
   const socket = await listener.accept();
   assert(socket !== undefined, "the listener is open");
-  const null_ = libc.open("/dev/null", libc.O.RDONLY);
-  const before = descriptors();
+  const file = Deno.makeTempFileSync();
+  const surplus = libc.open(file, libc.O.RDONLY);
   for (const count of [2, 8, 60]) {
-    sendHostile(hostile, bytes(1), null_, count);
+    sendHostile(hostile, bytes(1), surplus, count);
     await assertRejects(() => socket.receive(16), PacketError);
-    assertEquals(descriptors(), before, `${count} descriptors`);
+    assertEquals(countDescriptors(file), 1, `${count} descriptors`);
   }
-  sendHostile(hostile, new Uint8Array(17), null_, 1);
+  sendHostile(hostile, new Uint8Array(17), surplus, 1);
   await assertRejects(() => socket.receive(16), PacketError, "too long");
-  assertEquals(descriptors(), before);
+  assertEquals(countDescriptors(file), 1);
   assertEquals(libc.send(hostile, new Uint8Array(16)), 16);
   const whole = await socket.receive(16);
   assert(typeof whole !== "string" && whole.bytes.length === 16, "a packet of just the bound is fine");
   libc.close(hostile);
-  libc.close(null_);
+  libc.close(surplus);
   assertEquals(await socket.receive(16), "closed");
   assertEquals(await socket.send(bytes(1)), false, "no SIGPIPE, no exception");
   await socket.close();

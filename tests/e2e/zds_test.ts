@@ -5,11 +5,11 @@ import { chain } from "../../base/errors.ts";
 import { Logger } from "../../base/log.ts";
 import { ZdsServer } from "../../cni/zds_server.ts";
 import { type EnrolledPod, ZdsClient } from "../../dataplane/agent/zds_client.ts";
+import { countNetnsDescriptors } from "../../os/descriptors_testing.ts";
 import { createAnonymousNetns, type Netns } from "../../os/netns.ts";
 
 const silent = new Logger("zds", { sink: () => {} });
 const workload = { name: "web-0", namespace: "shop", serviceAccount: "web" };
-const descriptors = () => [...Deno.readDirSync("/proc/self/fd")].length;
 
 class Pods {
   readonly running = new Map<string, number>();
@@ -38,11 +38,9 @@ async function until(claim: string, condition: () => boolean): Promise<void> {
 Deno.test("pods are started, survive a node agent's restart and a ztunnel's, and are stopped", async () => {
   const folder = Deno.makeTempDirSync();
   const path = `${folder}/ztunnel.sock`;
-  createAnonymousNetns()[Symbol.dispose]();
-  const before = descriptors();
+  using first = createAnonymousNetns();
+  using second = createAnonymousNetns();
   {
-    using first = createAnonymousNetns();
-    using second = createAnonymousNetns();
     const pod = (uid: string, netns: Netns) => ({ uid, workload, netns });
     const options = { path, log: silent, acceptIntervalMs: 0 };
     const pods = new Pods(), stop = new AbortController();
@@ -83,6 +81,6 @@ Deno.test("pods are started, survive a node agent's restart and a ztunnel's, and
     stop.abort();
     await running;
   }
-  assertEquals(descriptors(), before);
+  assertEquals([countNetnsDescriptors(first), countNetnsDescriptors(second)], [1, 1], "only the test's own are open");
   Deno.removeSync(folder, { recursive: true });
 });

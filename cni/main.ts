@@ -1,0 +1,116 @@
+/** Role cni: on a node without Kubernetes, enrols network namespaces into the mesh (CNI-270 to CNI-278). */
+import { chain, MeshError } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import { requireCapabilities } from "../os/capabilities.ts";
+import type { CniConfig } from "./config.ts";
+import { serveEnrolSocket } from "./enrol_api.ts";
+import { Enrolments } from "./enrolments.ts";
+import { ZdsServer } from "./zds_server.ts";
+
+export interface RoleOptions {
+  /** Aborting it stops the role; capture stays in place unless the config says `release`. */
+  readonly signal: AbortSignal;
+  readonly log: Logger;
+}
+
+/** A node agent that is up and serves. */
+export interface RunningCni {
+  /** Resolves when everything is closed after the signal. */
+  readonly done: Promise<void>;
+}
+
+/** Runs until the signal. Throws MeshError if it cannot start. */
+export async function runCni(config: CniConfig, options: RoleOptions): Promise<void> {
+  await (await startCni(config, options)).done;
+}
+
+/** Starts the role and returns once both sockets serve. Throws MeshError if it cannot. */
+export async function startCni(config: CniConfig, { signal, log }: RoleOptions): Promise<RunningCni> {
+  if (!config.nodeMode) {
+    throw new MeshError("AMB7100", "the Kubernetes mode of role cni is not there yet", {
+      remedy: "Give --node-mode to serve a node without Kubernetes.",
+    });
+  }
+  requireCapabilities(["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
+  Deno.mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
+  using cleanup = new DisposableStack();
+  const enrolments = cleanup.use(
+    new Enrolments({
+      file: `${config.stateDir}/enrolled.json`,
+      rules: { dnsCapture: config.dnsCapture },
+      log: log.child("enrolments"),
+    }),
+  );
+  const pods = await enrolments.restore();
+  const zds = ZdsServer.listen({ path: config.zdsSocket, log: log.child("zds") }, pods);
+  let http: Deno.HttpServer;
+  try {
+    http = serveEnrolSocket(config.enrolSocket, {
+      enrol: (request, requestSignal) => enrolments.enrol(request, zds, AbortSignal.any([requestSignal, signal])),
+      unenrol: (target) => enrolments.unenrol(target, zds),
+      status: () => ({
+        ztunnel: { connections: zds.connectionCount, synchronized: zds.synchronized },
+        pods: enrolments.status(),
+      }),
+    }, log.child("enrol"));
+  } catch (error) {
+    await zds.close();
+    throw error;
+  }
+  log.info("node agent serves", {
+    enrolSocket: config.enrolSocket,
+    zdsSocket: config.zdsSocket,
+    restored: pods.length,
+  });
+  const kept = cleanup.move();
+  return { done: serve(config, { signal, log, enrolments, zds, http, kept }) };
+}
+
+interface Serving extends RoleOptions {
+  readonly enrolments: Enrolments;
+  readonly zds: ZdsServer;
+  readonly http: Deno.HttpServer;
+  readonly kept: DisposableStack;
+}
+
+async function serve(config: CniConfig, { signal, log, enrolments, zds, http, kept }: Serving): Promise<void> {
+  try {
+    while (await intervalPassed(config.auditIntervalMs, signal)) await enrolments.audit(zds);
+    await http.shutdown();
+    if (config.release) {
+      await enrolments.releaseAll(zds);
+      log.info("all pods released");
+    } else log.info("stopping; pods stay captured", { pods: enrolments.status().length });
+  } catch (error) {
+    log.error("stopping failed", { error: chain(error) });
+    throw error;
+  } finally {
+    await zds.close();
+    kept.dispose();
+    removeSocket(config.enrolSocket);
+  }
+}
+
+function removeSocket(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+/** @returns False, at once, when the signal aborts. */
+function intervalPassed(ms: number, signal: AbortSignal): Promise<boolean> {
+  return new Promise((resolve) => {
+    if (signal.aborted) return resolve(false);
+    const stop = () => {
+      clearTimeout(timer);
+      resolve(false);
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener("abort", stop);
+      resolve(true);
+    }, ms);
+    signal.addEventListener("abort", stop, { once: true });
+  });
+}
