@@ -47,6 +47,19 @@ export async function createFolderOnce(path: string, make: () => Promise<Record<
   }
 }
 
+/** Writes what anybody may read, whole or not at all. @throws MeshError AMB0210 */
+export async function publishFile(path: string, content: string): Promise<void> {
+  const temporary = `${path}.${crypto.randomUUID()}`;
+  try {
+    await Deno.writeTextFile(temporary, content, { createNew: true, mode: 0o644 });
+    await Deno.rename(temporary, path);
+  } catch (error) {
+    throw cannotWrite(path, error);
+  } finally {
+    await removeIfThere(temporary);
+  }
+}
+
 /** Reads a file. @returns undefined if it does not exist. @throws MeshError AMB0211 if others may read it, or we may not. */
 export async function readSecret(path: string): Promise<string | undefined> {
   try {

@@ -42,6 +42,8 @@ interface Stream {
   readonly call: Call;
   readonly node: ClientNode;
   readonly session: DeltaSession;
+  /** By type, when its last response went out. */
+  readonly sentAtMs: Map<string, number>;
   writing: boolean;
 }
 
@@ -58,6 +60,7 @@ const bidirectional = {
 const SERVICE = { deltaAggregatedResources: { path: `${ADS}/DeltaAggregatedResources`, ...bidirectional } };
 const HEALTH_INFORMATION = /HealthInformation$/;
 const STREAMS_MAX = 20_000; // CP-658's storm, twice over
+const SETTLE_MS_MAX = 5 * 60_000; // a client that holds changes up for this long is blind: reconnecting may cure it
 const NEW_STREAM_WAIT_MS_MAX = 1_000; // CP-400
 
 export class AdsService {
@@ -89,6 +92,7 @@ export class AdsService {
         labelled: true,
       }),
       expiredNonces: metrics.counter("pilot_xds_expired_nonce", "Requests with a nonce that is not the last one sent."),
+      timeouts: metrics.counter("pilot_xds_write_timeout", "Streams ended because responses stayed unacknowledged."),
       refused: metrics.counter("pilot_xds_refused_streams", "Streams refused, by status.", { labelled: true }),
     };
     metrics.gauge("pilot_xds", "Connected xDS clients.", () => this.#streams.size);
@@ -113,8 +117,18 @@ export class AdsService {
     this.#pushes++;
     for (const stream of this.#streams) {
       for (const change of changes) stream.session.push(change);
-      this.#pump(stream);
+      if (this.#isBlind(stream)) {
+        this.#counters.timeouts.increment();
+        this.#options.log.warn("xds client does not acknowledge", { connection: stream.id });
+        this.#streams.delete(stream);
+        this.#refuse(stream.call, "DEADLINE_EXCEEDED", "a response stayed unacknowledged");
+      } else this.#pump(stream);
     }
+  }
+
+  #isBlind({ session, sentAtMs }: Stream): boolean {
+    const oldestMs = this.#options.now() - SETTLE_MS_MAX;
+    return session.unsettledTypes().some((type) => (sentAtMs.get(type) ?? Infinity) < oldestMs);
   }
 
   /** Ends every stream; clients go to another replica, or come back. */
@@ -203,7 +217,7 @@ export class AdsService {
     const nextNonce = () => `${++this.#nonces}-${this.#nonceSuffix}`;
     const session = new DeltaSession({ view, nextNonce, node: node.node });
     const id = `${node.name}-${++this.#connections}`; // CP-402
-    const stream = { id, connectedAtMs: now(), call, node, session, writing: false };
+    const stream = { id, connectedAtMs: now(), call, node, session, sentAtMs: new Map(), writing: false };
     this.#streams.add(stream); // Before its first answer is made, so that no change falls between (CP-445).
     log.info("xds stream opened", { connection: id, address: call.getPeer(), node: node.node, type: node.type });
     return stream;
@@ -229,7 +243,7 @@ export class AdsService {
     this.#pump(stream);
   }
 
-  /** Writes one response at a time; the next is made when flow control has let the last one go (CP-441, CP-443). */
+  /** Writes one response at a time; which is next, and whether it is due, the session knows (CP-441). */
   #pump(stream: Stream): void {
     if (stream.writing || !this.#streams.has(stream)) return;
     const outgoing = stream.session.next();
@@ -237,6 +251,7 @@ export class AdsService {
     const bytes = this.#encoder.encode(outgoing, `${this.#startedAt}/${this.#pushes}`);
     this.#countPush(stream, outgoing, bytes.length);
     stream.writing = true;
+    stream.sentAtMs.set(outgoing.typeUrl, this.#options.now());
     stream.call.write(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length), (error?: Error | null) => {
       stream.writing = false;
       if (error) this.#streams.delete(stream);

@@ -37,6 +37,8 @@ interface Watch {
   question: Question | undefined;
   sentNonce: string;
   acknowledgedNonce: string;
+  /** Whether the last response was acknowledged or rejected. */
+  settled: boolean;
   /** Text of the last NACK, until an ACK (CP-020). */
   lastError: string;
 }
@@ -90,6 +92,7 @@ export class DeltaSession {
     const watch = this.#watches.get(request.typeUrl);
     if (request.errorDetail !== undefined) { // CP-407: kept, counted, not answered.
       if (watch !== undefined) watch.lastError = request.errorDetail.message.slice(0, LAST_ERROR_LENGTH_MAX);
+      if (watch?.sentNonce === request.responseNonce) watch.settled = true;
       return "rejected";
     }
     if (watch === undefined) {
@@ -102,6 +105,7 @@ export class DeltaSession {
     if (responseNonce !== "" && responseNonce !== watch.sentNonce) return "stale"; // CP-408
     if (responseNonce !== "") {
       watch.acknowledgedNonce = responseNonce;
+      watch.settled = true;
       watch.lastError = "";
       if (resourceNamesSubscribe.length + resourceNamesUnsubscribe.length === 0) return "acknowledged"; // CP-409
     }
@@ -125,15 +129,29 @@ export class DeltaSession {
     }
   }
 
-  /** The next response to send, if any: answers first (CP-442), then what waits, in an order that leaves no policy gap. */
+  /**
+   * The next response to send, if any: answers first (CP-442), then what waits, in an order that leaves no policy gap.
+   * A type's next response waits until its last one is acknowledged or rejected: so a client that does not keep up costs
+   * one response a type and its distinct names, whatever the transport buffers (CP-441, CP-443).
+   */
   next(): Outgoing | undefined {
     for (const watch of this.#watches.values()) {
-      if (watch.question !== undefined) return this.#answer(watch, watch.question);
+      if (watch.question !== undefined && watch.settled) return this.#answer(watch, watch.question);
     }
     // CP-427: a policy arrives before the workload that names it, and leaves after the workload has stopped doing so.
-    return this.#drain(AUTHORIZATION_TYPE_URL, { updates: true, removals: false }) ??
-      this.#drain(ADDRESS_TYPE_URL, { updates: true, removals: true }) ??
-      this.#drain(AUTHORIZATION_TYPE_URL, { updates: false, removals: true });
+    const policies = this.#watches.get(AUTHORIZATION_TYPE_URL), addresses = this.#watches.get(ADDRESS_TYPE_URL);
+    if (policies !== undefined && hasUpdates(policies.waiting)) {
+      return this.#drain(policies, { updates: true, removals: false });
+    }
+    if (addresses !== undefined && addresses.waiting.size > 0) {
+      return this.#drain(addresses, { updates: true, removals: true });
+    }
+    return policies === undefined ? undefined : this.#drain(policies, { updates: false, removals: true });
+  }
+
+  /** Types whose last response is neither acknowledged nor rejected yet. */
+  unsettledTypes(): string[] {
+    return [...this.#watches.values()].filter((watch) => !watch.settled).map((watch) => watch.typeUrl);
   }
 
   /** Whether the stream asked for more names than one stream may. */
@@ -189,9 +207,8 @@ export class DeltaSession {
     return this.#node === "" || watch.typeUrl !== ADDRESS_TYPE_URL ? [] : this.#view.workloadsOnNode(this.#node);
   }
 
-  #drain(typeUrl: string, { updates, removals }: { updates: boolean; removals: boolean }): Outgoing | undefined {
-    const watch = this.#watches.get(typeUrl);
-    if (watch === undefined || watch.waiting.size === 0) return undefined;
+  #drain(watch: Watch, { updates, removals }: { updates: boolean; removals: boolean }): Outgoing | undefined {
+    if (!watch.settled) return undefined;
     const resources: Resource[] = [], removed: string[] = [];
     for (const [name, resource] of watch.waiting) {
       if (resource !== undefined ? !updates : !removals) continue;
@@ -217,8 +234,14 @@ export class DeltaSession {
     const nonce = this.#nextNonce();
     assert(nonce !== "" && nonce !== watch.sentNonce, "each response has a nonce of its own (CP-412)");
     watch.sentNonce = nonce;
+    watch.settled = false;
     return { typeUrl: watch.typeUrl, nonce, ...body };
   }
+}
+
+function hasUpdates(waiting: MergedChanges): boolean {
+  for (const resource of waiting.values()) if (resource !== undefined) return true;
+  return false;
 }
 
 /** CP-405: wildcard iff `*` or nothing is subscribed, and `*` is not unsubscribed in the same request. */
@@ -233,6 +256,7 @@ function openWatch(request: DeltaDiscoveryRequest): Watch {
     question: undefined,
     sentNonce: "",
     acknowledgedNonce: "",
+    settled: true,
     lastError: "",
   };
 }

@@ -83,19 +83,37 @@ async function connectOnce(endpoint: ControlEndpoint, rootsPem: string | null, h
     "grpc.enable_channelz": 0,
     ...(hostname === "" ? {} : { "grpc.ssl_target_name_override": hostname }),
   });
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  client.waitForReady(Date.now() + CONNECT_TIMEOUT_MS, (error) => error === undefined ? resolve() : reject(error));
-  try {
-    await promise;
-    return client;
-  } catch (cause) {
-    client.close();
-    throw new MeshError("AMB0301", `cannot connect to ${endpoint.address} within ${CONNECT_TIMEOUT_MS / 1_000} s`, {
-      remedy:
-        "check that istiod listens there and that its certificate leads to the configured root and names this host",
-      cause,
-    });
+  if (await becomesReady(client)) return client;
+  const cause = await failureOf(client);
+  client.close();
+  throw new MeshError("AMB0301", `cannot connect to ${endpoint.address}`, {
+    remedy: "check that istiod listens there and that its certificate leads to the configured root and names this host",
+    cause,
+  });
+}
+
+/** Waits until the channel is connected. @returns False when it has failed, or after the timeout of ZT-124. */
+async function becomesReady(client: grpc.Client): Promise<boolean> {
+  const channel = client.getChannel(), deadlineMs = Date.now() + CONNECT_TIMEOUT_MS;
+  for (;;) {
+    const state = channel.getConnectivityState(true);
+    if (state === grpc.connectivityState.READY) return true;
+    if (state === grpc.connectivityState.TRANSIENT_FAILURE || state === grpc.connectivityState.SHUTDOWN) return false;
+    const timedOut = await new Promise((resolve) =>
+      channel.watchConnectivityState(state, deadlineMs, (error?: Error) => resolve(error !== undefined))
+    );
+    if (timedOut) return false;
   }
+}
+
+/** Why a channel failed: only a call on it is told. */
+async function failureOf(client: grpc.Client): Promise<Error> {
+  const options = { deadline: Date.now() + CONNECT_TIMEOUT_MS / 10 }; // It ends at once where the channel has failed.
+  return await new Promise((resolve) => {
+    client.makeUnaryRequest("/none/None", rawBytes, rawBytes, Buffer.alloc(0), options, (error) => {
+      resolve(error ?? new Error("the connection came too late"));
+    });
+  });
 }
 
 /** @throws MeshError AMB0303 for anything but https. */

@@ -1,0 +1,336 @@
+/** The delta protocol, message by message, without a transport. */
+import { assertEquals, assertNotEquals } from "@std/assert";
+import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
+import type { DeltaDiscoveryRequest } from "../../mesh/proto/discovery_codec.ts";
+import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
+import type { Resource, ResourceView } from "./resources.ts";
+import { DeltaSession, type Outgoing, type RequestOutcome } from "./session.ts";
+
+function resource(name: string, version: string, aliases: string[] = [], size = 10): Resource {
+  return { name, version, aliases, bytes: new Uint8Array(size) };
+}
+
+/** A small mesh: `a` and `b` behind service `s`; `b` runs on node n1. */
+class Mesh implements ResourceView {
+  addresses = new Map([
+    ["a", resource("a", "1", ["/10.0.0.1"])],
+    ["b", resource("b", "1", ["/10.0.0.2"])],
+    ["ns/s", resource("ns/s", "1", ["/10.9.0.1"])],
+  ]);
+  policies = new Map([["ns/p", resource("ns/p", "1")]]);
+  local = ["b"];
+
+  all(typeUrl: string): Iterable<Resource> {
+    return (typeUrl === ADDRESS_TYPE_URL ? this.addresses : this.policies).values();
+  }
+  lookup(typeUrl: string, name: string): Resource[] {
+    const map = typeUrl === ADDRESS_TYPE_URL ? this.addresses : this.policies;
+    const hits = [...map.values()].filter((it) => it.name === name || it.aliases.includes(name));
+    return hits.some((it) => it.name === "ns/s") ? [...map.values()] : hits;
+  }
+  workloadsOnNode(node: string): Resource[] {
+    return node === "n1" ? this.local.flatMap((name) => this.addresses.get(name) ?? []) : [];
+  }
+}
+
+class Rig {
+  readonly mesh = new Mesh();
+  readonly session: DeltaSession;
+  /** Whether {@link next} acknowledges what it takes, as a client would. */
+  acknowledging = true;
+  nonces = 0;
+
+  constructor(options: { node?: string; responseBytesMax?: number } = {}) {
+    this.session = new DeltaSession({ view: this.mesh, nextNonce: () => `n${++this.nonces}`, node: "", ...options });
+  }
+
+  request(part: Partial<DeltaDiscoveryRequest> & { versions?: Record<string, string> }): RequestOutcome {
+    const { versions = {}, ...rest } = part;
+    return this.session.receive({
+      typeUrl: ADDRESS_TYPE_URL,
+      resourceNamesSubscribe: [],
+      resourceNamesUnsubscribe: [],
+      initialResourceVersions: new Map(Object.entries(versions)),
+      responseNonce: "",
+      ...rest,
+    });
+  }
+
+  /** What goes out next, in short. */
+  next(): string {
+    const out = this.session.next();
+    if (out === undefined) return "nothing";
+    if (this.acknowledging) {
+      assertEquals(this.request({ typeUrl: out.typeUrl, responseNonce: out.nonce }), "acknowledged");
+    }
+    return describe(out);
+  }
+
+  onDemand(): void {
+    this.request({ resourceNamesSubscribe: ["*"], resourceNamesUnsubscribe: ["*"] });
+    assertEquals(this.next(), "n1 address [] -[]");
+  }
+}
+
+function describe({ typeUrl, nonce, resources, removed }: Outgoing): string {
+  const type = typeUrl === ADDRESS_TYPE_URL ? "address" : "policy";
+  return `${nonce} ${type} [${resources.map((it) => `${it.name}@${it.version}`).join(" ")}] -[${removed.join(" ")}]`;
+}
+
+Deno.test("receive() opens a wildcard watch by `*` or by naming nothing, unless `*` is unsubscribed too (CP-405)", () => {
+  const cases: { subscribe: string[]; unsubscribe: string[]; wildcard: boolean }[] = [
+    { subscribe: [], unsubscribe: [], wildcard: true },
+    { subscribe: ["*"], unsubscribe: [], wildcard: true },
+    { subscribe: ["*", "a"], unsubscribe: [], wildcard: true },
+    { subscribe: ["*"], unsubscribe: ["*"], wildcard: false },
+    { subscribe: [], unsubscribe: ["*"], wildcard: false },
+    { subscribe: ["a"], unsubscribe: [], wildcard: false },
+  ];
+  for (const { subscribe, unsubscribe, wildcard } of cases) {
+    const rig = new Rig();
+    assertEquals(
+      rig.request({ resourceNamesSubscribe: subscribe, resourceNamesUnsubscribe: unsubscribe }),
+      "answered",
+    );
+    assertEquals(rig.session.status()[0]!.wildcard, wildcard, `+[${subscribe}] -[${unsubscribe}]`);
+    assertNotEquals(rig.next(), "nothing", "a request is always answered (CP-411)");
+  }
+});
+
+Deno.test("receive() keeps a watch wildcard whatever is subscribed later, and whatever versions name (CP-405)", () => {
+  const rig = new Rig();
+  rig.request({ versions: { a: "1" } });
+  assertEquals(rig.session.status()[0]!.wildcard, true);
+  rig.next();
+  rig.request({ resourceNamesSubscribe: ["a"], responseNonce: "n1" });
+  assertEquals(rig.session.status()[0]!.wildcard, true);
+  assertEquals(rig.next(), "n2 address [a@1 b@1 ns/s@1] -[]", "a full answer (CP-410)");
+});
+
+Deno.test("next() skips what a wildcard client holds and names what is gone (CP-406, CP-415)", () => {
+  const rig = new Rig();
+  rig.request({ versions: { a: "1", b: "0", gone: "7" } });
+  assertEquals(rig.next(), "n1 address [b@1 ns/s@1] -[gone]");
+  assertEquals(rig.next(), "nothing");
+});
+
+Deno.test("next() answers with nothing when nothing is new (CP-411)", () => {
+  const rig = new Rig();
+  rig.request({ versions: { a: "1", b: "1", "ns/s": "1" } });
+  assertEquals(rig.next(), "n1 address [] -[]");
+});
+
+Deno.test("receive() does not answer an ACK, and it clears the error (CP-409)", () => {
+  const rig = new Rig();
+  rig.acknowledging = false;
+  rig.request({});
+  rig.next();
+  assertEquals(rig.request({ responseNonce: "n1", errorDetail: { code: 0, message: "bad" } }), "rejected");
+  assertEquals(rig.session.status()[0]!.lastError, "bad");
+  assertEquals(rig.next(), "nothing", "a NACK is not answered (CP-407)");
+  assertEquals(rig.request({ responseNonce: "n1" }), "acknowledged");
+  assertEquals([rig.session.status()[0]!.lastError, rig.session.status()[0]!.acknowledgedNonce], ["", "n1"]);
+  assertEquals(rig.next(), "nothing");
+});
+
+Deno.test("receive() keeps the watch after a NACK (CP-407)", () => {
+  const rig = new Rig();
+  rig.acknowledging = false;
+  rig.request({});
+  rig.next();
+  rig.request({ responseNonce: "n1", errorDetail: { code: 3, message: "bad" } });
+  rig.session.push({ typeUrl: ADDRESS_TYPE_URL, updated: [resource("a", "2")], removed: [] });
+  assertEquals(rig.next(), "n2 address [a@2] -[]");
+});
+
+Deno.test("receive() ignores a nonce that is not the last one of the type (CP-408)", () => {
+  const rig = new Rig();
+  rig.request({});
+  rig.request({ typeUrl: AUTHORIZATION_TYPE_URL });
+  rig.next();
+  rig.next();
+  assertEquals(rig.request({ responseNonce: "n2" }), "stale", "n2 is the other type's");
+  assertEquals(rig.request({ responseNonce: "other", resourceNamesSubscribe: ["a"] }), "stale");
+  assertEquals(rig.next(), "nothing");
+  assertEquals(rig.request({ responseNonce: "n1" }), "acknowledged");
+});
+
+Deno.test("receive() takes the first request of a type whatever its nonce says: it may be of an earlier stream", () => {
+  const rig = new Rig();
+  assertEquals(rig.request({ responseNonce: "from-before" }), "answered");
+  assertEquals(rig.next(), "n1 address [a@1 b@1 ns/s@1] -[]");
+});
+
+Deno.test("receive() leaves an unknown type unanswered (CP-413)", () => {
+  const rig = new Rig();
+  assertEquals(rig.request({ typeUrl: "type.googleapis.com/envoy.config.cluster.v3.Cluster" }), "unknown-type");
+  assertEquals(rig.next(), "nothing");
+  assertEquals(rig.session.status(), []);
+});
+
+Deno.test("push() sends a wildcard client exactly what changed, removals sorted, nothing for nothing (CP-411, CP-416)", () => {
+  const rig = new Rig();
+  rig.request({});
+  rig.next();
+  rig.session.push({ typeUrl: ADDRESS_TYPE_URL, updated: [], removed: [] });
+  assertEquals(rig.next(), "nothing");
+  rig.session.push({ typeUrl: ADDRESS_TYPE_URL, updated: [resource("c", "1")], removed: ["z", "never-had"] });
+  assertEquals(rig.next(), "n2 address [c@1] -[never-had z]");
+  rig.session.push({ typeUrl: AUTHORIZATION_TYPE_URL, updated: [resource("ns/q", "1")], removed: [] });
+  assertEquals(rig.next(), "nothing", "a type that is not watched is not sent");
+});
+
+Deno.test("push() merges what waits by name: a slow client costs its distinct names (CP-441, CP-443)", () => {
+  const rig = new Rig();
+  rig.request({});
+  rig.next();
+  for (let version = 0; version < 1_000; version++) {
+    rig.session.push({ typeUrl: ADDRESS_TYPE_URL, updated: [resource("a", `${version}`)], removed: [] });
+    rig.session.push({ typeUrl: ADDRESS_TYPE_URL, updated: [], removed: ["b"] });
+  }
+  assertEquals(rig.session.status()[0]!.waiting, 2);
+  assertEquals(rig.next(), "n2 address [a@999] -[b]");
+});
+
+Deno.test("next() answers a request before a waiting push, and does not send older state after it (CP-442)", () => {
+  const rig = new Rig();
+  rig.request({});
+  rig.next();
+  rig.session.push({ typeUrl: ADDRESS_TYPE_URL, updated: [resource("a", "2")], removed: [] });
+  rig.mesh.addresses.set("a", resource("a", "3"));
+  rig.request({ responseNonce: "n1", resourceNamesSubscribe: ["a"] });
+  assertEquals(rig.next(), "n2 address [a@3 b@1 ns/s@1] -[]");
+  assertEquals(rig.next(), "nothing");
+});
+
+Deno.test("next() sends policies before the addresses that name them, and removes them after (CP-427)", () => {
+  const rig = new Rig();
+  rig.request({});
+  rig.request({ typeUrl: AUTHORIZATION_TYPE_URL });
+  rig.next();
+  rig.next();
+  rig.session.push({ typeUrl: ADDRESS_TYPE_URL, updated: [resource("a", "2")], removed: ["b"] });
+  rig.session.push({ typeUrl: AUTHORIZATION_TYPE_URL, updated: [resource("ns/new", "1")], removed: ["ns/old"] });
+  assertEquals([rig.next(), rig.next(), rig.next(), rig.next()], [
+    "n3 policy [ns/new@1] -[]",
+    "n4 address [a@2] -[b]",
+    "n5 policy [] -[ns/old]",
+    "nothing",
+  ]);
+});
+
+Deno.test("next() gives an on-demand client only what this request names, and says what is not there (CP-419)", () => {
+  const rig = new Rig();
+  rig.onDemand();
+  rig.request({ resourceNamesSubscribe: ["/10.0.0.1"] });
+  assertEquals(rig.next(), "n2 address [a@1] -[]", "found by its alias, so not reported missing");
+  rig.request({ resourceNamesSubscribe: ["/10.0.0.9"] });
+  assertEquals(rig.next(), "n3 address [] -[/10.0.0.9]");
+  rig.request({ resourceNamesSubscribe: ["ns/s"] });
+  assertEquals(rig.next(), "n4 address [a@1 b@1 ns/s@1] -[]", "a service comes with its workloads (CP-418)");
+});
+
+Deno.test("push() gives an on-demand client what it was sent or asked for in vain (CP-420)", () => {
+  const rig = new Rig();
+  rig.onDemand();
+  rig.request({ resourceNamesSubscribe: ["/10.0.0.1", "/10.0.0.9"] });
+  rig.next();
+  rig.session.push({
+    typeUrl: ADDRESS_TYPE_URL,
+    updated: [resource("a", "2"), resource("b", "2"), resource("late", "1", ["/10.0.0.9"])],
+    removed: ["other"],
+  });
+  assertEquals(rig.next(), "n3 address [a@2 late@1] -[]");
+  rig.session.push({ typeUrl: ADDRESS_TYPE_URL, updated: [], removed: ["late"] });
+  assertEquals(rig.next(), "n4 address [] -[late]", "what was sent is subscribed by its own name");
+});
+
+Deno.test("next() adds the workloads of an on-demand client's own node to answers and pushes (CP-419)", () => {
+  const rig = new Rig({ node: "n1" });
+  rig.onDemand();
+  rig.request({ resourceNamesSubscribe: ["a"] });
+  assertEquals(rig.next(), "n2 address [a@1 b@1] -[]");
+  const moved = resource("c", "1");
+  rig.mesh.addresses.set("c", moved);
+  rig.mesh.local.push("c");
+  rig.session.push({ typeUrl: ADDRESS_TYPE_URL, updated: [moved, resource("elsewhere", "1")], removed: [] });
+  assertEquals(rig.next(), "n3 address [c@1] -[]");
+});
+
+Deno.test("receive() stops sending what an on-demand client unsubscribes", () => {
+  const rig = new Rig();
+  rig.onDemand();
+  rig.request({ resourceNamesSubscribe: ["a"] });
+  rig.next();
+  rig.request({ resourceNamesUnsubscribe: ["a"], responseNonce: "n2" });
+  assertEquals(rig.next(), "n3 address [] -[]");
+  rig.session.push({ typeUrl: ADDRESS_TYPE_URL, updated: [resource("a", "2")], removed: [] });
+  assertEquals(rig.next(), "nothing");
+});
+
+Deno.test("receive() takes the names of initial versions as subscribed, on demand (CP-406)", () => {
+  const rig = new Rig();
+  rig.request({
+    resourceNamesSubscribe: ["*"],
+    resourceNamesUnsubscribe: ["*"],
+    versions: { a: "1", b: "", gone: "3" },
+  });
+  assertEquals(rig.next(), "n1 address [b@1] -[gone]");
+  rig.session.push({ typeUrl: ADDRESS_TYPE_URL, updated: [resource("a", "2")], removed: [] });
+  assertEquals(rig.next(), "n2 address [a@2] -[]");
+});
+
+Deno.test("next() merges questions of one type that came before it could answer", () => {
+  const rig = new Rig();
+  rig.onDemand();
+  rig.request({ resourceNamesSubscribe: ["a"] });
+  rig.request({ resourceNamesSubscribe: ["b"] });
+  assertEquals([rig.next(), rig.next()], ["n2 address [a@1 b@1] -[]", "nothing"]);
+});
+
+Deno.test("next() cuts a response that grows too large, and loses nothing of it (CP-450)", () => {
+  const rig = new Rig({ responseBytesMax: 15 });
+  rig.request({});
+  assertEquals([rig.next(), rig.next(), rig.next()], [
+    "n1 address [a@1 b@1] -[]",
+    "n2 address [ns/s@1] -[]",
+    "nothing",
+  ]);
+});
+
+Deno.test("next() holds a type's next response until the last one is acknowledged or rejected (CP-441, CP-443)", () => {
+  for (const errorDetail of [undefined, { code: 0, message: "bad" }]) {
+    const rig = new Rig();
+    rig.acknowledging = false;
+    rig.request({});
+    assertEquals(rig.next(), "n1 address [a@1 b@1 ns/s@1] -[]");
+    rig.session.push({ typeUrl: ADDRESS_TYPE_URL, updated: [resource("a", "2")], removed: [] });
+    assertEquals([rig.next(), rig.session.unsettledTypes()], ["nothing", [ADDRESS_TYPE_URL]]);
+    rig.request({ typeUrl: AUTHORIZATION_TYPE_URL });
+    assertEquals(rig.next(), "n2 policy [ns/p@1] -[]", "one type does not hold up another's answer");
+    rig.request({ responseNonce: "n1", ...(errorDetail === undefined ? {} : { errorDetail }) });
+    assertEquals(rig.next(), "n3 address [a@2] -[]");
+    rig.request({ responseNonce: "n1", errorDetail: { code: 0, message: "late" } });
+    rig.session.push({ typeUrl: ADDRESS_TYPE_URL, updated: [resource("a", "3")], removed: [] });
+    assertEquals(rig.next(), "nothing", "a late rejection of an earlier response settles nothing");
+  }
+});
+
+Deno.test("next() keeps the policy order while one type is held up (CP-427)", () => {
+  const rig = new Rig();
+  rig.request({});
+  rig.request({ typeUrl: AUTHORIZATION_TYPE_URL });
+  rig.next();
+  rig.acknowledging = false;
+  assertEquals(rig.next(), "n2 policy [ns/p@1] -[]");
+  rig.session.push({ typeUrl: AUTHORIZATION_TYPE_URL, updated: [resource("ns/q", "1")], removed: ["ns/p"] });
+  rig.session.push({ typeUrl: ADDRESS_TYPE_URL, updated: [resource("a", "2")], removed: [] });
+  assertEquals(rig.next(), "nothing", "the address waits for the policy before it");
+  rig.request({ typeUrl: AUTHORIZATION_TYPE_URL, responseNonce: "n2" });
+  assertEquals([rig.next(), rig.next(), rig.next()], ["n3 policy [ns/q@1] -[]", "n4 address [a@2] -[]", "nothing"]);
+  rig.session.push({ typeUrl: ADDRESS_TYPE_URL, updated: [resource("a", "3")], removed: [] });
+  rig.request({ typeUrl: AUTHORIZATION_TYPE_URL, responseNonce: "n3" });
+  assertEquals(rig.next(), "nothing", "the removal waits for the addresses before it");
+  rig.request({ responseNonce: "n4" });
+  assertEquals([rig.next(), rig.next()], ["n5 address [a@3] -[]", "n6 policy [] -[ns/p]"]);
+});

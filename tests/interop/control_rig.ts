@@ -1,0 +1,213 @@
+/** A control plane on loopback with resources made by the test, and raw gRPC calls to it. */
+import { Buffer } from "node:buffer";
+import * as grpc from "@grpc/grpc-js";
+import { Logger } from "../../base/log.ts";
+import { CertificateAuthority } from "../../control/ca/authority.ts";
+import { addCertificateService } from "../../control/ca/ca_grpc.ts";
+import { Authenticator } from "../../control/ca/caller.ts";
+import { CertificateService } from "../../control/ca/certificate_service.ts";
+import { loadSelfSigned } from "../../control/ca/key_material.ts";
+import { NodePods } from "../../control/ca/node_pods.ts";
+import { openStateFolder } from "../../control/ca/state_files.ts";
+import { Metrics } from "../../control/metrics.ts";
+import type { PodObject } from "../../control/objects.ts";
+import { TokenIssuer } from "../../control/tokens.ts";
+import { AdsService } from "../../control/xds/ads_service.ts";
+import type { Resource, ResourceView } from "../../control/xds/resources.ts";
+import { createServer, listenSecure, stopServer } from "../../control/xds/secure_server.ts";
+import type { ControlEndpoint } from "../../dataplane/agent/control_channel.ts";
+
+export const TRUST_DOMAIN = "cluster.local";
+export const ADS_METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+export const CA_METHOD = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
+export const raw = (bytes: Buffer): Buffer => bytes;
+
+/** Resources by type, set by the test. */
+export class TestMesh implements ResourceView {
+  readonly types = new Map<string, Map<string, Resource>>();
+
+  all(typeUrl: string): Iterable<Resource> {
+    return this.types.get(typeUrl)?.values() ?? [];
+  }
+  lookup(typeUrl: string, name: string): Resource[] {
+    return [...this.all(typeUrl)].filter((it) => it.name === name || it.aliases.includes(name));
+  }
+  workloadsOnNode(): Resource[] {
+    return [];
+  }
+  set(typeUrl: string, resource: Resource): void {
+    const map = this.types.get(typeUrl) ?? new Map<string, Resource>();
+    this.types.set(typeUrl, map.set(resource.name, resource));
+  }
+}
+
+export function podObject(name: string, part: Partial<PodObject> & { namespace?: string; uid?: string }): PodObject {
+  const { namespace = "shop", uid = "uid-1", ...rest } = part;
+  return {
+    kind: "Pod",
+    meta: {
+      name,
+      namespace,
+      uid,
+      labels: new Map(),
+      annotations: new Map(),
+      createdAtMs: 0,
+      deleting: false,
+      generateName: "",
+      controller: undefined,
+    },
+    serviceAccountName: "default",
+    nodeName: "node-1",
+    hostNetwork: false,
+    containerPorts: [],
+    phase: "Running",
+    podIps: [],
+    ready: "true",
+    ...rest,
+  };
+}
+
+/** A running control plane; dispose it to stop it. */
+export class ControlRig implements AsyncDisposable {
+  readonly mesh = new TestMesh();
+  readonly pods = new NodePods();
+  readonly metrics = new Metrics();
+  readonly logLines: string[] = [];
+  readonly stateDir: string;
+  readonly authority: CertificateAuthority;
+  readonly tokens: TokenIssuer;
+  ads: AdsService;
+  port = 0;
+  #server: grpc.Server;
+
+  private constructor(stateDir: string, authority: CertificateAuthority, tokens: TokenIssuer) {
+    this.stateDir = stateDir;
+    this.authority = authority;
+    this.tokens = tokens;
+    this.ads = undefined!;
+    this.#server = undefined!;
+  }
+
+  static async start(): Promise<ControlRig> {
+    const stateDir = await Deno.makeTempDir({ prefix: "control-rig-" });
+    await openStateFolder(stateDir);
+    const authority = await CertificateAuthority.create(await loadSelfSigned(stateDir, TRUST_DOMAIN, Date.now()));
+    const rig = new ControlRig(stateDir, authority, await TokenIssuer.open(stateDir));
+    await Deno.writeTextFile(`${stateDir}/root.pem`, authority.material.rootsPem);
+    await rig.listen(0);
+    return rig;
+  }
+
+  /** Serves on the port (0: any); the mesh is kept. */
+  async listen(port: number): Promise<void> {
+    const log = new Logger("rig", { sink: (line) => this.logLines.push(line) });
+    const metrics = this.metrics;
+    const authenticator = new Authenticator({
+      tokens: this.tokens,
+      trustDomain: TRUST_DOMAIN,
+      clusterId: "Kubernetes",
+      now: Date.now,
+    });
+    this.#server = createServer({
+      keepaliveIntervalMs: 30_000,
+      keepaliveTimeoutMs: 10_000,
+      connectionAgeMsMax: 3_600_000,
+    });
+    this.ads = new AdsService({
+      view: this.mesh,
+      authenticator,
+      metrics,
+      log,
+      newStreamsPerSecond: 10_000,
+      controlPlane: "{}",
+      now: Date.now,
+    });
+    this.ads.addTo(this.#server);
+    this.ads.open();
+    const service = new CertificateService({
+      authority: this.authority,
+      authenticator,
+      pods: this.pods,
+      rules: { trustedAccounts: new Set(["istio-system/ztunnel"]), trustDomain: TRUST_DOMAIN },
+      defaultTtlMs: 86_400_000,
+      maxTtlMs: 90 * 86_400_000,
+      metrics,
+      log,
+    });
+    addCertificateService(this.#server, service, log);
+    const certificate = await this.authority.issueServer(["localhost", "127.0.0.1"]);
+    const address = { host: "127.0.0.1", port };
+    this.port = await listenSecure(this.#server, address, {
+      ...certificate,
+      rootsPem: this.authority.material.rootsPem,
+    });
+  }
+
+  async stopServing(): Promise<void> {
+    this.ads.close();
+    await stopServer(this.#server, 300);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stopServing();
+    await Deno.remove(this.stateDir, { recursive: true });
+  }
+
+  setPod(pod: PodObject): void {
+    this.pods.apply({ kind: "Pod", key: `Pod/${pod.meta.namespace}/${pod.meta.name}`, object: pod });
+  }
+
+  /** A token for a pod; by default the node proxy of node-1. */
+  token(
+    part: { namespace?: string; serviceAccount?: string; pod?: string; podUid?: string; node?: string } = {},
+    { ttlMs = 3_600_000, audience = "istio-ca" } = {},
+  ): Promise<string> {
+    const proxy = {
+      namespace: "istio-system",
+      serviceAccount: "ztunnel",
+      pod: "ztunnel-1",
+      podUid: "",
+      node: "node-1",
+    };
+    return this.tokens.mint({ ...proxy, ...part }, { ttlMs, audience, nowMs: Date.now() });
+  }
+
+  endpoint(token: string): ControlEndpoint {
+    return {
+      address: `https://localhost:${this.port}`,
+      roots: { kind: "file", path: `${this.stateDir}/root.pem` },
+      token: { kind: "static", token },
+      clusterId: "Kubernetes",
+      alternativeHostname: "",
+      headers: {},
+    };
+  }
+
+  /** A plain gRPC client, ours only in its certificates. */
+  client(certificate?: { chainPem: string; keyPem: string }): grpc.Client {
+    const bytes = (pem: string | undefined) => pem === undefined ? null : Buffer.from(pem);
+    const roots = Buffer.from(this.authority.material.rootsPem);
+    const credentials = grpc.credentials.createSsl(roots, bytes(certificate?.keyPem), bytes(certificate?.chainPem));
+    return new grpc.Client(`localhost:${this.port}`, credentials, {
+      "grpc.use_local_subchannel_pool": 1,
+      "grpc.max_receive_message_length": -1,
+    });
+  }
+}
+
+/** Metadata with a token and further headers. */
+export function headers(token: string | undefined, more: Record<string, string> = {}): grpc.Metadata {
+  const metadata = new grpc.Metadata();
+  if (token !== undefined) metadata.set("authorization", `Bearer ${token}`);
+  for (const [name, value] of Object.entries(more)) metadata.set(name, value);
+  return metadata;
+}
+
+/** Polls until the condition holds. @throws Error after `ms`. */
+export async function until(condition: () => boolean, what: string, ms = 10_000): Promise<void> {
+  const deadlineMs = performance.now() + ms;
+  while (!condition()) {
+    if (performance.now() > deadlineMs) throw new Error(`not within ${ms} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
