@@ -2,7 +2,25 @@
 
 export const LEVELS = ["off", "error", "warn", "info", "debug", "trace"] as const;
 export type Level = (typeof LEVELS)[number];
-export type Facts = Readonly<Record<string, string | number | boolean | undefined>>;
+export type Facts = Readonly<Record<string, string | number | boolean | Bare | undefined>>;
+
+/** A text that plain lines show without quotes, such as an address (ZT-200), unless it holds what would end it. */
+export class Bare {
+  readonly #text: string;
+
+  constructor(text: string) {
+    this.#text = text;
+  }
+
+  toString(): string {
+    // Whoever named this must not be able to forge a field or a line.
+    return /[\s\p{Cc}"]/u.test(this.#text) ? JSON.stringify(this.#text) : this.#text;
+  }
+
+  toJSON(): string {
+    return this.#text;
+  }
+}
 
 /** Where finished lines go. Writing must not block for long; the default writes to standard output. */
 export type Sink = (line: string) => void;

@@ -120,6 +120,11 @@ export class AccessReader {
     return this.#ring.dropped;
   }
 
+  /** Records that wait to be read. */
+  get waiting(): number {
+    return this.#ring.length;
+  }
+
   /** The oldest record, or undefined if there is none. */
   read(): AccessRecord | undefined {
     const words = this.#words;
