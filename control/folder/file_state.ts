@@ -2,7 +2,7 @@
 import { keyOf, type KubernetesObject, type ObjectKey, objectKey } from "../objects.ts";
 import { decodeObject, identify, kindOf } from "./decode.ts";
 import { Field, FieldRefusal, formatPath, type PathSegment } from "./field.ts";
-import { lineOfJsonPath, lineOfPath } from "./locate.ts";
+import { Locator } from "./locate.ts";
 import { type DocumentText, parseJson, parseYaml, type Plain, splitDocuments, YamlRefusal } from "./yaml.ts";
 
 /** A document, or a whole file, that is not in force as written. */
@@ -64,6 +64,8 @@ export function readFileState(file: string, bytes: Uint8Array, previous: FileSta
     if (!(error instanceof TypeError)) throw error;
     return unreadable(file, previous, "is not UTF-8 text");
   }
+  // A full disk, or a save under way, leaves nothing: that must not take policies away.
+  if (text.trim() === "") return unreadable(file, previous, "is empty; delete the file to remove its objects");
   const json = file.endsWith(".json");
   const documents = json ? [{ text, line: 1 }] : splitDocuments(text);
   if (documents.length > DOCUMENTS_MAX) {
@@ -88,8 +90,8 @@ function readDocument(document: DocumentText, json: boolean): Reading[] {
     const line = document.line + error.line - 1;
     return [{ kind: "bad", bad: { line, path: undefined, reason: error.message, key: undefined } }];
   }
-  const locate = (path: readonly PathSegment[]) =>
-    document.line + (json ? lineOfJsonPath(document.text, path) : lineOfPath(document.text, path));
+  const locator = new Locator(document.text, json);
+  const locate = (path: readonly PathSegment[]) => document.line + locator.lineOf(path);
   const root = new Field(value);
   const items = listItems(root);
   return (items ?? [root]).map((item) => readObject(item, locate));

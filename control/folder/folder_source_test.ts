@@ -106,6 +106,22 @@ Deno.test("FolderSource drops nothing while a file is half written: truncated, c
   assertEquals(folder.news(), []);
 });
 
+Deno.test("FolderSource drops nothing for a file that stays empty, as a full disk leaves it", async () => {
+  await using folder = new TestFolder();
+  folder.write("a.yaml", pod("a"));
+  await folder.start();
+  folder.news();
+  folder.write("a.yaml", "");
+  await until("it is refused", () => folder.refused.length === 1);
+  assertEquals([folder.refused[0]?.reason, folder.refused[0]?.previousKept], [
+    "is empty; delete the file to remove its objects",
+    true,
+  ]);
+  assertEquals(folder.news(), []);
+  folder.write("a.yaml", "# nothing, on purpose\n");
+  await folder.expect(`-${A}`);
+});
+
 Deno.test("FolderSource refuses a duplicate and names both places; it comes into force when the first goes", async () => {
   await using folder = new TestFolder();
   folder.write("1.yaml", `# one\n${pod("a")}`);

@@ -20,57 +20,85 @@ function keyIn(content: string): string | undefined {
   return match === null ? undefined : match[1] ?? match[2] ?? match[3]?.trimEnd();
 }
 
-/**
- * The line, from 0, on which a field stands, in a document of block style. Where the text leaves block style
- * (`{a: 1}`), or the field is absent, the line of its nearest parent that was found.
- */
-export function lineOfPath(text: string, path: readonly PathSegment[]): number {
-  const lines = text.split("\n").map(measure);
-  const first = lines.findIndex((line) => line.content !== "");
-  let from = 0, to = lines.length, found = Math.max(first, 0), indentMin = 0;
+// A list of very many objects would otherwise cost the square of its length; past these, its own first line is told.
+const LOCATED_MAX = 200;
+
+/** Finds fields of one document; its text is taken apart once. */
+export class Locator {
+  readonly #text: string;
+  readonly #json: boolean;
+  #lines: readonly Line[] | undefined;
+  #located = 0;
+
+  constructor(text: string, json: boolean) {
+    this.#text = text;
+    this.#json = json;
+  }
+
+  /**
+   * The line, from 0, on which a field stands. Where the text leaves block style (`{a: 1}`), or the field is absent, the
+   * line of its nearest parent that was found.
+   */
+  lineOf(path: readonly PathSegment[]): number {
+    if (++this.#located > LOCATED_MAX) return 0;
+    if (this.#json) return lineOfJsonPath(this.#text, path);
+    this.#lines ??= this.#text.split("\n").map(measure);
+    return lineOfPath(this.#lines, path);
+  }
+}
+
+function firstFilled(lines: readonly Line[], from: number, to: number, indentMin: number): number {
+  for (let at = from; at < to; at++) if (lines[at]!.content !== "" && lines[at]!.indent >= indentMin) return at;
+  return -1;
+}
+
+function lineOfPath(lines: readonly Line[], path: readonly PathSegment[]): number {
+  let from = 0, to = lines.length, found = Math.max(firstFilled(lines, 0, to, 0), 0), indentMin = 0;
+  /** What stands behind the dash of the list item entered last, as if the dash were indentation. */
+  let entered: { at: number; line: Line } | undefined;
+  const lineAt = (at: number) => entered?.at === at ? entered.line : lines[at]!;
   for (const segment of path) {
-    const start = lines.findIndex((line, at) =>
-      at >= from && at < to && line.content !== "" && line.indent >= indentMin
-    );
+    const start = entered !== undefined && entered.line.content !== "" ? from : firstFilled(lines, from, to, indentMin);
     if (start < 0) break;
-    const indent = lines[start]!.indent;
+    const indent = lineAt(start).indent;
     let seen = -1, at = start;
     for (; at < to; at++) {
-      const line = lines[at]!;
+      const line = lineAt(at);
       if (line.content === "" || line.indent !== indent) continue;
-      const dash = line.content === "-" || line.content.startsWith("- ");
+      const dash = isDash(line);
       if (typeof segment === "number" ? dash && ++seen === segment : keyIn(line.content) === segment) break;
     }
     if (at >= to) break;
     found = at;
-    if (typeof segment === "number") {
-      // The dash counts as indentation, so that the item's first field is found beside its siblings.
-      const rest = lines[at]!.content.slice(1);
-      const content = rest.trimStart();
-      lines[at] = { indent: indent + 1 + rest.length - content.length, content };
-      from = at;
-      indentMin = indent + 1;
-    } else {
-      from = at + 1;
-      // A list may stand at the indentation of its key.
-      indentMin = lines[at + 1]?.content.startsWith("-") && lines[at + 1]!.indent === indent ? indent : indent + 1;
-    }
+    const line = lineAt(at), next = lines[at + 1];
+    // A list may stand at the indentation of its key.
+    const listBeside = typeof segment === "string" && next !== undefined && next.indent === indent && isDash(next);
     let end = at + 1;
-    const listOfKey = typeof segment === "string" && indentMin === indent;
-    while (end < to) {
-      const line = lines[end]!;
-      const inside = line.content === "" || line.indent > indent ||
-        (listOfKey && line.indent === indent && line.content.startsWith("-"));
-      if (!inside) break;
-      end++;
+    for (; end < to; end++) {
+      const inner = lines[end]!;
+      if (inner.content !== "" && inner.indent <= indent && !(listBeside && inner.indent === indent && isDash(inner))) {
+        break;
+      }
     }
     to = end;
+    if (typeof segment === "number") {
+      const rest = line.content.slice(1), content = rest.trimStart();
+      entered = { at, line: { indent: indent + 1 + rest.length - content.length, content } };
+      [from, indentMin] = [content === "" ? at + 1 : at, indent + 1];
+    } else {
+      entered = undefined;
+      [from, indentMin] = [at + 1, listBeside ? indent : indent + 1];
+    }
   }
   return found;
 }
 
+function isDash(line: Line): boolean {
+  return line.content === "-" || line.content.startsWith("- ");
+}
+
 /** The same for JSON text: the names of the path, sought one after the other. */
-export function lineOfJsonPath(text: string, path: readonly PathSegment[]): number {
+function lineOfJsonPath(text: string, path: readonly PathSegment[]): number {
   let at = 0;
   for (const segment of path) {
     if (typeof segment === "number") continue;

@@ -42,18 +42,33 @@ export function parseJson(text: string): Plain {
     value = JSON.parse(text);
   } catch (error) {
     if (!(error instanceof Error)) throw error;
-    const line = /line (\d+)/.exec(error.message);
-    const position = /position (\d+)/.exec(error.message);
-    const at = position === null ? text.length : Number(position[1]);
-    throw new YamlRefusal(error.message.slice(0, 200), line === null ? lineAt(text, at) : Number(line[1]));
+    throw new YamlRefusal(error.message.replace(/\s+/g, " ").slice(0, 200), badJsonLine(text));
   }
   return bounded(value);
 }
 
-function lineAt(text: string, offset: number): number {
-  let line = 1;
-  for (let at = text.indexOf("\n"); at >= 0 && at < offset; at = text.indexOf("\n", at + 1)) line++;
-  return line;
+/** The line on which JSON text goes wrong, which the engine's messages tell only sometimes: the first that cannot be continued. */
+function badJsonLine(text: string): number {
+  const lines = text.split("\n");
+  // JSON strings hold no line ends, so a good text cut after a line just ends early.
+  const endsEarly = (count: number): boolean => {
+    const prefix = lines.slice(0, count).join("\n");
+    try {
+      JSON.parse(prefix);
+      return true;
+    } catch (error) {
+      if (!(error instanceof Error)) throw error;
+      const position = /position (\d+)/.exec(error.message);
+      return position === null ? error.message.includes("end of JSON") : Number(position[1]) >= prefix.length;
+    }
+  };
+  let good = 0, bad = lines.length;
+  while (bad - good > 1) {
+    const middle = (good + bad) >> 1;
+    if (endsEarly(middle)) good = middle;
+    else bad = middle;
+  }
+  return bad;
 }
 
 /** Walks the value once, with a budget: an alias that contains itself, or that multiplies, is found here and nowhere else. */
@@ -90,18 +105,19 @@ export interface DocumentText {
  */
 export function splitDocuments(text: string): DocumentText[] {
   const documents: DocumentText[] = [];
-  let lines: string[] = [], start = 1;
+  let lines: string[] = [], start = 1, filled = false;
   const finish = (next: number) => {
-    if (lines.some((line) => !/^\s*(#|$)/.test(line))) documents.push({ text: lines.join("\n"), line: start });
-    lines = [];
-    start = next;
+    if (filled) documents.push({ text: lines.join("\n"), line: start });
+    [lines, start, filled] = [[], next, false];
   };
   for (const [index, raw] of text.replace(/^\uFEFF/, "").split("\n").entries()) {
-    const line = raw.endsWith("\r") ? raw.slice(0, -1) : raw;
+    let line = raw.endsWith("\r") ? raw.slice(0, -1) : raw;
     if (/^(---|\.\.\.)(\s|$)/.test(line)) {
       finish(index + 1);
-      lines.push(line.startsWith("---") ? `   ${line.slice(3)}` : "");
-    } else lines.push(line.startsWith("%") && lines.every((it) => it === "") ? "" : line);
+      line = line.startsWith("---") ? `   ${line.slice(3)}` : "";
+    } else if (!filled && line.startsWith("%")) line = "";
+    filled ||= !/^\s*(#|$)/.test(line);
+    lines.push(line);
   }
   finish(0);
   return documents;
