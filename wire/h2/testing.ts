@@ -1,6 +1,6 @@
 /** What the tests of this folder share: hexadecimal, a header sink that keeps texts, a frame sink that keeps a transcript, a seeded generator. */
 import { latin1Text } from "../bytes.ts";
-import { FRAME_RULES } from "./frame_rules.ts";
+import { FRAME_RULES, FrameFlag, FrameType } from "./frame_rules.ts";
 import type { FrameSink } from "./frame_reader.ts";
 import type { HeaderSink } from "./hpack_decoder.ts";
 
@@ -35,6 +35,37 @@ export function frame(type: number, flags: number, streamId: number, payload: Ui
   ];
   return joined(Uint8Array.from(header), payload);
 }
+
+/** A stream of bytes with every kind of frame, whole and in parts, padded and not; SETTINGS first. */
+export const EVERY_KIND_OF_FRAME: readonly Uint8Array[] = [
+  frame(FrameType.SETTINGS, 0, 0),
+  frame(FrameType.SETTINGS, 0, 0, hex("0004 00400000")),
+  frame(FrameType.SETTINGS, FrameFlag.ACK, 0),
+  frame(FrameType.WINDOW_UPDATE, 0, 0, hex("00ff0001")),
+  frame(FrameType.HEADERS, FrameFlag.END_HEADERS, 1, ascii("whole")),
+  frame(
+    FrameType.HEADERS,
+    FrameFlag.END_STREAM | FrameFlag.PADDED | FrameFlag.PRIORITY,
+    3,
+    joined(hex("02 80000001 10"), ascii("first-"), hex("0000")),
+  ),
+  frame(FrameType.CONTINUATION, 0, 3, ascii("second-")),
+  frame(FrameType.CONTINUATION, 0, 3),
+  frame(FrameType.CONTINUATION, FrameFlag.END_HEADERS, 3, ascii("third")),
+  frame(FrameType.DATA, FrameFlag.END_STREAM, 1, ascii("hello")),
+  frame(FrameType.DATA, FrameFlag.END_STREAM, 1),
+  frame(FrameType.DATA, 0, 1, ascii("one ")),
+  frame(FrameType.DATA, FrameFlag.PADDED, 1, joined(hex("03"), ascii("two "), hex("000000"))),
+  frame(FrameType.DATA, FrameFlag.PADDED, 1, joined(hex("00"), ascii("three "))),
+  frame(FrameType.DATA, FrameFlag.PADDED | FrameFlag.END_STREAM, 1, hex("02 0000")),
+  frame(FrameType.DATA, FrameFlag.PADDED | FrameFlag.END_STREAM, 1, hex("00")),
+  frame(0x1f, 0xff, 77, ascii("of an extension")),
+  frame(0xff, 0, 0),
+  frame(FrameType.PRIORITY, 0, 5, hex("00000000 ff")),
+  frame(FrameType.RST_STREAM, 0, 3, hex("00000008")),
+  frame(FrameType.PING, FrameFlag.ACK, 0, hex("0102030405060708")),
+  frame(FrameType.GOAWAY, 0, 0, joined(hex("00000003 00000000"), ascii("debug"))),
+];
 
 /** Keeps headers as `name: value`, and the numbers of their names. */
 export class HeaderTexts implements HeaderSink {
@@ -100,4 +131,10 @@ export class Seeded {
     this.#state ^= this.#state << 5;
     return (this.#state >>> 0) % below;
   }
+}
+
+/** The seeds of a fuzz test: one, always the same, unless FUZZ_ROUNDS asks for more (`deno task fuzz`). */
+export function seeds(first: number): number[] {
+  const rounds = Number(Deno.env.get("FUZZ_ROUNDS") ?? "1");
+  return Array.from({ length: rounds }, (_, round) => first + round * 1_000_003);
 }

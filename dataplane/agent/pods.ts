@@ -1,0 +1,137 @@
+/** Starts and stops the proxy of a pod: listeners in its namespace, its row, its identity (ZT-165, ZT-169). */
+import { assert } from "../../base/assert.ts";
+import { MeshError } from "../../base/errors.ts";
+import type { Logger } from "../../base/log.ts";
+import { formatIdentity } from "../../mesh/identity.ts";
+import { openNetns, withinNetns } from "../../os/netns.ts";
+import { closeFd, type Listening, listenWildcard } from "../../os/sockets.ts";
+import type { Tables } from "../tables/handles.ts";
+import { Command, POD, PodFlag, PodState } from "../tables/layout.ts";
+import type { Identities } from "./identities.ts";
+import type { MeshState } from "./state.ts";
+import type { WorkerPool } from "./worker_pool.ts";
+import type { EnrolledPod, PodStarter } from "./zds_client.ts";
+
+/** Ports of the data listeners in every pod's namespace (ZT section 1). */
+export const POD_PORTS = { outbound: 15001, plaintext: 15006, hbone: 15008 } as const;
+
+export interface PodsOptions {
+  readonly tables: Tables;
+  readonly workers: WorkerPool;
+  readonly identities: Identities;
+  readonly state: MeshState;
+  readonly trustDomain: string;
+  readonly packetMark: number;
+  readonly ipv6: boolean;
+  readonly reusePort: boolean;
+  /** undefined: keep source addresses if the kernel lets us; true: insist; false: do not try (ZT-050). */
+  readonly originalSource: boolean | undefined;
+  readonly log: Logger;
+  /** The mesh state changed: publish soon. */
+  readonly onChange: () => void;
+}
+
+interface RunningPod {
+  readonly row: number;
+  readonly uri: string;
+  readonly pod: EnrolledPod;
+}
+
+export class Pods implements PodStarter {
+  readonly #options: PodsOptions;
+  readonly #running = new Map<string, RunningPod>();
+
+  constructor(options: PodsOptions) {
+    this.#options = options;
+  }
+
+  /** Enrolled pods by uid, for the config dump. */
+  list(): ReadonlyMap<string, RunningPod> {
+    return this.#running;
+  }
+
+  // deno-lint-ignore require-await -- the interface is asynchronous; entering a namespace must not be.
+  async addPod(pod: EnrolledPod): Promise<void> {
+    const { tables, identities, state, trustDomain, workers, log, onChange } = this.#options;
+    const { name, namespace, serviceAccount } = pod.info;
+    const row = this.#freeRow();
+    const listeners = this.#listen(pod.netnsFd);
+    const uri = formatIdentity({ trustDomain, namespace, serviceAccount });
+    let identityRow: number;
+    try {
+      identityRow = identities.acquire(uri);
+    } catch (error) {
+      for (const { fd } of listeners.flat()) closeFd(fd);
+      throw error;
+    }
+    const transparent = this.#options.originalSource !== false && listeners.flat().every((it) => it.transparent);
+    const rows = tables.pods, epoch = rows.get(row, POD.epoch) + 1;
+    rows.set(row, POD.epoch, epoch);
+    rows.set(row, POD.netnsFd, pod.netnsFd);
+    rows.set(row, POD.identityRow, identityRow);
+    rows.set(row, POD.flags, (transparent ? PodFlag.TRANSPARENT : 0) | (this.#options.ipv6 ? PodFlag.IPV6 : 0));
+    for (const [worker, [outbound, hbone, plaintext]] of listeners.entries()) {
+      rows.setAt(row, POD.outboundFd, worker, outbound!.fd);
+      rows.setAt(row, POD.hboneFd, worker, hbone!.fd);
+      rows.setAt(row, POD.plaintextFd, worker, plaintext!.fd);
+    }
+    rows.store(row, POD.state, PodState.ACTIVE);
+    this.#running.set(pod.uid, { row, uri, pod });
+    state.setPod(row, { name, namespace, serviceAccount });
+    workers.tellAll(Command.POD_ADDED, row, epoch);
+    identities.announce(uri);
+    onChange();
+    log.info("pod added", { uid: pod.uid, name, namespace, serviceAccount, sourceAddressKept: transparent });
+  }
+
+  async deletePod(uid: string): Promise<void> {
+    const { tables, workers, identities, state, log, onChange } = this.#options;
+    const running = this.#running.get(uid);
+    assert(running !== undefined, "only a pod that was started is deleted");
+    this.#running.delete(uid);
+    const { row } = running;
+    tables.pods.store(row, POD.state, PodState.CLOSING);
+    await workers.tellAllAndWait(Command.POD_REMOVED, row, tables.pods.get(row, POD.epoch));
+    identities.release(running.uri);
+    state.removePod(row);
+    tables.pods.store(row, POD.state, PodState.FREE);
+    onChange();
+    log.info("pod removed", { uid, name: running.pod.info.name, namespace: running.pod.info.namespace });
+  }
+
+  #freeRow(): number {
+    const rows = this.#options.tables.pods;
+    for (let row = 0; row < rows.rowCount; row++) if (rows.load(row, POD.state) === PodState.FREE) return row;
+    throw new MeshError("AMB2403", `this node has ${rows.rowCount} enrolled pods already`, {
+      remedy: "run fewer pods on this node",
+    });
+  }
+
+  /** Listeners by worker: outbound, HBONE, plaintext; all or none. @throws MeshError AMB7304, AMB2404 */
+  #listen(netnsFd: number): readonly (readonly Listening[])[] {
+    const { ipv6, packetMark: mark, workers } = this.#options;
+    // Several workers listen on one port only by SO_REUSEPORT, whatever INPOD_PORT_REUSE says.
+    const reusePort = this.#options.reusePort || workers.count > 1;
+    const opened: Listening[] = [];
+    using netns = openNetns(`/proc/thread-self/fd/${netnsFd}`); // A handle of our own; the descriptor is the client's.
+    try {
+      withinNetns(netns, () => {
+        for (let worker = 0; worker < workers.count; worker++) {
+          for (const port of [POD_PORTS.outbound, POD_PORTS.hbone, POD_PORTS.plaintext]) {
+            opened.push(listenWildcard({ port, ipv6, mark, reusePort }));
+          }
+        }
+      });
+      if (this.#options.originalSource === true && !opened.every((it) => it.transparent)) {
+        throw new MeshError("AMB2404", "IP_TRANSPARENT was refused, and ENABLE_ORIG_SRC=true insists on it", {
+          remedy: "give ztunnel CAP_NET_ADMIN, or unset ENABLE_ORIG_SRC",
+        });
+      }
+    } catch (error) {
+      for (const { fd } of opened) closeFd(fd);
+      throw error;
+    }
+    return Array.from({ length: workers.count }, (_, worker) => opened.slice(worker * 3, worker * 3 + 3));
+  }
+}
+

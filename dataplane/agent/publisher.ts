@@ -1,0 +1,52 @@
+/** Publishes the mesh state to the workers: soon after a change, and never while one of them still reads the idle slot. */
+import { chain, MeshError } from "../../base/errors.ts";
+import type { Logger } from "../../base/log.ts";
+import type { SnapshotWriter } from "../tables/publish.ts";
+import type { MeshState } from "./state.ts";
+
+const DELAY_MS = 5; // Changes that come together are published together.
+const RETRY_MS = 2; // Until the last worker has taken a turn.
+
+export class Publisher {
+  readonly #snapshots: SnapshotWriter;
+  readonly #state: MeshState;
+  readonly #log: Logger;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #stopped = false;
+
+  constructor(snapshots: SnapshotWriter, state: MeshState, log: Logger) {
+    this.#snapshots = snapshots;
+    this.#state = state;
+    this.#log = log;
+  }
+
+  /** The state has changed. */
+  readonly soon = (): void => {
+    this.#timer ??= this.#stopped ? undefined : setTimeout(() => this.#publish(), DELAY_MS);
+  };
+
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+  }
+
+  #publish(): void {
+    this.#timer = undefined;
+    if (!this.#state.changed || this.#stopped) return;
+    if (!this.#snapshots.canPublish()) {
+      this.#timer = setTimeout(() => this.#publish(), RETRY_MS);
+      return;
+    }
+    try {
+      const startedMs = performance.now();
+      const generation = this.#snapshots.publish(this.#state);
+      this.#log.debug("snapshot published", { generation, ms: Math.round(performance.now() - startedMs) });
+    } catch (error) {
+      if (!(error instanceof MeshError)) throw error;
+      this.#log.error("the mesh does not fit the workers' memory; the last snapshot stays in force", {
+        error: chain(error),
+        remedy: error.remedy,
+      });
+    }
+  }
+}

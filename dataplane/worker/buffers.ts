@@ -1,0 +1,70 @@
+/** The worker's byte buffers: one place to receive, stages to send from, iovecs. All in the arena, all bounded. */
+import { assert } from "../../base/assert.ts";
+import type { Memory } from "../../os/api.ts";
+
+/** Content of a TLS record (RFC 8446 §5.1). */
+export const CONTENT_BYTES_MAX = 16384;
+export const RECORD_HEADER_BYTES = 5;
+/** A full record of ours: header, content, type byte, tag. */
+export const RECORD_BYTES_MAX = RECORD_HEADER_BYTES + CONTENT_BYTES_MAX + 1 + 16;
+/** The largest record that RFC 8446 §5.2 lets a peer send. */
+export const PEER_RECORD_BYTES_MAX = RECORD_HEADER_BYTES + CONTENT_BYTES_MAX + 256;
+
+/** Records per stage: one write(2) of 1 MiB. More gains nothing measurable, less costs system calls. */
+const STAGE_RECORDS = 64;
+export const STAGE_BYTES = STAGE_RECORDS * RECORD_BYTES_MAX;
+/** One receive: as much as a stage, and the rest of a record carried over from the last. */
+export const RECEIVE_BYTES = STAGE_BYTES + PEER_RECORD_BYTES_MAX;
+/** Iovecs of one scattered write to an application. */
+export const GATHER_MAX = 512; // below IOV_MAX, 1024
+const IOVEC_BYTES = 16;
+export const SCRATCH_BYTES = 65536;
+
+/** Buffers shared by all connections of a worker; nothing in them outlives a turn, stages in use excepted. */
+export class Buffers {
+  readonly memory: Memory;
+  readonly receiveAt: number;
+  readonly scatterAt: number;
+  readonly gatherAt: number;
+  readonly scratchAt: number;
+  readonly #freeStages: number[] = [];
+  readonly #stagesMax: number;
+  #stageCount = 0;
+
+  /** @param stagesMax How many sessions can have unsent records in the arena at once. */
+  constructor(memory: Memory, stagesMax: number) {
+    this.memory = memory;
+    this.#stagesMax = stagesMax;
+    this.receiveAt = memory.allocate(RECEIVE_BYTES + 64, 4096);
+    this.scatterAt = memory.allocate(IOVEC_BYTES * (STAGE_RECORDS + 1));
+    this.gatherAt = memory.allocate(IOVEC_BYTES * GATHER_MAX);
+    this.scratchAt = memory.allocate(SCRATCH_BYTES, 4096);
+  }
+
+  /** A stage, most recently used first, so that few are ever touched. @returns -1 when all are taken. */
+  acquireStage(): number {
+    if (this.#freeStages.length > 0) return this.#freeStages.pop()!;
+    if (this.#stageCount === this.#stagesMax) return -1;
+    this.#stageCount++;
+    return this.memory.allocate(STAGE_BYTES, 4096);
+  }
+
+  releaseStage(stage: number): void {
+    assert(this.#freeStages.length < this.#stageCount, "a stage is released once");
+    this.#freeStages.push(stage);
+  }
+
+  /** Whether so few stages are left that whoever cannot send must not keep one. */
+  get scarce(): boolean {
+    return this.#stagesMax - this.#stageCount + this.#freeStages.length < this.#stagesMax >> 1;
+  }
+
+  /** Writes a struct iovec (16 bytes) at `at`. */
+  setIovec(at: number, address: number, bytes: number): void {
+    const word = at >> 2, u32 = this.memory.u32;
+    u32[word] = address;
+    u32[word + 1] = 0;
+    u32[word + 2] = bytes;
+    u32[word + 3] = 0;
+  }
+}

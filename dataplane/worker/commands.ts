@@ -1,0 +1,170 @@
+/** What a worker does when the agent tells it something, or another worker gives it a connection. */
+import { Deadline } from "../../base/timer_wheel.ts";
+import type { Ring } from "../../base/shm/ring.ts";
+import { parseIdentity } from "../../mesh/identity.ts";
+import { pushWords } from "../tables/handles.ts";
+import { readFailure, readUri } from "../tables/identities.ts";
+import { Command, COMMAND_WORDS, POD, PodFlag, Request, ResponseFlag } from "../tables/layout.ts";
+import { Listener, ListenerKind } from "./listener.ts";
+import { Pod, PodIdentity } from "./pod.ts";
+import type { Pollable } from "./reactor.ts";
+import type { SessionEnd } from "./session.ts";
+import type { Shard } from "./shard.ts";
+import { HANDOVER_WORDS } from "./start.ts";
+
+const REMOVED: SessionEnd = { reason: "the workload's proxy was stopped", stage: "closed" };
+const DRAINED: SessionEnd = { reason: "connection closed due to connection drain", stage: "drain" };
+
+/** Reads the worker's rings whenever its eventfd says so. */
+export class Inbox implements Pollable {
+  readonly #shard: Shard;
+  readonly #worker: number;
+  readonly #wakeFd: number;
+  readonly #commands: Ring;
+  readonly #requests: Ring;
+  readonly #handovers: readonly Ring[];
+  readonly #command = new Int32Array(COMMAND_WORDS);
+  readonly #handover = new Int32Array(HANDOVER_WORDS);
+  readonly #identities = new Map<number, PodIdentity>();
+  readonly #drainDeadline = new Deadline(() => this.#endDrain());
+
+  constructor(
+    shard: Shard,
+    rings: { worker: number; wakeFd: number; commands: Ring; requests: Ring; handovers: readonly Ring[] },
+  ) {
+    this.#shard = shard;
+    this.#worker = rings.worker;
+    this.#wakeFd = rings.wakeFd;
+    this.#commands = rings.commands;
+    this.#requests = rings.requests;
+    this.#handovers = rings.handovers;
+  }
+
+  onEvents(_events: number): void {
+    this.#shard.os.drainEvent(this.#wakeFd);
+    const command = this.#command;
+    while (this.#commands.pop(command)) {
+      this.#carryOut(command);
+      if (command[0] === Command.POD_REMOVED) pushWords(this.#requests, Request.DONE, 0, command[0], command[1]!, command[2]!);
+    }
+    const record = this.#handover;
+    for (const ring of this.#handovers) while (ring.pop(record)) this.#takeOver(record);
+  }
+
+  #carryOut(command: Int32Array): void {
+    switch (command[0]) {
+      case Command.POD_ADDED:
+        return this.#addPod(command[1]!, command[2]!);
+      case Command.POD_REMOVED:
+        return this.#removePod(command[1]!, command[2]!);
+      case Command.IDENTITY_CHANGED:
+        return this.#changeIdentity(command[1]!, command[2]! >>> 0, command[3]! >>> 0);
+      case Command.CLOSE_CONNECTION:
+        return this.#shard.judgeAgain();
+      case Command.POLICIES_CHANGED:
+        return; // The snapshot is looked at in every turn; the command only wakes.
+      case Command.DRAIN:
+        return this.#drain(command[1]!);
+      case Command.STOP:
+        this.#shard.reactor.running = false;
+    }
+  }
+
+  #takeOver(record: Int32Array): void {
+    const pod = this.#shard.pods.get(record[1]!);
+    if (pod === undefined || pod.epoch !== record[2]) this.#shard.os.close(record[3]!);
+    else this.#shard.take(pod, record[3]!, record[0]!);
+  }
+
+  #identityOf(row: number): PodIdentity | undefined {
+    let identity = this.#identities.get(row);
+    const uri = readUri(this.#shard.tables.identities, row);
+    if (identity !== undefined && identity.uri === uri) return identity;
+    const parsed = parseIdentity(uri);
+    if (parsed === undefined) return undefined;
+    identity = new PodIdentity(row, uri, parsed);
+    this.#identities.set(row, identity);
+    return identity;
+  }
+
+  #addPod(row: number, epoch: number): void {
+    const shard = this.#shard, { pods } = shard.tables;
+    if (pods.get(row, POD.epoch) !== epoch || shard.pods.has(row)) return;
+    const identity = this.#identityOf(pods.getI32(row, POD.identityRow));
+    const listen = [POD.outboundFd, POD.hboneFd, POD.plaintextFd].map((field) => pods.getI32At(row, field, this.#worker));
+    if (identity === undefined) { // No identity, no proxy: an application must not be reached without one.
+      for (const fd of listen) if (fd >= 0) shard.os.close(fd);
+      return;
+    }
+    const pod = new Pod(shard, {
+      row,
+      epoch,
+      netnsFd: pods.getI32(row, POD.netnsFd),
+      identity,
+      transparent: (pods.get(row, POD.flags) & PodFlag.TRANSPARENT) !== 0,
+    });
+    shard.pods.set(row, pod);
+    for (const [kind, fd] of listen.entries()) {
+      if (fd < 0) continue;
+      const listener = new Listener(shard, pod, fd, kind as ListenerKind);
+      if (listener.watch()) pod.listeners.push(listener);
+      else listener.close();
+    }
+  }
+
+  /** At once and without a drain: the pod has gone already (ZT-169). */
+  #removePod(row: number, epoch: number): void {
+    const shard = this.#shard, pod = shard.pods.get(row);
+    if (pod === undefined || pod.epoch !== epoch) return;
+    pod.removed = true;
+    shard.pods.delete(row);
+    for (const listener of pod.listeners) listener.close();
+    shard.dropParked(pod);
+    shard.endConnections(pod, ResponseFlag.NONE, undefined);
+    for (const session of [...pod.sessions]) session.closeGracefully(REMOVED);
+    pod.pool.close(REMOVED);
+    shard.forgetNetns();
+  }
+
+  /** A new certificate, or word that there is none. Handshakes under way keep the old one. */
+  #changeIdentity(row: number, low: number, high: number): void {
+    const shard = this.#shard, identity = this.#identityOf(row);
+    if (identity === undefined) return;
+    if (low === 0 && high === 0) {
+      if (identity.tls === undefined) identity.failure = readFailure(shard.tables.identities, row);
+    } else {
+      identity.tls?.free();
+      identity.tls = shard.tls.derive({ low, high });
+      identity.failure = undefined;
+    }
+    for (const pod of shard.pods.values()) if (pod.identity === identity) shard.unpark(pod);
+  }
+
+  /** Accepts nothing more, lets what runs run, and cuts what is left at the deadline (ZT-224, ZT-077). */
+  #drain(deadlineMs: number): void {
+    const shard = this.#shard;
+    if (shard.draining) return;
+    shard.draining = true;
+    for (const pod of shard.pods.values()) {
+      for (const listener of pod.listeners.splice(0)) listener.close();
+      shard.dropParked(pod);
+      for (const session of [...pod.sessions]) session.drain();
+      pod.pool.drain();
+    }
+    shard.reactor.timers.set(this.#drainDeadline, deadlineMs, shard.reactor.nowMs);
+  }
+
+  /** Whether a drain is over: nothing is open any more. */
+  get drained(): boolean {
+    return this.#shard.draining && this.#shard.connectionCount === 0;
+  }
+
+  #endDrain(): void {
+    const shard = this.#shard;
+    shard.endConnections(undefined, ResponseFlag.CONNECT, DRAINED.reason);
+    for (const pod of shard.pods.values()) {
+      for (const session of [...pod.sessions]) session.die(DRAINED);
+      pod.pool.close(DRAINED);
+    }
+  }
+}

@@ -1,0 +1,317 @@
+/** Inbound HBONE: a downstream's session, and each CONNECT in it from the request to the application (ZT section 4). */
+import { Deadline } from "../../base/timer_wheel.ts";
+import type { IpWords } from "../../base/address.ts";
+import { formatIdentity, type Identity, parseIdentity } from "../../mesh/identity.ts";
+import { resolveInbound } from "../../mesh/inbound.ts";
+import { inboundService } from "../../mesh/service_label.ts";
+import type { Workload } from "../../mesh/workload.ts";
+import { parseAuthority } from "../../wire/authority.ts";
+import { parseBaggage } from "../../wire/baggage.ts";
+import { parseForwardedHost } from "../../wire/forwarded.ts";
+import { H2Error } from "../../wire/h2/frame_rules.ts";
+import * as frames from "../../wire/h2/frame_writers.ts";
+import { writeResponseBlock } from "../../wire/h2/hpack_encoder.ts";
+import { ConnectionKind, Direction, ResponseFlag, WORKER } from "../tables/layout.ts";
+import { refuseRequest, reportOpened } from "./close.ts";
+import type { Pod } from "./pod.ts";
+import { POLL_BOTH_EDGES } from "./reactor.ts";
+import { CONNECT_TIMEOUT_MS } from "./relay.ts";
+import { HboneSession, type SessionEnd, SessionPhase } from "./session.ts";
+import type { Shard } from "./shard.ts";
+import { Tunnel } from "./tunnel.ts";
+
+/** What we announce as MAX_CONCURRENT_STREAMS (ZT-061). */
+const STREAMS_MAX = 200;
+
+/** A session that a downstream opened. */
+export class ServerSession extends HboneSession {
+  readonly pod: Pod;
+  readonly peerIp: IpWords;
+  readonly peerPort: number;
+  /** The address of ours that the downstream connected to. */
+  readonly localIp: IpWords;
+  /** undefined: a verified certificate without an identity of the mesh's form (ZT-084). */
+  identity: Identity | undefined = undefined;
+  identityUri = "";
+
+  constructor(shard: Shard, pod: Pod, fd: number, addresses: { peerIp: IpWords; peerPort: number; localIp: IpWords }) {
+    super(shard, fd, pod.identity.tls!.accept(fd), true);
+    this.pod = pod;
+    this.peerIp = addresses.peerIp;
+    this.peerPort = addresses.peerPort;
+    this.localIp = addresses.localIp;
+    pod.sessions.add(this);
+    shard.count(WORKER.downstreamSessions, 1);
+  }
+
+  /** At least one SPIFFE name must be of our own trust domain (ZT-083). */
+  protected override verify(uris: readonly string[]): string | undefined {
+    const own = this.pod.identity.identity.trustDomain;
+    if (!uris.some((uri) => uri.startsWith(`spiffe://${own}/`))) {
+      return `the peer's certificate has no SPIFFE name in trust domain ${own}, only ${uris.join(", ") || "none"}`;
+    }
+    for (const uri of uris) {
+      this.identity = parseIdentity(uri);
+      if (this.identity === undefined) continue;
+      this.identityUri = uri;
+      break;
+    }
+    return undefined;
+  }
+
+  protected override onOpen(): void {}
+
+  protected override onHeaderBlock(
+    streamId: number,
+    endStream: boolean,
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+  ): number {
+    if ((streamId & 1) === 0) return H2Error.PROTOCOL_ERROR;
+    if (streamId <= this.lastStreamId) {
+      const wrong = this.skipBlock(bytes, start, end); // Trailers, or a stream that has ended.
+      if (wrong !== 0) return wrong;
+      const tunnel = this.tunnels.get(streamId);
+      if (tunnel === undefined) this.glitch();
+      else if (!endStream) tunnel.fail(H2Error.PROTOCOL_ERROR, "receive: trailers that do not end the stream");
+      else if (!tunnel.endReceived) tunnel.onEndReceived();
+      return 0;
+    }
+    this.lastStreamId = streamId;
+    if (this.goingAway || this.tunnels.size >= STREAMS_MAX) {
+      const wrong = this.skipBlock(bytes, start, end);
+      if (wrong === 0) this.resetStream(streamId, H2Error.REFUSED_STREAM);
+      return wrong;
+    }
+    const head = this.shard.requestHead;
+    head.begin();
+    const result = this.decoder.decode(bytes, start, end, head);
+    if (result < 0) return -result;
+    const verdict = result > 0 ? 400 : head.verdict();
+    if (verdict < 0) {
+      this.resetStream(streamId, H2Error.PROTOCOL_ERROR);
+      this.glitch();
+    } else if (verdict === 400) {
+      this.respond(streamId, 400, "", true);
+      if (!endStream) this.resetStream(streamId, H2Error.NO_ERROR);
+    } else acceptRequest(this, streamId, endStream);
+    return 0;
+  }
+
+  /** Sends the answer to a CONNECT (ZT-059, ZT-060). */
+  respond(streamId: number, status: number, baggage: string, endStream: boolean): void {
+    const block = this.shard.headerScratch;
+    let end = writeResponseBlock(block, 0, status, baggage);
+    if (end < 0) end = writeResponseBlock(block, 0, status, ""); // Baggage that is no header text is left out.
+    const at = this.reserveControl(end + 9);
+    if (at < 0) return;
+    this.commitControl(at, frames.writeHeaders(this.controlTarget, at, streamId, block, 0, end, endStream, 16_384));
+  }
+
+  /** Answers with an error and forgets the stream. */
+  refuse(streamId: number, status: number, endStream: boolean): void {
+    this.respond(streamId, status, "", true);
+    if (!endStream) this.resetStream(streamId, H2Error.NO_ERROR);
+  }
+
+  protected override onGoaway(_lastStreamId: number, _error: number): void {
+    if (this.tunnels.size === 0) this.die({ reason: "the peer went away", stage: "closed" });
+  }
+
+  protected override onTunnelGone(): void {
+    if (this.goingAway && this.tunnels.size === 0) {
+      this.closeGracefully({ reason: "the session is done", stage: "closed" });
+    }
+  }
+
+  /** No new streams; what runs, runs on (ZT-076). */
+  drain(): void {
+    if (this.phase !== SessionPhase.OPEN) {
+      this.die({ reason: "draining", stage: "drain" });
+      return;
+    }
+    this.goAway(0x7fffffff, H2Error.NO_ERROR);
+    if (this.tunnels.size === 0) this.closeGracefully({ reason: "draining", stage: "drain" });
+  }
+
+  protected override onClosed(end: SessionEnd): void {
+    this.pod.sessions.delete(this);
+    this.shard.count(WORKER.downstreamSessions, -1);
+    if (end.stage === "tls" || end.stage === "identity" || end.stage === "h2") {
+      this.shard.logSessionEnd(this.peerIp, this.peerPort, this.localIp, end.reason);
+    }
+  }
+}
+
+/** The application's side of an inbound tunnel. */
+export class InboundTunnel extends Tunnel {
+  readonly #endStream: boolean;
+  readonly #baggage: string;
+  readonly #deadline = new Deadline(() => this.#refuse("connection timed out"));
+
+  constructor(
+    session: ServerSession,
+    row: number,
+    streamId: number,
+    fd: number,
+    options: { endStream: boolean; baggage: string },
+  ) {
+    super(session.shard, session.pod, row, Direction.INBOUND, fd);
+    this.#endStream = options.endStream;
+    this.#baggage = options.baggage;
+    this.connecting = true;
+    session.attach(this, streamId);
+  }
+
+  start(): void {
+    const reactor = this.shard.reactor;
+    reactor.timers.set(this.#deadline, CONNECT_TIMEOUT_MS, reactor.nowMs);
+    if (!this.watchApplication(POLL_BOTH_EDGES)) this.#refuse("the kernel watches no more descriptors");
+  }
+
+  protected override onConnected(): void {
+    this.shard.reactor.timers.cancel(this.#deadline);
+    const outcome = this.shard.os.socketError(this.fd);
+    if (outcome < 0) {
+      this.#refuse(`connect to the application failed (errno ${-outcome})`);
+      return;
+    }
+    this.up = true;
+    this.markOpen();
+    (this.session as ServerSession).respond(this.streamId, 200, this.#baggage, false);
+    if (this.closed) return;
+    this.drain(); // What came before the application was there.
+    if (!this.closed && this.#endStream) this.onEndReceived();
+  }
+
+  #refuse(reason: string): void {
+    if (this.closed) return;
+    const session = this.session as ServerSession | null;
+    if (session !== null) {
+      session.refuse(this.streamId, 503, this.endReceived || this.#endStream);
+      if (this.closed) return;
+      this.leaveSession();
+    }
+    this.end(ResponseFlag.CONNECT, reason);
+  }
+
+  override releaseResources(flag: number): void {
+    this.shard.reactor.timers.cancel(this.#deadline);
+    super.releaseResources(flag);
+  }
+}
+
+/** Starts serving an accepted TLS connection. Takes over the descriptor. */
+export function acceptSession(shard: Shard, pod: Pod, fd: number): void {
+  const { os } = shard, words = os.addressWords;
+  if (os.localAddress(fd) < 0) {
+    os.close(fd);
+    return;
+  }
+  const localIp: IpWords = [words[0]!, words[1]!, words[2]!, words[3]!];
+  const peer = shard.peerOf(fd);
+  if (peer === undefined) {
+    os.close(fd); // Gone already.
+    return;
+  }
+  new ServerSession(shard, pod, fd, { peerIp: peer.ip, peerPort: peer.port, localIp }).watch();
+}
+
+const latin1 = (bytes: Uint8Array, start: number, end: number) =>
+  start === end ? "" : String.fromCharCode(...bytes.subarray(start, Math.min(end, start + 4096)));
+
+/** Decides on the request that lies in the shard's head, and connects to the application. */
+function acceptRequest(session: ServerSession, streamId: number, endStream: boolean): void {
+  const { shard, pod } = session, head = shard.requestHead, view = shard.view;
+  const text = latin1(head.bytes, head.authorityStart, head.authorityEnd);
+  const authority = parseAuthority(text);
+  if (authority === undefined) {
+    shard.logSessionEnd(session.peerIp, session.peerPort, session.localIp, `no valid authority pseudo header: ${text}`);
+    session.refuse(streamId, 400, endStream);
+    return;
+  }
+  const local = view.localWorkload(pod.row);
+  if (local === undefined) {
+    shard.logSessionEnd(session.peerIp, session.peerPort, session.localIp, "the local workload is not known yet");
+    session.refuse(streamId, 503, endStream);
+    return;
+  }
+  const target = resolveInbound(view, local, {
+    connectedIp: session.localIp,
+    authority,
+    network: shard.network,
+    reservedPorts: shard.reservedPorts,
+  });
+  if (!target.ok) {
+    shard.logSessionEnd(session.peerIp, session.peerPort, session.localIp, target.reason);
+    session.refuse(streamId, target.status, endStream);
+    return;
+  }
+  if (target.proxyDestination !== undefined) {
+    shard.logSessionEnd(session.peerIp, session.peerPort, session.localIp, "application tunnel PROXY is not carried yet");
+    session.refuse(streamId, 503, endStream);
+    return;
+  }
+  const row = shard.acquireConnectionRow(pod.row, Direction.INBOUND, ConnectionKind.HBONE);
+  if (row < 0) {
+    session.refuse(streamId, 503, endStream);
+    return;
+  }
+  const forwardedHost = parseForwardedHost(latin1(head.bytes, head.forwardedStart, head.forwardedEnd));
+  fillRow(shard, row, session, target.port);
+  const flow = acquireFlow(session, local, target.port, forwardedHost);
+  const verdict = shard.verdictOn(row, local, session.identity);
+  if (!verdict.allowed) {
+    session.refuse(streamId, 401, endStream);
+    const error = `connection closed due to policy rejection: ${verdict.by}`;
+    refuseRequest(shard, row, flow, ResponseFlag.DENY, text, error);
+    return;
+  }
+  const source = pod.transparent ? session.peerIp : undefined;
+  const ip = session.localIp;
+  const fd = shard.connectFrom(pod, ip[0], ip[1], ip[2], ip[3], target.connectPort, source);
+  if (fd < 0) {
+    session.refuse(streamId, 503, endStream);
+    refuseRequest(shard, row, flow, ResponseFlag.CONNECT, text, `connect to the application failed (errno ${-fd})`);
+    return;
+  }
+  const baggage = shard.responseBaggage ? shard.baggageOf(local) : "";
+  const tunnel = new InboundTunnel(session, row, streamId, fd, { endStream, baggage });
+  tunnel.authority = text;
+  tunnel.flow = flow;
+  tunnel.facts = { workload: local, identity: session.identity };
+  shard.flows.countOpened(flow);
+  reportOpened(tunnel);
+  tunnel.start();
+}
+
+function fillRow(shard: Shard, row: number, session: ServerSession, port: number): void {
+  const { peerIp, localIp } = session;
+  shard.setSource(row, peerIp[0], peerIp[1], peerIp[2], peerIp[3], session.peerPort);
+  shard.setDestination(row, localIp[0], localIp[1], localIp[2], localIp[3], port);
+  shard.setActual(row, localIp[0], localIp[1], localIp[2], localIp[3], 15008); // ZT-202
+}
+
+/** The flow that counts the request (ZT-099, ZT-104). */
+function acquireFlow(session: ServerSession, local: Workload, port: number, forwardedHost: string | undefined): number {
+  const { shard } = session, head = shard.requestHead, [word0, word1, word2, word3] = session.peerIp;
+  const network = latin1(head.bytes, head.networkStart, head.networkEnd);
+  const foreign = network !== "" && network.toLowerCase() !== shard.network.toLowerCase();
+  const source = foreign ? undefined : shard.view.workloadAt(shard.network, word0, word1, word2, word3);
+  const baggage = source === undefined && head.baggageEnd > 0
+    ? parseBaggage(latin1(head.baggageBytes, 0, head.baggageEnd))
+    : undefined;
+  return shard.flows.acquire(
+    Direction.INBOUND,
+    true,
+    source,
+    session.identityUri,
+    baggage,
+    local,
+    formatIdentity(local),
+    undefined,
+    inboundService(shard.view, local, forwardedHost, port),
+  );
+}
+

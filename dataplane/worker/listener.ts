@@ -1,0 +1,61 @@
+/** The sockets that pods' connections arrive on, and connections that must wait before anything can be decided. */
+import { Deadline } from "../../base/timer_wheel.ts";
+import { POLL_IN, type Pollable } from "./reactor.ts";
+import type { Pod } from "./pod.ts";
+import type { Shard } from "./shard.ts";
+
+/** What a listener is for; also the word that a hand-over carries. */
+export const ListenerKind = { OUTBOUND: 0, HBONE: 1, PLAINTEXT: 2 } as const;
+export type ListenerKind = (typeof ListenerKind)[keyof typeof ListenerKind];
+
+/** Accepts per turn: a flood at one pod leaves the others their share. */
+const ACCEPTS_MAX = 64;
+
+export class Listener implements Pollable {
+  readonly #shard: Shard;
+  readonly pod: Pod;
+  readonly fd: number;
+  readonly kind: ListenerKind;
+  #row = -1;
+
+  constructor(shard: Shard, pod: Pod, fd: number, kind: ListenerKind) {
+    this.#shard = shard;
+    this.pod = pod;
+    this.fd = fd;
+    this.kind = kind;
+  }
+
+  /** @returns false if the kernel refuses to watch it. */
+  watch(): boolean {
+    this.#row = this.#shard.reactor.watch(this.fd, POLL_IN, this);
+    return this.#row >= 0;
+  }
+
+  onEvents(_events: number): void {
+    const shard = this.#shard, os = shard.os;
+    for (let count = 0; count < ACCEPTS_MAX; count++) {
+      const fd = os.accept(this.fd);
+      if (fd < 0) return; // None left; or a descriptor limit, and the backlog keeps them until there is room.
+      shard.place(this.pod, fd, this.kind);
+    }
+  }
+
+  close(): void {
+    if (this.#row >= 0) this.#shard.reactor.forget(this.#row);
+    this.#row = -1;
+    this.#shard.os.close(this.fd);
+  }
+}
+
+/** An accepted connection that waits for its workload or certificate (ZT-016, ZT-082). Nothing is read from it meanwhile. */
+export class Parked {
+  readonly fd: number;
+  readonly kind: ListenerKind;
+  readonly deadline: Deadline;
+
+  constructor(fd: number, kind: ListenerKind, onTimeout: (parked: Parked) => void) {
+    this.fd = fd;
+    this.kind = kind;
+    this.deadline = new Deadline(() => onTimeout(this));
+  }
+}

@@ -1,0 +1,172 @@
+/** From a captured connection to its way out: who sends, where to, and the tunnel or relay that carries it (ZT section 2). */
+import { formatIp, isLoopback } from "../../base/address.ts";
+import { formatIdentity } from "../../mesh/identity.ts";
+import { resolve } from "../../mesh/resolve.ts";
+import type { HboneRoute } from "../../mesh/route.ts";
+import type { Workload } from "../../mesh/workload.ts";
+import { formatForwarded } from "../../wire/forwarded.ts";
+import { H2Error } from "../../wire/h2/frame_rules.ts";
+import { CONNECTION, ConnectionKind, Direction, ResponseFlag } from "../tables/layout.ts";
+import { refuseConnection, reportOpened } from "./close.ts";
+import type { PoolEntry } from "./hbone_pool.ts";
+import { ListenerKind } from "./listener.ts";
+import type { Pod } from "./pod.ts";
+import { POLL_BOTH_EDGES } from "./reactor.ts";
+import { Relay } from "./relay.ts";
+import type { SessionEnd } from "./session.ts";
+import type { Shard } from "./shard.ts";
+import { Tunnel } from "./tunnel.ts";
+
+/** The application's side of an outbound tunnel. */
+export class OutboundTunnel extends Tunnel {
+  readonly route: HboneRoute;
+  readonly baggage: string;
+  readonly forwarded: string;
+  /** The upstream has answered the CONNECT. */
+  answered = false;
+  #entry: PoolEntry | null = null;
+
+  constructor(shard: Shard, pod: Pod, row: number, fd: number, route: HboneRoute, source: Workload) {
+    super(shard, pod, row, Direction.OUTBOUND, fd);
+    this.route = route;
+    this.authority = route.authority;
+    this.baggage = shard.baggageOf(source);
+    const { connections } = shard, ip = CONNECTION.sourceIp;
+    this.forwarded = formatForwarded(
+      shard.addressText(
+        [
+          connections.getAt(row, ip, 0),
+          connections.getAt(row, ip, 1),
+          connections.getAt(row, ip, 2),
+          connections.getAt(row, ip, 3),
+        ],
+        connections.get(row, CONNECTION.sourcePort),
+      ),
+      route.service?.hostname,
+    );
+  }
+
+  /** Starts watching the application; nothing is read before the upstream's 200. */
+  start(): void {
+    if (!this.watchApplication(POLL_BOTH_EDGES)) {
+      this.end(ResponseFlag.CONNECT, "the kernel watches no more descriptors");
+      return;
+    }
+    this.pod.pool.checkout(this);
+  }
+
+  /** In line for a session. */
+  awaits(entry: PoolEntry): void {
+    this.#entry = entry;
+  }
+
+  /** The answer to the CONNECT (ZT-059). */
+  onAnswer(status: number, endStream: boolean): void {
+    this.answered = true;
+    if (status !== 200) {
+      this.fail(H2Error.CANCEL, `http status: ${status}`);
+      return;
+    }
+    this.up = true;
+    this.markOpen();
+    if (endStream) this.onEndReceived();
+    if (!this.closed) this.resumeSoon();
+  }
+
+  onDialFailed(end: SessionEnd): void {
+    this.#entry = null;
+    const flag = end.stage === "timeout" && end.reason.startsWith("connection timed out")
+      ? ResponseFlag.NETWORK_POLICY
+      : this.failedFlag(end);
+    this.end(flag, end.reason);
+  }
+
+  override releaseResources(flag: number): void {
+    if (this.#entry !== null && this.session === null) this.pod.pool.forget(this, this.#entry);
+    this.#entry = null;
+    super.releaseResources(flag);
+  }
+}
+
+/** Routes an accepted connection whose source and destination stand in its row. Takes over the descriptor. */
+export function routeOutbound(shard: Shard, pod: Pod, row: number, fd: number): void {
+  const { connections } = shard, ip = CONNECTION.destinationIp;
+  const word0 = connections.getAt(row, ip, 0), word1 = connections.getAt(row, ip, 1);
+  const word2 = connections.getAt(row, ip, 2), word3 = connections.getAt(row, ip, 3);
+  const port = connections.get(row, CONNECTION.destinationPort);
+  if (isLoopback(word0, word1, word2, word3) && shard.reservedPorts.includes(port)) {
+    refuseConnection(shard, row, Direction.OUTBOUND, fd, "attempted recursive call to ourselves"); // ZT-015
+    return;
+  }
+  const source = shard.view.localWorkload(pod.row);
+  if (source === undefined) {
+    shard.releaseConnectionRow(row);
+    shard.park(pod, fd, ListenerKind.OUTBOUND);
+    return;
+  }
+  const route = resolve(shard.view, source, { network: shard.network, word0, word1, word2, word3, port }, shard.random);
+  if (route.kind === "refused") {
+    shard.setActual(row, word0, word1, word2, word3, port);
+    refuseConnection(shard, row, Direction.OUTBOUND, fd, route.reason);
+    return;
+  }
+  shard.setActual(row, route.ip[0], route.ip[1], route.ip[2], route.ip[3], route.port);
+  if (route.kind === "hbone") {
+    startTunnel(shard, pod, row, fd, route, source);
+    return;
+  }
+  const upstream = shard.connectFrom(pod, route.ip[0], route.ip[1], route.ip[2], route.ip[3], route.port, undefined);
+  if (upstream < 0) {
+    const where = formatIp(route.ip[0], route.ip[1], route.ip[2], route.ip[3]);
+    refuseConnection(shard, row, Direction.OUTBOUND, fd, `connect to ${where} failed (errno ${-upstream})`);
+    return;
+  }
+  const destination = route.kind === "tcp" ? route.workload : undefined;
+  const service = route.kind === "tcp" ? route.service : undefined;
+  connections.set(row, CONNECTION.kind, ConnectionKind.TCP);
+  const relay = new Relay(shard, pod, row, Direction.OUTBOUND, fd, upstream);
+  const identity = destination === undefined ? "" : formatIdentity(destination);
+  relay.flow = shard.flows.acquire(
+    Direction.OUTBOUND,
+    false,
+    source,
+    "",
+    undefined,
+    destination,
+    identity,
+    undefined,
+    service,
+  );
+  shard.countOpened(relay);
+  reportOpened(relay);
+  relay.start();
+}
+
+function startTunnel(shard: Shard, pod: Pod, row: number, fd: number, route: HboneRoute, source: Workload): void {
+  const { identity } = pod;
+  if (identity.tls === undefined && identity.failure === undefined) {
+    shard.releaseConnectionRow(row);
+    shard.park(pod, fd, ListenerKind.OUTBOUND); // Until the first certificate (ZT-174).
+    return;
+  }
+  shard.connections.set(row, CONNECTION.kind, ConnectionKind.HBONE);
+  const tunnel = new OutboundTunnel(shard, pod, row, fd, route, source);
+  tunnel.flow = shard.flows.acquire(
+    Direction.OUTBOUND,
+    true,
+    source,
+    identity.uri,
+    undefined,
+    route.workload,
+    formatIdentity(route.workload),
+    undefined,
+    route.service,
+  );
+  shard.countOpened(tunnel);
+  if (identity.tls === undefined) {
+    tunnel.end(ResponseFlag.IDENTITY_ERROR, identity.failure);
+    return;
+  }
+  reportOpened(tunnel);
+  tunnel.start();
+}

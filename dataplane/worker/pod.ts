@@ -1,0 +1,52 @@
+/** An enrolled pod as one worker knows it: namespace, identity, listeners, and the sessions made for it. */
+import type { Fd, TlsIdentity } from "../../os/api.ts";
+import type { Identity } from "../../mesh/identity.ts";
+import { HbonePool } from "./hbone_pool.ts";
+import type { ServerSession } from "./inbound_hbone.ts";
+import type { Listener, Parked } from "./listener.ts";
+import type { Shard } from "./shard.ts";
+
+/** One SPIFFE identity of the node, shared by all pods that have it. */
+export class PodIdentity {
+  readonly row: number;
+  readonly uri: string;
+  readonly identity: Identity;
+  /** undefined until a certificate came. */
+  tls: TlsIdentity | undefined = undefined;
+  /** Why there is none, once the agent gave up for now. */
+  failure: string | undefined = undefined;
+
+  constructor(row: number, uri: string, identity: Identity) {
+    this.row = row;
+    this.uri = uri;
+    this.identity = identity;
+  }
+}
+
+export class Pod {
+  readonly row: number;
+  readonly epoch: number;
+  /** -1: the process's own namespace. */
+  readonly netnsFd: Fd;
+  readonly identity: PodIdentity;
+  /** Listeners are transparent, so source addresses can be kept (ZT-050, ZT-094). */
+  readonly transparent: boolean;
+  readonly pool: HbonePool;
+  readonly listeners: Listener[] = [];
+  readonly sessions = new Set<ServerSession>();
+  /** Accepted, and waiting for the workload or the certificate. */
+  readonly parked = new Set<Parked>();
+  removed = false;
+
+  constructor(
+    shard: Shard,
+    options: { row: number; epoch: number; netnsFd: Fd; identity: PodIdentity; transparent: boolean },
+  ) {
+    this.row = options.row;
+    this.epoch = options.epoch;
+    this.netnsFd = options.netnsFd;
+    this.identity = options.identity;
+    this.transparent = options.transparent;
+    this.pool = new HbonePool(shard, this);
+  }
+}

@@ -1,0 +1,253 @@
+/** A connection carried by a stream: bytes between an application's socket and one HTTP/2 stream, each direction for itself (ZT-065). */
+import { H2Error } from "../../wire/h2/frame_rules.ts";
+import { type Direction, ResponseFlag } from "../tables/layout.ts";
+import { Connection } from "./connection.ts";
+import type { Pod } from "./pod.ts";
+import {
+  POLL_ERROR,
+  POLL_HANGUP,
+  POLL_IN,
+  POLL_OUT,
+  POLL_READ_HANGUP,
+  type Pollable,
+  type Resumable,
+} from "./reactor.ts";
+import type { HboneSession, SessionEnd } from "./session.ts";
+import { SCRATCH_BYTES } from "./buffers.ts";
+import type { Shard } from "./shard.ts";
+
+const EAGAIN = 11;
+const KEPT_BYTES_MIN = 4096;
+
+export abstract class Tunnel extends Connection implements Pollable, Resumable {
+  /** The application's socket. */
+  readonly fd: number;
+  session: HboneSession | null = null;
+  streamId = 0;
+  /** What the peer lets us send on the stream; may be negative (RFC 9113 §6.9.2). */
+  sendWindow = 0;
+  /** What we let the peer send. */
+  receiveWindow = 0;
+  /** Taken by the application, not yet granted again. */
+  creditBytes = 0;
+  /** The socket may have bytes for us. */
+  readable = false;
+  /** The kernel has told of the end already: no further edge will come for it. */
+  hungUp = false;
+  /** The last read filled what it was given: read over many records next time. */
+  bulk = false;
+  /** In the session's list of those who could not send. */
+  waiting = false;
+  /** The application's direction has ended, the stream has not been told yet. */
+  endOwed = false;
+  endSent = false;
+  endReceived = false;
+  /** Bytes flow: both sides are there. */
+  protected up = false;
+  /** The application's socket is still connecting. */
+  protected connecting = false;
+  #pollRow = -1;
+  #resumeAsked = false;
+  /** Bytes from the stream that the socket did not take: bounded by the stream's receive window. */
+  #kept: Uint8Array | null = null;
+  #keptFrom = 0;
+  #keptBytes = 0;
+  #shutdownPending = false;
+
+  constructor(shard: Shard, pod: Pod, row: number, direction: Direction, fd: number) {
+    super(shard, pod, row, direction);
+    this.fd = fd;
+  }
+
+  /** Starts watching the application's socket. @returns false if the kernel refuses. */
+  protected watchApplication(events: number): boolean {
+    this.#pollRow = this.shard.reactor.watch(this.fd, events, this);
+    return this.#pollRow >= 0;
+  }
+
+  /** Whether bytes of the stream may be written straight to the socket. */
+  get writable(): boolean {
+    return this.#keptBytes === 0 && !this.connecting;
+  }
+
+  onEvents(events: number): void {
+    if (this.closed) return;
+    if (this.connecting) {
+      if ((events & (POLL_OUT | POLL_ERROR | POLL_HANGUP)) === 0) return;
+      this.connecting = false;
+      this.onConnected();
+      if (this.closed) return;
+    }
+    if ((events & POLL_OUT) !== 0 && this.#keptBytes > 0) this.drain();
+    if (this.closed) return;
+    if ((events & (POLL_READ_HANGUP | POLL_HANGUP | POLL_ERROR)) !== 0) {
+      this.hungUp = true;
+      this.readable = true;
+    } else if ((events & POLL_IN) !== 0) this.readable = true;
+    if (this.readable && this.up && !this.endSent && this.session !== null) this.session.pull(this);
+  }
+
+  /** The application's socket has connected or failed to. Inbound only. */
+  protected onConnected(): void {}
+
+  onResume(): void {
+    this.#resumeAsked = false;
+    if (!this.closed && this.up && !this.endSent && this.session !== null) this.session.pull(this);
+  }
+
+  /** Goes on reading in this turn or the next. */
+  resumeSoon(): void {
+    if (this.#resumeAsked || this.closed || this.endSent || !this.up || !(this.readable || this.endOwed)) return;
+    this.#resumeAsked = true;
+    this.shard.reactor.resumeLater(this);
+  }
+
+  countFromApplication(bytes: number): void {
+    if (this.outbound) this.countReceived(bytes);
+    else this.countSent(bytes);
+  }
+
+  /** The socket took bytes of the stream: they are counted, and the peer may send as many again. */
+  countToApplication(bytes: number): void {
+    if (this.outbound) this.countSent(bytes);
+    else this.countReceived(bytes);
+    this.session?.credit(this, bytes);
+  }
+
+  /** Copies bytes that the socket did not take out of the arena. Flow control bounds them. */
+  keep(at: number, bytes: number): void {
+    const needed = this.#keptBytes + bytes;
+    let kept = this.#kept;
+    if (kept === null || this.#keptFrom + needed > kept.length) {
+      let capacity = KEPT_BYTES_MIN;
+      while (capacity < needed) capacity *= 2;
+      const grown = kept !== null && kept.length >= needed ? kept : new Uint8Array(capacity);
+      if (kept !== null) {
+        if (grown === kept) kept.copyWithin(0, this.#keptFrom, this.#keptFrom + this.#keptBytes);
+        else grown.set(kept.subarray(this.#keptFrom, this.#keptFrom + this.#keptBytes));
+      }
+      this.#keptFrom = 0;
+      this.#kept = kept = grown;
+    }
+    kept.set(this.shard.os.memory.u8.subarray(at, at + bytes), this.#keptFrom + this.#keptBytes);
+    this.#keptBytes = needed;
+  }
+
+  /** Writes what was kept, as far as the socket takes it. */
+  protected drain(): void {
+    const { os, buffers } = this.shard, u8 = os.memory.u8;
+    while (this.#keptBytes > 0) {
+      const bytes = this.#keptBytes < SCRATCH_BYTES ? this.#keptBytes : SCRATCH_BYTES;
+      u8.set(this.#kept!.subarray(this.#keptFrom, this.#keptFrom + bytes), buffers.scratchAt);
+      const sent = os.send(this.fd, os.memory.base + buffers.scratchAt, bytes);
+      if (sent < 0) {
+        if (sent !== -EAGAIN) this.onWriteFailed(-sent);
+        return;
+      }
+      this.#keptFrom += sent;
+      this.#keptBytes -= sent;
+      this.countToApplication(sent);
+      if (this.closed || sent < bytes) return;
+    }
+    this.#kept = null;
+    this.#keptFrom = 0;
+    if (!this.#shutdownPending) return;
+    this.#shutdownPending = false;
+    this.shard.os.shutdownWrite(this.fd);
+    this.finishIfDone();
+  }
+
+  /** END_STREAM: the application reads its end once it has all bytes before it. */
+  onEndReceived(): void {
+    this.endReceived = true;
+    if (!this.writable) {
+      this.#shutdownPending = true;
+      return;
+    }
+    this.shard.os.shutdownWrite(this.fd);
+    this.finishIfDone();
+  }
+
+  /** Ends the connection when both directions have. */
+  finishIfDone(): void {
+    if (this.closed || !this.endSent || !this.endReceived || this.#shutdownPending) return;
+    this.end(ResponseFlag.NONE, undefined);
+  }
+
+  /** The application's socket takes no more: its side has gone, which ends both directions cleanly (ZT-066). */
+  onWriteFailed(_errno: number): void {
+    if (this.closed) return;
+    this.end(ResponseFlag.NONE, undefined);
+  }
+
+  /** RST_STREAM from the peer: NO_ERROR and CANCEL read as the stream's clean end (ZT-067). */
+  onStreamReset(error: number): void {
+    if (this.closed) return;
+    const clean = error === H2Error.NO_ERROR || error === H2Error.CANCEL || error === H2Error.STREAM_CLOSED;
+    this.leaveSession();
+    if (!this.up || !clean) {
+      this.end(this.resetFlag, `receive: the stream was reset (error ${error})`);
+      return;
+    }
+    this.endOwed = false;
+    this.endSent = true;
+    if (this.endReceived) this.finishIfDone();
+    else this.onEndReceived();
+  }
+
+  /** What a reset in place of an answer is called (ZT-195). */
+  protected get resetFlag(): number {
+    return this.up ? ResponseFlag.CONNECT : ResponseFlag.H2_HANDSHAKE_FAILURE;
+  }
+
+  /** The session is gone, and with it the stream. */
+  onSessionEnded(end: SessionEnd): void {
+    if (this.closed) return;
+    this.session = null;
+    const complete = this.endSent && this.endReceived;
+    if (complete) {
+      this.finishIfDone(); // Only bytes to the application are left; they are here.
+      return;
+    }
+    const flag = this.up || end.stage === "closed" || end.stage === "timeout" || end.stage === "drain"
+      ? ResponseFlag.CONNECT
+      : this.failedFlag(end);
+    this.end(flag, end.stage === "drain" ? "connection closed due to connection drain" : end.reason);
+  }
+
+  /** What a session that never came to be is called (ZT-195). */
+  protected failedFlag(end: SessionEnd): number {
+    if (end.stage === "h2") return ResponseFlag.H2_HANDSHAKE_FAILURE;
+    return ResponseFlag.CONNECT;
+  }
+
+  /** Ends stream and connection for an error of ours or the peer's. */
+  fail(h2Error: number, reason: string): void {
+    if (this.closed) return;
+    this.session?.resetStream(this.streamId, h2Error);
+    if (this.closed) return; // The session may have ended over it.
+    this.leaveSession();
+    this.end(ResponseFlag.CONNECT, reason);
+  }
+
+  protected leaveSession(): void {
+    const session = this.session;
+    if (session === null) return;
+    this.session = null;
+    session.detach(this, this.#keptBytes);
+  }
+
+  override releaseResources(_flag: number): void {
+    const reactor = this.shard.reactor;
+    const session = this.session;
+    if (session !== null) {
+      // Left before both directions ended: the peer is told that nobody reads or writes any more (ZT-068).
+      if (!(this.endSent && this.endReceived)) session.resetStream(this.streamId, H2Error.CANCEL);
+      this.leaveSession();
+    }
+    if (this.#pollRow >= 0) reactor.forget(this.#pollRow);
+    this.#pollRow = -1;
+    this.#kept = null;
+    this.shard.os.close(this.fd);
+  }
+}

@@ -1,0 +1,158 @@
+/** Picks the role or command and hands over; nothing else. */
+import { ConfigDefinition, type Parsed, type Table } from "./base/config.ts";
+import { chain, MeshError } from "./base/errors.ts";
+import { LogFilter, Logger } from "./base/log.ts";
+import { LineBuffer } from "./base/line_buffer.ts";
+
+type Run = (args: readonly string[]) => Promise<number>;
+
+interface Command {
+  readonly name: string;
+  readonly summary: string;
+  readonly run: Run;
+}
+
+const EXIT_USAGE = 64; // EX_USAGE of sysexits.h
+
+// Each entry is imported when it is chosen: a role loads only what it needs.
+const COMMANDS: readonly Command[] = [
+  {
+    name: "istiod",
+    summary: "control plane: configuration and certificates from a folder of Kubernetes YAML",
+    run: async (args) => {
+      const { ISTIOD_CONFIG } = await import("./control/config.ts");
+      const { runIstiod } = await import("./control/main.ts");
+      return await runRole(ISTIOD_CONFIG, "istiod, the control plane", args, (config, role) => runIstiod(config, role));
+    },
+  },
+  {
+    name: "ztunnel",
+    summary: "node proxy: carries the pods' TCP over mutual TLS",
+    run: async (args) => {
+      const { ZTUNNEL_CONFIG } = await import("./dataplane/config.ts");
+      const { runZtunnel } = await import("./dataplane/main.ts");
+      const { applyLevels } = await import("./dataplane/agent/log_levels.ts");
+      return await runRole(ZTUNNEL_CONFIG, "ztunnel, the node proxy", args, (config, role) => {
+        const wrong = applyLevels(role.filter, config.logLevel);
+        if (wrong !== undefined) role.log.warn("not a log level", { level: wrong });
+        return runZtunnel(config, role);
+      });
+    },
+  },
+  {
+    name: "cni",
+    summary: "node agent: redirects the traffic of enrolled network namespaces",
+    run: async (args) => {
+      const { CNI_CONFIG } = await import("./cni/config.ts");
+      const { runCni } = await import("./cni/main.ts");
+      return await runRole(CNI_CONFIG, "cni, the node agent", args, (config, role) => runCni(config, role));
+    },
+  },
+  { name: "waypoint", summary: "L7 proxy; not there yet", run: waypointIsMissing },
+  {
+    name: "enroll",
+    summary: "bring a network namespace into the mesh",
+    run: async (args) => (await import("./cli/enroll.ts")).runEnroll([...args]),
+  },
+  {
+    name: "unenroll",
+    summary: "take a network namespace out of the mesh",
+    run: async (args) => (await import("./cli/unenroll.ts")).runUnenroll([...args]),
+  },
+  {
+    name: "token",
+    summary: "issue a token for a ztunnel on a bare node",
+    run: async (args) => {
+      const { runToken } = await import("./cli/token.ts");
+      const { TokenIssuer } = await import("./control/tokens.ts");
+      await runToken(args, {
+        env: (name) => Deno.env.get(name),
+        openMint: (stateDir) => TokenIssuer.open(stateDir),
+        write: print,
+        interactive: Deno.stdout.isTerminal(),
+      });
+      return 0;
+    },
+  },
+  {
+    name: "doctor",
+    summary: "check what this machine offers, with a cure for what is missing",
+    run: async (args) => (await import("./cli/doctor.ts")).runDoctor([...args]),
+  },
+];
+
+function usage(): string {
+  const width = Math.max(...COMMANDS.map((it) => it.name.length));
+  const lines = COMMANDS.map((it) => `  ${it.name.padEnd(width)}  ${it.summary}`);
+  return ["ambit: an ambient service mesh", "", "Usage: ambit COMMAND [flags]; each has --help", "", ...lines, ""].join("\n");
+}
+
+interface Role {
+  readonly signal: AbortSignal;
+  readonly log: Logger;
+  readonly filter: LogFilter;
+}
+
+/** Parses the role's settings, gives it a log and a signal, and turns operational failures into an exit status. */
+async function runRole<T extends Table>(
+  definition: ConfigDefinition<T>,
+  summary: string,
+  args: readonly string[],
+  run: (config: Parsed<T>["config"], role: Role) => Promise<void>,
+): Promise<number> {
+  if (ConfigDefinition.wantsHelp(args)) return print(definition.help(summary));
+  const parsed = definition.parse(args, (name) => Deno.env.get(name));
+  const lines = new LineBuffer(Deno.stdout);
+  const filter = new LogFilter();
+  const json = (parsed.config as Record<string, unknown>)["logFormat"] === "json";
+  const log = new Logger("ambit", { filter, json, sink: lines.write });
+  log.info("settings", definition.changed(parsed));
+  const stop = new AbortController();
+  let interrupts = 0;
+  const onTerminate = () => stop.abort();
+  const onInterrupt = () => {
+    if (interrupts++ > 0) Deno.exit(130); // A second one does not wait for the drain (ZT-224).
+    stop.abort();
+  };
+  Deno.addSignalListener("SIGTERM", onTerminate);
+  Deno.addSignalListener("SIGINT", onInterrupt);
+  try {
+    await run(parsed.config, { signal: stop.signal, log, filter });
+    return 0;
+  } finally {
+    Deno.removeSignalListener("SIGTERM", onTerminate);
+    Deno.removeSignalListener("SIGINT", onInterrupt);
+    lines.flush();
+  }
+}
+
+function waypointIsMissing(): Promise<number> {
+  throw new MeshError("AMB0001", "the role waypoint is not there yet", {
+    remedy: "use the L4 roles istiod, ztunnel and cni; policies with HTTP fields need a waypoint",
+  });
+}
+
+function print(text: string): number {
+  Deno.stdout.writeSync(new TextEncoder().encode(text));
+  return 0;
+}
+
+function fail(text: string, status: number): number {
+  Deno.stderr.writeSync(new TextEncoder().encode(text));
+  return status;
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  const [name, ...rest] = args;
+  if (name === undefined || name === "--help" || name === "-h" || name === "help") return print(usage());
+  const command = COMMANDS.find((it) => it.name === name);
+  if (command === undefined) return fail(`error: ambit knows no command ${name}\n\n${usage()}`, EXIT_USAGE);
+  try {
+    return await command.run(rest);
+  } catch (error) {
+    if (!(error instanceof MeshError)) throw error; // Our own mistake: end with its stack.
+    return fail(`error: ${chain(error)}\nfix: ${error.remedy}\ncode: ${error.code}\n`, error.code.startsWith("AMB01") ? EXIT_USAGE : 1);
+  }
+}
+
+if (import.meta.main) Deno.exit(await main(Deno.args));

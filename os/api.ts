@@ -1,0 +1,142 @@
+/** What the data path asks of the operating system and of OpenSSL: types only, so that a simulation can stand in. */
+
+/** A file descriptor. */
+export type Fd = number & { readonly unit?: "fd" };
+
+/**
+ * Low memory that both JavaScript and the kernel see. Buffers are named by *offset*; a system call takes the
+ * *address*, `base + offset`, which fits 31 bits, so that it travels as a plain number.
+ */
+export interface Memory {
+  readonly base: number;
+  readonly sizeBytes: number;
+  readonly u8: Uint8Array<ArrayBuffer>;
+  readonly i32: Int32Array<ArrayBuffer>;
+  readonly u32: Uint32Array<ArrayBuffer>;
+  readonly view: DataView<ArrayBuffer>;
+  /** Takes memory for good. @returns Its offset. */
+  allocate(bytes: number, alignment?: number): number;
+}
+
+/**
+ * System calls of the hot path. Each returns what the kernel returned, or `-errno`; none throws, none blocks, except
+ * `wait`. Addresses are absolute (see {@link Memory}).
+ */
+export interface Os {
+  readonly memory: Memory;
+  /** recv(2). @returns Bytes, 0 at end of stream, or -errno. */
+  receive(fd: Fd, address: number, bytes: number): number;
+  /** readv(2) into `count` iovecs at `iovecs`. */
+  receiveVector(fd: Fd, iovecs: number, count: number): number;
+  /** send(2) with MSG_NOSIGNAL. */
+  send(fd: Fd, address: number, bytes: number): number;
+  /** writev(2); SIGPIPE is ignored by the process. */
+  sendVector(fd: Fd, iovecs: number, count: number): number;
+  /** accept4(2), non-blocking and close-on-exec; the peer's address goes to {@link addressWords}. */
+  accept(listener: Fd): number;
+  /** Words and port of the address that {@link accept}, {@link originalDestination} or {@link localAddress} found. */
+  readonly addressWords: Uint32Array;
+  /** SO_ORIGINAL_DST, IPv4 then IPv6. @returns 0, the address in {@link addressWords} (four words, then the port), or -errno. */
+  originalDestination(fd: Fd): number;
+  /** getsockname(2), like {@link originalDestination}. */
+  localAddress(fd: Fd): number;
+  /** getpeername(2), like {@link originalDestination}. */
+  peerAddress(fd: Fd): number;
+  /** A new stream socket in this thread's network namespace, non-blocking, TCP_NODELAY, keepalive, marked. @returns Descriptor or -errno. */
+  openStream(ipv6: boolean, mark: number, keepalive: boolean): number;
+  /** Binds a transparent, free address with port 0 (ZT-094). @returns 0 or -errno. */
+  bindSource(fd: Fd, word0: number, word1: number, word2: number, word3: number): number;
+  /** connect(2). @returns 0, -EINPROGRESS or another -errno. */
+  connect(fd: Fd, word0: number, word1: number, word2: number, word3: number, port: number): number;
+  /** SO_ERROR: the outcome of a connect. @returns 0 or -errno. */
+  socketError(fd: Fd): number;
+  /** TCP_NODELAY on an accepted socket and, if asked, keepalive (ZT-049). */
+  tuneAccepted(fd: Fd, keepalive: boolean): void;
+  /** shutdown(2) of the writing side. */
+  shutdownWrite(fd: Fd): number;
+  close(fd: Fd): number;
+  /** close(2) with a reset instead of a FIN (SO_LINGER 0). */
+  abort(fd: Fd): number;
+  /** Reads and drops an eventfd's count. */
+  drainEvent(fd: Fd): void;
+  /** Adds one to an eventfd. */
+  signalEvent(fd: Fd): void;
+  /** setns(2) of this thread into a network namespace. @returns 0 or -errno. */
+  enterNetns(netns: Fd): number;
+  /** A new epoll instance. */
+  pollCreate(): number;
+  /** Adds, with an integer that names the row in events. */
+  pollAdd(poll: Fd, fd: Fd, events: number, row: number): number;
+  /** Changes the events of interest. */
+  pollChange(poll: Fd, fd: Fd, events: number, row: number): number;
+  /** epoll_wait(2) into `events` (12 bytes each: mask, row, zero). @returns Count or -errno. */
+  wait(poll: Fd, events: number, eventsMax: number, timeoutMs: number): number;
+  /** Monotonic milliseconds, with fraction. */
+  nowMs(): number;
+  /** What to add to {@link nowMs} for Unix time in milliseconds. */
+  unixOffsetMs(): number;
+  /** 32 random bits, not for keys. */
+  random32(): number;
+}
+
+/** The address of an OpenSSL object, passed between threads as two words; never dereferenced outside os/. */
+export interface ContextHandle {
+  readonly low: number;
+  readonly high: number;
+}
+
+/** What a handshake step came to. */
+export const HandshakeStep = { WANTS_READ: 0, DONE: 1, FAILED: 2, WANTS_WRITE: 3 } as const;
+export type HandshakeStep = (typeof HandshakeStep)[keyof typeof HandshakeStep];
+
+/** A TLS handshake over a socket. Freed by {@link TlsHandshake.free} or by {@link TlsHandshake.takeRecords}. */
+export interface TlsHandshake {
+  step(): HandshakeStep;
+  /** Why the last step failed, as OpenSSL says it. */
+  failure(): string;
+  /** URI names of the peer's verified leaf, in order. */
+  peerUris(): readonly string[];
+  /** Ends OpenSSL's part: the record layer with the negotiated keys. The handshake object is gone afterwards. */
+  takeRecords(): { readonly sealer: RecordSealer; readonly opener: RecordOpener };
+  free(): void;
+}
+
+/** This worker's own contexts for one identity, derived from the agent's template. */
+export interface TlsIdentity {
+  connect(fd: Fd): TlsHandshake;
+  accept(fd: Fd): TlsHandshake;
+  free(): void;
+}
+
+export interface Tls {
+  /** Takes over one reference to the template; throws MeshError when OpenSSL refuses it. */
+  derive(template: ContextHandle): TlsIdentity;
+}
+
+/** Outcomes of {@link RecordOpener.open} below zero. */
+export const RecordError = { BAD_RECORD: -1, OVERFLOW: -2, UNEXPECTED: -3 } as const;
+
+/** The sending half of a TLS 1.3 connection (RFC 8446 §5.2). */
+export interface RecordSealer {
+  /**
+   * Makes a record of the `bytes` of plaintext that lie at `at + 5`, in place: header before, type byte and tag behind.
+   * @returns The record's length, `bytes + 22`.
+   */
+  seal(at: number, bytes: number, contentType: number): number;
+  /** Records sealed with the present key. */
+  readonly sealedCount: number;
+  /** Moves to the next key (RFC 8446 §7.2), after a KeyUpdate was sealed. */
+  nextKey(): void;
+  free(): void;
+}
+
+/** The receiving half. */
+export interface RecordOpener {
+  /**
+   * Opens the record of `recordBytes` (header included) at `at` in place; content starts at `at + 5`.
+   * @returns Content bytes with the type byte last and padding still there, or a {@link RecordError}.
+   */
+  open(at: number, recordBytes: number): number;
+  nextKey(): void;
+  free(): void;
+}

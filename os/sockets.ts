@@ -1,0 +1,92 @@
+/** Sockets that the agent makes for its workers: listeners inside a pod's namespace, and eventfds to wake by. */
+import { MeshError } from "../base/errors.ts";
+import * as libc from "./libc_cold.ts";
+
+const events = Deno.dlopen("libc.so.6", {
+  eventfd: { parameters: ["u32", "i32"], result: "i32" }, // unsigned int initval, int flags
+}).symbols;
+
+const EFD_NONBLOCK = 0o4000, EFD_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1, SO_REUSEADDR = 2, SO_REUSEPORT = 15, SO_MARK = 36;
+const SOL_IP = 0, IP_TRANSPARENT = 19, SOL_IPV6 = 41, IPV6_V6ONLY = 26, IPV6_TRANSPARENT = 75;
+const LISTEN_BACKLOG = 1024; // The kernel's somaxconn bounds it; a burst of connects waits here, not in SYN retries.
+
+/** A counter that a worker has in its epoll set. The caller closes it. */
+export function createEventFd(): number {
+  const fd = events.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (fd < 0) {
+    throw new MeshError("AMB7303", "the kernel gives no eventfd", { remedy: "raise the limit of open files" });
+  }
+  return fd;
+}
+
+const ONE = Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0);
+
+/** Wakes whoever waits for the eventfd. */
+export function signalEventFd(fd: number): void {
+  libc.write(fd, ONE);
+}
+
+export interface ListenOptions {
+  readonly port: number;
+  /** Dual-stack wildcard `[::]`; else `0.0.0.0` (ZT-003). */
+  readonly ipv6: boolean;
+  /** SO_MARK, 0 for none (ZT-173). */
+  readonly mark: number;
+  readonly reusePort: boolean;
+}
+
+export interface Listening {
+  readonly fd: number;
+  /** IP_TRANSPARENT is on, so that source addresses can be kept (ZT-050). */
+  readonly transparent: boolean;
+}
+
+/**
+ * A listener on the wildcard address in the calling thread's network namespace. Without IPv6 in the kernel it listens
+ * on IPv4 alone. @throws MeshError AMB7304
+ */
+export function listenWildcard(options: ListenOptions): Listening {
+  const { port, mark, reusePort } = options;
+  let ipv6 = options.ipv6;
+  let fd = libc.socket(ipv6 ? libc.AF.INET6 : libc.AF.INET, libc.SOCK.STREAM | libc.SOCK.NONBLOCK | libc.SOCK.CLOEXEC, 0);
+  if (fd === -libc.Errno.EAFNOSUPPORT && ipv6) {
+    ipv6 = false;
+    fd = libc.socket(libc.AF.INET, libc.SOCK.STREAM | libc.SOCK.NONBLOCK | libc.SOCK.CLOEXEC, 0);
+  }
+  if (fd < 0) throw failure(port, "open a socket", fd);
+  const must = (result: number, doing: string) => {
+    if (result >= 0) return;
+    libc.close(fd);
+    throw failure(port, doing, result);
+  };
+  must(libc.setSocketFlag(fd, SOL_SOCKET, SO_REUSEADDR, 1), "set SO_REUSEADDR");
+  if (reusePort) must(libc.setSocketFlag(fd, SOL_SOCKET, SO_REUSEPORT, 1), "set SO_REUSEPORT");
+  if (mark !== 0) must(libc.setSocketFlag(fd, SOL_SOCKET, SO_MARK, mark), "set SO_MARK");
+  if (ipv6) must(libc.setSocketFlag(fd, SOL_IPV6, IPV6_V6ONLY, 0), "clear IPV6_V6ONLY");
+  let transparent = libc.setSocketFlag(fd, SOL_IP, IP_TRANSPARENT, 1) >= 0;
+  if (ipv6 && transparent) transparent = libc.setSocketFlag(fd, SOL_IPV6, IPV6_TRANSPARENT, 1) >= 0;
+  must(libc.bind(fd, wildcard(ipv6, port)), "bind");
+  must(libc.listen(fd, LISTEN_BACKLOG), "listen");
+  return { fd, transparent };
+}
+
+/** struct sockaddr_in or sockaddr_in6 of the wildcard address. */
+function wildcard(ipv6: boolean, port: number): Uint8Array<ArrayBuffer> {
+  const address = new Uint8Array(ipv6 ? 28 : 16);
+  address[0] = ipv6 ? libc.AF.INET6 : libc.AF.INET;
+  address[2] = port >> 8;
+  address[3] = port & 255;
+  return address;
+}
+
+function failure(port: number, doing: string, result: number): MeshError {
+  return new MeshError("AMB7304", `cannot listen on port ${port}: could not ${doing} (${libc.errnoName(result)})`, {
+    remedy: "see which process holds the port in this network namespace, and that ztunnel has CAP_NET_ADMIN",
+  });
+}
+
+/** Closes a descriptor that no worker has taken over. */
+export function closeFd(fd: number): void {
+  if (fd >= 0) libc.close(fd);
+}

@@ -1,0 +1,196 @@
+/** TLS 1.3 records (RFC 8446 §5.2) sealed and opened in place by OpenSSL's AES-GCM, keyed with the traffic secrets of a handshake. */
+import { assert } from "../base/assert.ts";
+import type { Arena } from "./arena.ts";
+import { RecordError, type RecordOpener, type RecordSealer } from "./api.ts";
+
+const crypto = Deno.dlopen("libcrypto.so.3", {
+  EVP_CIPHER_CTX_new: { parameters: [], result: "pointer" },
+  EVP_CIPHER_CTX_free: { parameters: ["pointer"], result: "void" }, // EVP_CIPHER_CTX *
+  EVP_CIPHER_fetch: { parameters: ["pointer", "buffer", "pointer"], result: "pointer" }, // OSSL_LIB_CTX *, const char *, const char *
+  EVP_CipherInit_ex: { parameters: ["pointer", "pointer", "pointer", "u32", "u32", "i32"], result: "i32" }, // ctx, cipher, engine, key, iv, enc
+  EVP_EncryptInit_ex: { parameters: ["pointer", "pointer", "pointer", "u32", "u32"], result: "i32" }, // ctx, cipher, engine, key, iv
+  EVP_DecryptInit_ex: { parameters: ["pointer", "pointer", "pointer", "u32", "u32"], result: "i32" },
+  EVP_EncryptUpdate: { parameters: ["pointer", "u32", "u32", "u32", "i32"], result: "i32" }, // ctx, out, int *outl, in, int inl
+  EVP_DecryptUpdate: { parameters: ["pointer", "u32", "u32", "u32", "i32"], result: "i32" },
+  EVP_EncryptFinal_ex: { parameters: ["pointer", "u32", "u32"], result: "i32" }, // ctx, out, int *outl
+  EVP_DecryptFinal_ex: { parameters: ["pointer", "u32", "u32"], result: "i32" },
+  EVP_CIPHER_CTX_ctrl: { parameters: ["pointer", "i32", "i32", "u32"], result: "i32" }, // ctx, type, arg, ptr
+  EVP_sha256: { parameters: [], result: "pointer" },
+  EVP_sha384: { parameters: [], result: "pointer" },
+  HMAC: { parameters: ["pointer", "buffer", "i32", "buffer", "u32", "buffer", "pointer"], result: "pointer" }, // md, key, key_len, d, n, out, outl
+}).symbols;
+
+const EVP_CTRL_AEAD_GET_TAG = 0x10, EVP_CTRL_AEAD_SET_TAG = 0x11;
+const TAG_BYTES = 16, HEADER_BYTES = 5, IV_BYTES = 12;
+/** RFC 8446 §5.2: 2^14 bytes of content, the type byte, at most 255 of expansion; ours uses 1 + 16. */
+export const CIPHERTEXT_BYTES_MAX = 16384 + 256;
+const APPLICATION_DATA = 23;
+
+export type CipherSuite = "aes128" | "aes256";
+
+type Pointer = Deno.PointerObject;
+
+const SUITES = {
+  aes128: { name: "AES-128-GCM", keyBytes: 16, hashBytes: 32 },
+  aes256: { name: "AES-256-GCM", keyBytes: 32, hashBytes: 48 },
+} as const;
+
+/** What all records of a worker share: scratch words in the arena and the fetched ciphers. */
+export class RecordCrypto {
+  readonly arena: Arena;
+  readonly ivAt: number;
+  readonly lengthAt: number;
+  readonly keyAt: number;
+  readonly #ciphers: Record<CipherSuite, Pointer>;
+
+  constructor(arena: Arena) {
+    this.arena = arena;
+    this.ivAt = arena.allocate(16);
+    this.lengthAt = arena.allocate(16);
+    this.keyAt = arena.allocate(32);
+    const fetch = (suite: CipherSuite) => {
+      const cipher = crypto.EVP_CIPHER_fetch(null, new TextEncoder().encode(SUITES[suite].name + "\0"), null);
+      assert(cipher !== null, "libcrypto has AES-GCM");
+      return cipher;
+    };
+    this.#ciphers = { aes128: fetch("aes128"), aes256: fetch("aes256") };
+  }
+
+  cipher(suite: CipherSuite): Pointer {
+    return this.#ciphers[suite];
+  }
+}
+
+/** HKDF-Expand-Label with an empty context and at most one hash of output (RFC 8446 §7.1). */
+export function expandLabel(suite: CipherSuite, secret: Uint8Array<ArrayBuffer>, label: string, bytes: number): Uint8Array<ArrayBuffer> {
+  const { hashBytes } = SUITES[suite];
+  assert(bytes <= hashBytes, "one block of HKDF-Expand is enough");
+  const full = `tls13 ${label}`;
+  const info = new Uint8Array(2 + 1 + full.length + 1 + 1);
+  info[1] = bytes;
+  info[2] = full.length;
+  for (let at = 0; at < full.length; at++) info[3 + at] = full.charCodeAt(at);
+  info[info.length - 1] = 1; // T(1)
+  const output = new Uint8Array(hashBytes);
+  const hash = hashBytes === 48 ? crypto.EVP_sha384() : crypto.EVP_sha256();
+  const done = crypto.HMAC(hash, secret, secret.length, info, info.length, output, null);
+  assert(done !== null, "HMAC over 64 bytes succeeds");
+  return output.slice(0, bytes);
+}
+
+/** Keys of one direction: cipher context, nonce and sequence number. */
+abstract class Direction {
+  protected readonly crypto: RecordCrypto;
+  protected readonly context: Pointer;
+  readonly #suite: CipherSuite;
+  #secret: Uint8Array<ArrayBuffer>;
+  readonly #encrypt: boolean;
+  #iv0 = 0;
+  #iv1 = 0;
+  #iv2 = 0;
+  protected sequence = 0;
+  #freed = false;
+
+  constructor(shared: RecordCrypto, suite: CipherSuite, secret: Uint8Array, encrypt: boolean) {
+    this.crypto = shared;
+    this.#suite = suite;
+    this.#secret = new Uint8Array(secret);
+    this.#encrypt = encrypt;
+    const context = crypto.EVP_CIPHER_CTX_new();
+    assert(context !== null, "libcrypto has memory for a cipher context");
+    this.context = context;
+    this.#rekey();
+  }
+
+  #rekey(): void {
+    const { arena, keyAt } = this.crypto;
+    const key = expandLabel(this.#suite, this.#secret, "key", SUITES[this.#suite].keyBytes);
+    const iv = expandLabel(this.#suite, this.#secret, "iv", IV_BYTES);
+    arena.u8.set(key, keyAt);
+    const cipher = this.crypto.cipher(this.#suite);
+    const keyed = crypto.EVP_CipherInit_ex(this.context, cipher, null, arena.base + keyAt, 0, this.#encrypt ? 1 : 0);
+    assert(keyed === 1, "AES-GCM takes its key");
+    arena.u8.fill(0, keyAt, keyAt + 32);
+    key.fill(0);
+    const view = new DataView(iv.buffer);
+    this.#iv0 = view.getInt32(0);
+    this.#iv1 = view.getInt32(4);
+    this.#iv2 = view.getInt32(8);
+    this.sequence = 0;
+  }
+
+  /** RFC 8446 §7.2: the next generation of the secret; the sequence starts again at 0. */
+  nextKey(): void {
+    const next = expandLabel(this.#suite, this.#secret, "traffic upd", SUITES[this.#suite].hashBytes);
+    this.#secret.fill(0);
+    this.#secret = next;
+    this.#rekey();
+  }
+
+  /** Writes the nonce of the next record: the sequence number XOR the IV (RFC 8446 §5.3). */
+  protected writeNonce(): void {
+    const { arena, ivAt } = this.crypto, view = arena.view, sequence = this.sequence++;
+    view.setInt32(ivAt, this.#iv0);
+    view.setInt32(ivAt + 4, this.#iv1 ^ (sequence / 0x100000000) | 0);
+    view.setInt32(ivAt + 8, this.#iv2 ^ sequence);
+  }
+
+  free(): void {
+    assert(!this.#freed, "keys are freed once");
+    this.#freed = true;
+    this.#secret.fill(0);
+    crypto.EVP_CIPHER_CTX_free(this.context);
+  }
+}
+
+/** Seals records in place in the arena. */
+export class Sealer extends Direction implements RecordSealer {
+  constructor(shared: RecordCrypto, suite: CipherSuite, secret: Uint8Array) {
+    super(shared, suite, secret, true);
+  }
+
+  get sealedCount(): number {
+    return this.sequence;
+  }
+
+  seal(at: number, bytes: number, contentType: number): number {
+    const { arena, ivAt, lengthAt } = this.crypto, u8 = arena.u8, base = arena.base, context = this.context;
+    const body = bytes + 1 + TAG_BYTES;
+    u8[at] = APPLICATION_DATA;
+    u8[at + 1] = 3;
+    u8[at + 2] = 3;
+    u8[at + 3] = body >> 8;
+    u8[at + 4] = body & 255;
+    u8[at + HEADER_BYTES + bytes] = contentType;
+    this.writeNonce();
+    const text = base + at + HEADER_BYTES, length = base + lengthAt;
+    crypto.EVP_EncryptInit_ex(context, null, null, 0, base + ivAt);
+    crypto.EVP_EncryptUpdate(context, 0, length, base + at, HEADER_BYTES);
+    crypto.EVP_EncryptUpdate(context, text, length, text, bytes + 1);
+    const sealed = crypto.EVP_EncryptFinal_ex(context, text + bytes + 1, length);
+    const tagged = crypto.EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, TAG_BYTES, text + bytes + 1);
+    assert(sealed === 1 && tagged === 1, "AES-GCM seals what it was keyed for"); // Else plaintext would leave.
+    return HEADER_BYTES + body;
+  }
+}
+
+/** Opens records in place in the arena. */
+export class Opener extends Direction implements RecordOpener {
+  constructor(shared: RecordCrypto, suite: CipherSuite, secret: Uint8Array) {
+    super(shared, suite, secret, false);
+  }
+
+  open(at: number, recordBytes: number): number {
+    const bytes = recordBytes - HEADER_BYTES - TAG_BYTES;
+    if (bytes < 1) return RecordError.BAD_RECORD;
+    if (recordBytes - HEADER_BYTES > CIPHERTEXT_BYTES_MAX) return RecordError.OVERFLOW;
+    const { arena, ivAt, lengthAt } = this.crypto, base = arena.base, context = this.context;
+    this.writeNonce();
+    const text = base + at + HEADER_BYTES, length = base + lengthAt;
+    crypto.EVP_DecryptInit_ex(context, null, null, 0, base + ivAt);
+    crypto.EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, TAG_BYTES, text + bytes);
+    crypto.EVP_DecryptUpdate(context, 0, length, base + at, HEADER_BYTES);
+    crypto.EVP_DecryptUpdate(context, text, length, text, bytes);
+    return crypto.EVP_DecryptFinal_ex(context, text + bytes, length) === 1 ? bytes : RecordError.BAD_RECORD;
+  }
+}

@@ -1,0 +1,169 @@
+/** The house rules that need no parser: one pass over the tracked files. Each failure names the file and what to do. */
+import { assertEquals } from "@std/assert";
+import { isTest, OUTSIDE, roomOf, ROOMS, WORKER_ENTRIES } from "./layers.ts";
+import { codeUses, printedDocuments } from "./printed.ts";
+import { trackedFiles } from "./tree.ts";
+
+const files = await trackedFiles();
+const sources = files.filter((file) => file.path.endsWith(".ts"));
+const shipped = sources.filter((file) => !isTest(file.path) && !OUTSIDE.includes(roomOf(file.path)));
+
+const LINES_MAX = 500;
+/** Files that are longer, each with its reason. A ratchet: numbers only fall. */
+const LONGER: Readonly<Record<string, { readonly lines: number; readonly why: string }>> = {};
+
+/** Fails with every problem at once, one a line. */
+function report(problems: readonly string[]): void {
+  assertEquals(problems, []);
+}
+
+/** `path:line` of every match of a pattern. */
+function found(within: typeof files, pattern: RegExp, advice: string): string[] {
+  return within.flatMap(({ path, text }) =>
+    text.split("\n").flatMap((line, index) => pattern.test(line) ? [`${path}:${index + 1}: ${advice}`] : [])
+  );
+}
+
+// Words that this file must not hold itself are put together from parts.
+const word = (...parts: readonly string[]) => parts.join("");
+
+Deno.test("every source file opens with a doc line", () => {
+  report(
+    sources.filter(({ text }) => !text.startsWith("/** ")).map(({ path }) => `${path}: say in one line what it is for`),
+  );
+});
+
+Deno.test("file names are snake_case", () => {
+  const name = /^[a-z0-9_]+(\.d)?\.ts$/;
+  report(sources.map(({ path }) => path).filter((path) => !name.test(path.split("/").at(-1)!)));
+});
+
+Deno.test("no source file is longer than a reader can hold", () => {
+  const problems = sources.flatMap(({ path, text }) => {
+    const lines = text.split("\n").length - 1, max = LONGER[path]?.lines ?? LINES_MAX;
+    return lines > max ? [`${path}: ${lines} lines, at most ${max}: look for the seam`] : [];
+  });
+  report([...problems, ...Object.keys(LONGER).filter((path) => !files.some((file) => file.path === path))]);
+});
+
+Deno.test("nothing is left for later, and nothing is swallowed", () => {
+  const later = new RegExp(`\\b(${word("TO", "DO")}|${word("FIX", "ME")}|${word("XX", "X")})\\b`);
+  report([
+    ...found(files, later, "do it, or say what is not there"),
+    ...found(sources, /\bcatch\s*(\([^)]*\))?\s*\{\s*\}/, "say why with ignore(), or handle it"),
+    ...found(
+      sources,
+      /\.catch\(\s*\(\w*\)\s*=>\s*(\{\s*\}|undefined|null)\s*\)/,
+      "say why with ignore(), or handle it",
+    ),
+  ]);
+});
+
+Deno.test("shipped code prints through the logger or a host, and has no `any`", () => {
+  report([
+    ...found(shipped, /\bconsole\.\w+\(/, "take a Logger, or write to the host's streams"),
+    ...found(sources, /(:|<|\bas) any\b|\bany\[\]/, "name the type, or `unknown` and a check"),
+    ...found(sources, /@ts-(ignore|expect-error|nocheck)/, "make the types right"),
+  ]);
+});
+
+Deno.test("tests wait for a state, never for a time", () => {
+  const tests = sources.filter(({ path }) => path.endsWith("_test.ts"));
+  report(
+    found(
+      tests,
+      /await (sleep|delay)\(|sanitize(Ops|Resources): false/,
+      "poll with a deadline; keep the sanitizers on",
+    ),
+  );
+});
+
+Deno.test("every RFC is cited with its section", () => {
+  const wholeFormats = "3339|5952"; // A format that is named by its RFC, all of it.
+  const pattern = new RegExp(`RFC ?(?!(${wholeFormats})\\b)\\d{3,5}(?! (§|Appendix|section))`, "i");
+  report(found(sources.filter(({ path }) => roomOf(path) !== "tests"), pattern, "write `RFC n §x`"));
+});
+
+Deno.test("every error code has a message and a remedy", () => {
+  const uses = codeUses(files).filter((use) => use.message !== "");
+  const told = new Set(uses.map((use) => use.code));
+  report(codeUses(files).filter((use) => !told.has(use.code)).map((use) => `${use.path}: ${use.code} says nothing`));
+  report(uses.filter((use) => use.message.trim().length < 8).map((use) => `${use.path}: ${use.code} says too little`));
+});
+
+Deno.test("the printed parts of the documents are fresh", () => {
+  const stale = printedDocuments(files).filter(({ path, text }) =>
+    files.find((file) => file.path === path)?.text !== text
+  );
+  report(stale.map(({ path }) => `${path}: run \`deno task docs\``));
+});
+
+Deno.test("decisions are numbered without a gap, and each says its standing, its figures and what was refused", () => {
+  const decisions = files.filter(({ path }) => path.startsWith("docs/decisions/"));
+  report(decisions.flatMap(({ path, text }, index) => {
+    const number = String(index + 1).padStart(4, "0"),
+      wanted = [`# ${number} `, "Status: ", "## Forced by", "## Measured", "## Refused"];
+    const missing = wanted.filter((part) => !text.includes(part)).map((part) =>
+      `${path}: lacks ${JSON.stringify(part.trim())}`
+    );
+    return new RegExp(`/${number}-[a-z0-9_-]+\\.md$`).test(path) ? missing : [`${path}: should begin with ${number}`];
+  }));
+});
+
+Deno.test("the tree names no place of one machine, and no registry's host", () => {
+  const places = ["/wo" + "rk/", "/ro" + "ot/", "/home/" + "[a-z]"];
+  const hosts = [
+    word("registry", "\\.npmjs"),
+    word("npmjs", "\\.com"),
+    word("js", "r\\.io"),
+    word("deno", "\\.land/"),
+    word("py", "pi\\.org"),
+  ];
+  report(found(files, new RegExp(`(^|[\\s"'\`(=])(${places.join("|")})`), "no path of one machine"));
+  report(found(files, new RegExp(hosts.join("|")), "packages come through the import map, by name"));
+});
+
+Deno.test("deno.json says what each task does, and pins each package", () => {
+  const config = JSON.parse(files.find(({ path }) => path === "deno.json")!.text) as {
+    tasks: Record<string, { description?: string }>;
+    imports: Record<string, string>;
+  };
+  report([
+    ...Object.entries(config.tasks).filter(([, task]) => (task.description ?? "") === "").map(([name]) =>
+      `task ${name}: no description`
+    ),
+    ...Object.entries(config.imports).filter(([, target]) =>
+      !/^(npm:(@[\w-]+\/)?[\w.-]+@\d+\.\d+\.\d+(\/|$)|\.\/)/.test(target)
+    ).map(([name]) => `import ${name}: not pinned`),
+  ]);
+});
+
+Deno.test("every package of the import map is explained in docs/dependencies.md", () => {
+  const config = JSON.parse(files.find(({ path }) => path === "deno.json")!.text) as {
+    imports: Record<string, string>;
+  };
+  const text = files.find(({ path }) => path === "docs/dependencies.md")!.text;
+  report(Object.keys(config.imports).filter((name) => !name.startsWith(".") && !text.includes(`\`${name}\``)));
+});
+
+Deno.test("every folder with code stands in the import table", () => {
+  const rooms = new Set(sources.map(({ path }) => roomOf(path)));
+  const known = new Set([...Object.keys(ROOMS), ...OUTSIDE, "main.ts"]);
+  report([...rooms].filter((room) => !known.has(room)).map((room) => `${room}/: add it to tests/tidy/layers.ts`));
+});
+
+Deno.test("worker entries are the scripts that a Worker is started with, and os/api.ts reaches no kernel", () => {
+  const started = shipped.flatMap(({ path, text }) =>
+    [...text.matchAll(/new Worker\(\s*new URL\("([^"]+)"/g)].map((match) =>
+      new URL(match[1]!, `file:///${path}`).pathname.slice(1)
+    )
+  );
+  report(started.filter((path) => !WORKER_ENTRIES.includes(path)).map((path) => `${path}: add it to WORKER_ENTRIES`));
+  const api = files.filter(({ path }) => path === "os/api.ts");
+  report(found(api, /\bDeno\.|^import (?!type)/, "the Os interface is types and numbers only"));
+});
+
+Deno.test("ARCHITECTURE.md stays a map of at most 200 lines", () => {
+  const lines = files.find(({ path }) => path === "ARCHITECTURE.md")!.text.split("\n").length;
+  assertEquals(lines <= 200, true, `${lines} lines`);
+});
