@@ -20,7 +20,7 @@ const responseEnd = writeResponseBlock(response, 0, 200, BAGGAGE);
 const decoder = new HpackDecoder(4_096, 16_384);
 const requestHead = new RequestHead(16_384), responseHead = new ResponseHead(16_384);
 
-// RFC 7541 C.6.1: five Huffman strings, each of which goes into the table and evicts another.
+// RFC 7541 Appendix C.6.1: five Huffman strings, each of which goes into the table and evicts another.
 const huffman = Uint8Array.from(
   "488264025885aec3771a4b6196d07abe941054d444a8200595040b8166e082a62d1bff6e919d29ad171863c78f0b97c8e9ae82ae43d3"
     .match(/../g)!,

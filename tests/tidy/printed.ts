@@ -53,6 +53,15 @@ function literals(text: string): string[] {
   return found;
 }
 
+/** The remedies of a call with that property: literals in it, or in the constant of that name before it. */
+function remediesOf(before: string, call: string): string[] {
+  const cut = call.indexOf("remedy");
+  const value = /^remedy\s*(:\s*\w*[rR]emedy\s*)?[,})]/.test(call.slice(cut)) ? "" : call.slice(cut);
+  if (value !== "") return literals(value.split(/\n?\s*\bcause\b[:,\s]/)[0]!);
+  const made = before.lastIndexOf("remedy =");
+  return made < 0 ? ["…"] : literals(before.slice(made, before.indexOf(";\n", made)));
+}
+
 /** Every place that makes an error with a code of ours. */
 export function codeUses(files: readonly TrackedFile[]): CodeUse[] {
   const uses: CodeUse[] = [];
@@ -60,10 +69,11 @@ export function codeUses(files: readonly TrackedFile[]): CodeUse[] {
     if (!path.endsWith(".ts") || isTest(path) || OUTSIDE.includes(roomOf(path))) continue;
     for (const found of text.matchAll(/["`](AMB\d{4})["`]/g)) {
       const call = restOfCall(text, found.index + found[0].length);
-      const cut = call.indexOf("remedy");
-      const cause = call.indexOf("cause", cut);
-      const [message = ""] = literals(cut < 0 ? call : call.slice(0, cut));
-      const remedies = cut < 0 ? [] : literals(call.slice(cut, cause < 0 ? undefined : cause));
+      const cut = call.indexOf("remedy"), head = cut < 0 ? call : call.slice(0, cut);
+      // A message that is handed in is told where it is made, in the same file; here it is one of several.
+      const handedIn = /^,\s*\w+\s*[,)]/.test(head);
+      const [message = "", ...rest] = handedIn ? ["…", ...literals(head)] : literals(head);
+      const remedies = cut < 0 ? rest : remediesOf(text.slice(0, found.index), call);
       uses.push({ code: found[1]!, path, message, remedies });
     }
   }
@@ -81,7 +91,7 @@ function errorTable(files: readonly TrackedFile[]): string {
     byCode.set(use.code, row);
     row.paths.add(use.path);
     if (use.message !== "") row.messages.add(use.message);
-    for (const remedy of use.remedies) if (/[a-z]{2}/.test(remedy)) row.remedies.add(remedy);
+    for (const remedy of use.remedies) if (/[a-z]{2} /.test(remedy)) row.remedies.add(remedy);
   }
   const lines = ["| code | what it says | what to do | from |", "|---|---|---|---|"];
   for (const [code, { paths, messages, remedies }] of byCode) {

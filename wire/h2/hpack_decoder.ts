@@ -1,4 +1,4 @@
-/** Decodes HPACK header blocks (RFC 7541) without allocating: names come as numbers, names and values as borrowed bytes. */
+/** Decodes HPACK header blocks (RFC 7541 §3) without allocating: names come as numbers, names and values as borrowed bytes. */
 import { assert } from "../../base/assert.ts";
 import { copyBytes } from "../bytes.ts";
 import { H2Error } from "./frame_rules.ts";

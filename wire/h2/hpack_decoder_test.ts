@@ -110,7 +110,7 @@ Deno.test("HpackDecoder gives each known name its number, from static table, lit
   ]);
 });
 
-Deno.test("HpackDecoder refuses what RFC 7541 forbids, and stays dead", () => {
+Deno.test("HpackDecoder refuses what HPACK forbids, and stays dead", () => {
   for (
     const [why, block] of [
       ["index 0 (RFC 7541 §6.1)", "80"],

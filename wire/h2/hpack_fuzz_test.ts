@@ -19,7 +19,7 @@ const BLOCKS = [
   "3fe11f 02 07 434f4e4e454354 01 05 61 3a 38 30 30 00 07 62616767616765 03 613d62 7e 01 31 be bf",
 ].map(hex);
 
-/** A plain model of RFC 7541 for blocks without Huffman strings: lists of strings, nothing shared with what is tested. */
+/** A plain model of HPACK for blocks without Huffman strings: lists of strings, nothing shared with what is tested. */
 class Model {
   entries: [string, string][] = [];
   limit: number;
