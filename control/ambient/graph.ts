@@ -14,7 +14,7 @@ import {
   type PodObject,
 } from "../objects.ts";
 import { convertAuthorizationPolicy, type ConvertedPolicy } from "./authorization_policy.ts";
-import { isOfRevision, selects } from "./labels.ts";
+import { isOfRevision, labelIndexKeys, selectorIndexKey, selects } from "./labels.ts";
 import type { AmbientOptions, Outcome, Problem } from "./options.ts";
 import {
   convertPeerAuthentication,
@@ -82,8 +82,8 @@ export function buildAmbientGraph(engine: Engine, options: AmbientOptions): Ambi
   const servicesOfPod = (pod: PodObject, fetch: Fetch) => {
     const found = new Map<string, ServiceCandidate>();
     const { namespace, name, labels, uid } = pod.meta;
-    for (const candidate of fetch.by(services.selecting, namespace)) {
-      if (selects(candidate.selector!, labels)) found.set(claimedKey(candidate), candidate);
+    for (const candidate of selectingServices(services, namespace, labels, fetch)) {
+      found.set(claimedKey(candidate), candidate);
     }
     for (const slice of fetch.by(slicesOfPod, `${namespace}/${name}`)) {
       const service = slice.meta.labels.get(SERVICE_NAME_LABEL);
@@ -115,7 +115,7 @@ export function buildAmbientGraph(engine: Engine, options: AmbientOptions): Ambi
 
   const ofEntries = engine.derive("workloads of WorkloadEntries", workloadEntries, (entry, fetch) => {
     const labels = mergedLabels(entry.spec.labels, entry.meta.labels), { namespace } = entry.meta;
-    const selecting = fetch.by(services.selecting, namespace).filter((it) => selects(it.selector!, labels));
+    const selecting = selectingServices(services, namespace, labels, fetch);
     return workloadOfEntry(entry, labels, {
       services: new Map(selecting.map((it) => [claimedKey(it), portsOnEntry(it, entry.spec)])),
       policies: references(namespace, labels, fetch),
@@ -191,7 +191,7 @@ function problemsOf<T>(engine: Engine, outcomes: Collection<Outcome<T>>): Collec
 interface ServiceCollections {
   /** By `namespace/hostname`. */
   readonly winners: Collection<ServiceCandidate>;
-  /** Winners with a selector, by namespace. */
+  /** Winners with a selector, by {@link selectorIndexKey}. */
   readonly selecting: Index<ServiceCandidate>;
   readonly services: Collection<Service>;
   readonly problems: readonly Collection<Problem>[];
@@ -221,8 +221,8 @@ function buildServices(
   const byHostname = engine.index(winners, "winners by hostname", (winner) => [winner.service.hostname]);
   const selecting = engine.index(
     winners,
-    "selecting winners by namespace",
-    (winner) => winner.selector === undefined ? [] : [winner.service.namespace],
+    "winners by selector",
+    ({ selector, service }) => selector === undefined ? [] : [selectorIndexKey(service.namespace, selector)],
   );
   const canonical = engine.group("canonical", byHostname, (items) => winnerOf(items)?.key);
   const services = engine.derive("services", winners, (winner, fetch): Service => ({
@@ -232,10 +232,22 @@ function buildServices(
   return { winners, selecting, services, problems: [problemsOf(engine, ofServices), problemsOf(engine, ofEntries)] };
 }
 
+/** The services of a namespace whose selector matches. */
+function selectingServices(
+  services: ServiceCollections,
+  namespace: string,
+  labels: Labels,
+  fetch: Fetch,
+): ServiceCandidate[] {
+  return labelIndexKeys(namespace, labels)
+    .flatMap((indexKey) => fetch.by(services.selecting, indexKey))
+    .filter((candidate) => selects(candidate.selector!, labels)); // The index holds those that have one.
+}
+
 interface PolicyCollections {
   readonly all: Collection<Policy>;
   readonly converted: Collection<ConvertedPolicy>;
-  /** Converted policies with a selector, by namespace. */
+  /** Converted policies with a selector, by {@link selectorIndexKey}. */
   readonly selecting: Index<ConvertedPolicy>;
   readonly peerAuthentications: Index<PeerAuthenticationObject>;
 }
@@ -256,8 +268,9 @@ function buildPolicies(
   );
   const selecting = engine.index(
     converted,
-    "selecting policies by namespace",
-    ({ policy, selector }) => policy === undefined || selector === undefined ? [] : [policy.namespace],
+    "policies by selector",
+    ({ policy, selector }) =>
+      policy === undefined || selector === undefined ? [] : [selectorIndexKey(policy.namespace, selector)],
   );
   const byNamespace = engine.index(
     inputs.peerAuthentications,
@@ -295,8 +308,10 @@ function policyReferences(
 ): readonly string[] {
   const root = options.rootNamespace, written: string[] = [];
   for (const from of new Set([namespace, root])) {
-    for (const { policy, selector } of fetch.by(policies.selecting, from)) {
-      if (selects(selector!, labels)) written.push(policy!.key); // The index holds those that have both.
+    for (const indexKey of labelIndexKeys(from, labels)) {
+      for (const { policy, selector } of fetch.by(policies.selecting, indexKey)) {
+        if (selects(selector!, labels)) written.push(policy!.key); // The index holds those that have both.
+      }
     }
   }
   const derived = peerAuthenticationReferences(

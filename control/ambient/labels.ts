@@ -7,6 +7,28 @@ export function selects(selector: Labels, labels: Labels): boolean {
   return true;
 }
 
+/**
+ * Where an index keeps a selector: under one of its labels. Whoever has that label finds it there, and nobody else has
+ * to look; an empty selector is found by all of the namespace.
+ */
+export function selectorIndexKey(namespace: string, selector: Labels): string {
+  let first: string | undefined;
+  for (const key of selector.keys()) if (first === undefined || key < first) first = key;
+  return labelIndexKey(namespace, first, selector);
+}
+
+/** Every {@link selectorIndexKey} under which a selector may stand that matches these labels. */
+export function labelIndexKeys(namespace: string, labels: Labels): string[] {
+  return [
+    labelIndexKey(namespace, undefined, labels),
+    ...[...labels.keys()].map((it) => labelIndexKey(namespace, it, labels)),
+  ];
+}
+
+function labelIndexKey(namespace: string, key: string | undefined, labels: Labels): string {
+  return key === undefined ? namespace : `${namespace}/${key}=${labels.get(key)}`;
+}
+
 /** A boolean as Istio's labels and annotations write it; undefined if it is none. */
 export function parseBoolean(text: string | undefined): boolean | undefined {
   if (text === undefined) return undefined;
