@@ -1,0 +1,36 @@
+/** `ambit unenroll`: takes a network namespace of this node out of the mesh. */
+import { ConfigDefinition, defineConfig, oneOf, text } from "../base/config.ts";
+import type { EnrolmentStatus } from "../mesh/enrolment.ts";
+import { oneTarget, splitArguments, writeOut } from "./arguments.ts";
+import { askNodeAgent, ENROL_SOCKET } from "./enrol_client.ts";
+import { ENROL_OUTPUTS } from "./enroll.ts";
+
+export const UNENROLL_CONFIG = defineConfig("ambit unenroll", {
+  enrolSocket: {
+    kind: text("PATH"),
+    flag: "enrol-socket",
+    env: "AMBIT_ENROL_SOCKET",
+    default: ENROL_SOCKET,
+    help: "the node agent's enrolment socket",
+  },
+  output: { kind: oneOf(...ENROL_OUTPUTS), flag: "output", default: "text", help: "form of the answer; -o for short" },
+});
+
+/** @returns 0 when rules and listeners are gone. Throws MeshError otherwise. */
+export async function runUnenroll(args: string[]): Promise<number> {
+  if (ConfigDefinition.wantsHelp(args)) {
+    writeOut(UNENROLL_CONFIG.help("Takes a target out of the mesh, by the name that it was enrolled under."));
+    return 0;
+  }
+  const { flags, positionals } = splitArguments(UNENROLL_CONFIG, args);
+  const { config } = UNENROLL_CONFIG.parse(flags, (variable) => Deno.env.get(variable));
+  const target = oneTarget(UNENROLL_CONFIG.command, positionals);
+  const request = { method: "POST", path: "/unenrol", body: { target } } as const;
+  const before = await askNodeAgent(config.enrolSocket, request) as EnrolmentStatus;
+  writeOut(
+    config.output === "json"
+      ? JSON.stringify({ ...before, state: "unenrolled" }, null, 2) + "\n"
+      : `${before.target} is out of the mesh: it was pod ${before.namespace}/${before.name}\n`,
+  );
+  return 0;
+}
