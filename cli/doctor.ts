@@ -1,0 +1,179 @@
+/** `ambit doctor`: does this machine have what the roles need? Each finding comes with a cure. */
+import { ConfigDefinition, defineConfig, oneOf } from "../base/config.ts";
+import { chain } from "../base/errors.ts";
+import { missingCapabilities } from "../os/capabilities.ts";
+import { writeOut } from "./arguments.ts";
+import { runTrials, type Trials } from "./doctor_probes.ts";
+
+const OPEN_FILES_WANTED = 65_536; // two descriptors a connection, and thousands of connections
+const LIBSSL_MAJOR_MIN = 3;
+
+export const DOCTOR_CONFIG = defineConfig("ambit doctor", {
+  output: {
+    kind: oneOf("text", "json"),
+    flag: "output",
+    default: "text",
+    help: "form of the answer; -o for short",
+  },
+});
+
+/** `fail`: a role does not work. `warn`: it works, with less. */
+export interface Finding {
+  readonly check: string;
+  readonly status: "ok" | "warn" | "fail";
+  readonly found: string;
+  /** What to do, when the status is not `ok`. */
+  readonly cure?: string;
+}
+
+/** Everything the findings are made from, so that judging is apart from looking. */
+export interface Facts {
+  readonly os: string;
+  readonly arch: string;
+  readonly kernel: string;
+  readonly missingCapabilities: readonly string[];
+  readonly trials: Trials;
+  /** Version, or why the library could not be loaded. */
+  readonly libssl: { readonly version: string } | { readonly failure: string };
+  readonly openFilesSoft: number;
+  readonly openFilesHard: number;
+  /** `/proc/sys/user/max_user_namespaces` and the like; undefined where the kernel has no such switch. */
+  readonly userNamespacesMax: number | undefined;
+  readonly userNamespacesForAll: boolean;
+}
+
+/** @returns 0 when nothing fails, 1 when something does. */
+export async function runDoctor(args: string[]): Promise<number> {
+  if (ConfigDefinition.wantsHelp(args)) {
+    writeOut(
+      DOCTOR_CONFIG.help("Checks kernel, privileges, libraries and limits, and tells the cure for what is missing."),
+    );
+    return 0;
+  }
+  const flags = args.map((argument) => argument === "-o" ? "--output" : argument);
+  const { config } = DOCTOR_CONFIG.parse(flags, (variable) => Deno.env.get(variable));
+  const findings = judge(await lookAround());
+  const failed = findings.filter(({ status }) => status === "fail").length;
+  writeOut(config.output === "json" ? JSON.stringify({ findings, failed }, null, 2) + "\n" : formatFindings(findings));
+  return failed === 0 ? 0 : 1;
+}
+
+/** The findings, the most basic first. Pure. */
+export function judge(facts: Facts): Finding[] {
+  const { trials } = facts;
+  const supported = facts.os === "linux" && (facts.arch === "x86_64" || facts.arch === "aarch64");
+  const root = "run as root, or grant the capabilities above (systemd: AmbientCapabilities=)";
+  const config = (option: string) => `${root}; if it still fails, use a kernel with ${option}`;
+  return [
+    finding("system", supported ? undefined : "not 64-bit Linux on x86-64 or arm64", {
+      found: `${facts.os} ${facts.kernel} on ${facts.arch}`,
+      cure: "run it on 64-bit Linux, x86-64 or arm64",
+    }),
+    finding(
+      "capabilities",
+      facts.missingCapabilities.length > 0 ? `missing: ${facts.missingCapabilities.join(", ")}` : undefined,
+      { found: "all that ztunnel and cni need", cure: "run ztunnel and cni as root, or grant the missing ones" },
+    ),
+    finding("network namespaces", trials.netns, { found: "can be created and entered", cure: config("CONFIG_NET_NS") }),
+    userNamespaces(facts),
+    finding("veth pairs", trials.veth, { found: "can be created", cure: config("CONFIG_VETH") }),
+    finding("policy routes", trials.policyRoutes, {
+      found: "rules by mark and tables of their own",
+      cure: config("CONFIG_IP_MULTIPLE_TABLES"),
+    }),
+    finding("nf_tables", trials.nfTables, {
+      found: "tables, marks, zones and redirection over netlink",
+      cure: config("CONFIG_NF_TABLES, NF_TABLES_INET, NFT_CT, NFT_NAT and NFT_REDIR"),
+    }),
+    finding("conntrack", trials.originalDestination, {
+      found: "a redirected connection tells its original destination",
+      cure: config("CONFIG_NF_CONNTRACK and NF_CONNTRACK_MARK"),
+    }),
+    finding("transparent sockets", trials.transparent, { found: "IP_TRANSPARENT can be set", cure: root }),
+    finding("socket marks", trials.mark, { found: "SO_MARK can be set", cure: root }),
+    libssl(facts),
+    openFiles(facts),
+  ];
+}
+
+/** A line a finding, its cure below. */
+export function formatFindings(findings: readonly Finding[]): string {
+  const width = Math.max(...findings.map(({ check }) => check.length));
+  const lines = findings.flatMap(({ check, status, found, cure }) => [
+    `${status.padEnd(4)}  ${check.padEnd(width)}  ${found}`,
+    ...(cure === undefined ? [] : [`      ${"".padEnd(width)}  try: ${cure}`]),
+  ]);
+  const failed = findings.filter(({ status }) => status === "fail").length;
+  const verdict = failed === 0 ? "all roles can run here" : `${failed} of ${findings.length} checks failed`;
+  return [...lines, verdict].join("\n") + "\n";
+}
+
+function finding(check: string, failure: string | undefined, texts: { found: string; cure: string }): Finding {
+  return failure === undefined
+    ? { check, status: "ok", found: texts.found }
+    : { check, status: "fail", found: failure, cure: texts.cure };
+}
+
+/** Only whoever has no root needs them, so they never fail. */
+function userNamespaces(facts: Facts): Finding {
+  const off = facts.userNamespacesMax === undefined || facts.userNamespacesMax === 0;
+  const check = "user namespaces";
+  if (!off && facts.userNamespacesForAll) return { check, status: "ok", found: "can be created without privilege" };
+  const cure =
+    "to try the mesh without root: sysctl user.max_user_namespaces=10000, kernel.unprivileged_userns_clone=1, " +
+    "kernel.apparmor_restrict_unprivileged_userns=0, where they exist";
+  return { check, status: "warn", found: off ? "none can be created" : "only root can create them", cure };
+}
+
+function libssl({ libssl }: Facts): Finding {
+  const check = "libssl";
+  const cure = `install OpenSSL ${LIBSSL_MAJOR_MIN}.0 or newer (Debian, Ubuntu: libssl3; Fedora: openssl-libs)`;
+  if ("failure" in libssl) return { check, status: "fail", found: libssl.failure, cure };
+  const old = Number(libssl.version.split(".")[0]) < LIBSSL_MAJOR_MIN;
+  return finding(check, old ? `${libssl.version} is too old` : undefined, { found: libssl.version, cure });
+}
+
+/** ztunnel raises the soft limit to the hard one itself, so the hard one counts. */
+function openFiles({ openFilesSoft, openFilesHard }: Facts): Finding {
+  const check = "open files", found = `${openFilesSoft} soft, ${openFilesHard} hard`;
+  if (openFilesHard >= OPEN_FILES_WANTED) return { check, status: "ok", found };
+  const cure = `raise the hard limit to ${OPEN_FILES_WANTED} (systemd: LimitNOFILE=, shell: ulimit -Hn)`;
+  return { check, status: "warn", found, cure };
+}
+
+async function lookAround(): Promise<Facts> {
+  const limits = /^Max open files\s+(\S+)\s+(\S+)/m.exec(Deno.readTextFileSync("/proc/self/limits"));
+  const limit = (text: string | undefined) => text === "unlimited" ? Infinity : Number(text ?? 0);
+  return {
+    os: Deno.build.os,
+    arch: Deno.build.arch,
+    kernel: Deno.osRelease(),
+    missingCapabilities: missingCapabilities(["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN"]),
+    trials: runTrials(),
+    libssl: await findLibssl(),
+    openFilesSoft: limit(limits?.[1]),
+    openFilesHard: limit(limits?.[2]),
+    userNamespacesMax: sysctlNumber("user/max_user_namespaces"),
+    userNamespacesForAll: sysctlNumber("kernel/unprivileged_userns_clone") !== 0 &&
+      (sysctlNumber("kernel/apparmor_restrict_unprivileged_userns") ?? 0) === 0,
+  };
+}
+
+/** Loaded here and not at the top: that it cannot be loaded is a finding. */
+async function findLibssl(): Promise<Facts["libssl"]> {
+  try {
+    const { opensslVersion } = await import("../os/openssl.ts");
+    return { version: opensslVersion() };
+  } catch (error) {
+    return { failure: `cannot be loaded: ${chain(error)}` };
+  }
+}
+
+function sysctlNumber(path: string): number | undefined {
+  try {
+    return Number(Deno.readTextFileSync(`/proc/sys/${path}`).trim());
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.PermissionDenied) return undefined;
+    throw error;
+  }
+}
