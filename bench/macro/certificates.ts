@@ -54,6 +54,13 @@ export class Authority {
     Deno.writeTextFileSync(`${folder}/root-key.pem`, await privateKeyPem(this.#keys.privateKey), { mode: 0o600 });
   }
 
+  /** Writes the set of files that istiod signs with: ours is a root, so there is no chain between. */
+  async saveAsPluggedIn(folder: string): Promise<void> {
+    for (const name of ["ca-cert.pem", "root-cert.pem"]) Deno.writeTextFileSync(`${folder}/${name}`, this.rootPem);
+    Deno.writeTextFileSync(`${folder}/cert-chain.pem`, "");
+    Deno.writeTextFileSync(`${folder}/ca-key.pem`, await privateKeyPem(this.#keys.privateKey), { mode: 0o600 });
+  }
+
   get rootPem(): string {
     return this.#root.toString("pem") + "\n";
   }

@@ -9,6 +9,7 @@ import { type Options, parseOptions, type PeerName } from "./options.ts";
 import { Direct } from "./peers/direct.ts";
 import { Envoy, findEnvoy } from "./peers/envoy.ts";
 import { Haproxy } from "./peers/haproxy.ts";
+import { Ours } from "./peers/ours.ts";
 import type { Peer } from "./peers/peer.ts";
 import { Ztunnel } from "./peers/ztunnel.ts";
 import { type RunFacts, seriesLabel, toJson, toMarkdown, toTable } from "./report.ts";
@@ -148,7 +149,7 @@ function choosePeer(name: PeerName, options: Options): Peer | undefined {
       if (options.paths.ztunnel === undefined && !options.required.includes("ztunnel")) return undefined;
       return new Ztunnel(options.paths.ztunnel ?? "ztunnel");
     case "ours":
-      return undefined;
+      return new Ours();
   }
 }
 

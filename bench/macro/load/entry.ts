@@ -1,4 +1,5 @@
 /** A load process: takes commands from standard input, within the same epoll set as its sockets, and answers on standard output. */
+import { ZTUNNEL_MARK } from "../../../cni/nft_rules.ts";
 import { cpuSeconds, memoryUse } from "../process.ts";
 import { chain } from "../../../base/errors.ts";
 import { EPOLLIN } from "../../../os/libc.ts";
@@ -16,8 +17,6 @@ import { listen } from "./server_side.ts";
 // GB/s, against 2 to 3 GB/s at 128 KiB and above, and 2 to 5 GB/s at 16 KiB.
 const SCRATCH_BYTES = 32 << 10;
 const STANDARD_INPUT = 0;
-// A session is what a proxy opens: with the mark of proxies it is not redirected on its way.
-const PROXY_MARK = 0x539;
 
 class LoadProcess {
   readonly #reactor = new Reactor(SCRATCH_BYTES);
@@ -96,11 +95,12 @@ class LoadProcess {
         return new OpenLoop(reactor, counters, load).start();
       }
       case "handshakes": {
+        // A session is what a proxy opens: with the mark of proxies it is not redirected on its way.
         this.#openSsl ??= new OpenSsl(reactor.os.memory);
         const identity = this.#openSsl.derive(createTemplate(command));
         return new Handshakes(reactor, counters, {
           identity,
-          target: targetOf(command.ip, command.port, PROXY_MARK),
+          target: targetOf(command.ip, command.port, ZTUNNEL_MARK),
           connections,
         }).start();
       }

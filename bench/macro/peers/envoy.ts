@@ -55,8 +55,8 @@ export class Envoy implements Peer {
       return Program.start(`envoy ${name}`, place.netns, options, cleanup);
     };
     const inner = start("in", server), outer = start("out", client);
-    await inner.ready("its listener", () => isListening(inner.pid, INBOUND_PORT));
-    await outer.ready("its listener", () => isListening(outer.pid, OUTBOUND_PORT));
+    await inner.ready("its listener", () => isListening(server.netns, INBOUND_PORT));
+    await outer.ready("its listener", () => isListening(client.netns, OUTBOUND_PORT));
     return {
       processes: [{ name: "out", pid: outer.pid }, { name: "in", pid: inner.pid }],
       tls: { port: INBOUND_PORT, ...clientLeaf, roots: authority.rootPem },

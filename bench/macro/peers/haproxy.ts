@@ -52,8 +52,8 @@ export class Haproxy implements Peer {
       return Program.start(`haproxy ${name}`, place.netns, options, cleanup);
     };
     const inbound = start("in", server), outbound = start("out", client);
-    await inbound.ready("its listener", () => isListening(inbound.pid, PORTS.oneShot + TLS_OFFSET));
-    await outbound.ready("its listener", () => isListening(outbound.pid, PORTS.oneShot + LOCAL_OFFSET));
+    await inbound.ready("its listener", () => isListening(server.netns, PORTS.oneShot + TLS_OFFSET));
+    await outbound.ready("its listener", () => isListening(client.netns, PORTS.oneShot + LOCAL_OFFSET));
     return {
       processes: [{ name: "out", pid: outbound.pid }, { name: "in", pid: inbound.pid }],
       tls: { port: PORTS.echo + TLS_OFFSET, ...clientLeaf, roots: authority.rootPem },

@@ -1,5 +1,7 @@
 /** Istio's ztunnel at both ends: one dedicated proxy for each pod, configured from a file, redirected as in ambient mode. */
 import { MeshError } from "../../../base/errors.ts";
+import { ZTUNNEL_MARK } from "../../../cni/nft_rules.ts";
+import { applyPodRules } from "../../../cni/pod_rules.ts";
 import { Authority, CLIENT_URI } from "../certificates.ts";
 import type { Cleanup } from "../cleanup.ts";
 import { Program } from "../process.ts";
@@ -8,7 +10,6 @@ import { CA_PORT } from "./ca_server.ts";
 import { isFile } from "./files.ts";
 import { isListening } from "./listening.ts";
 import { type Peer, type RunningPeer, versionLine } from "./peer.ts";
-import { PROXY_MARK, redirectBothPods } from "./redirect.ts";
 
 const OUTBOUND_PORT = 15001, INBOUND_PORT = 15008;
 
@@ -39,7 +40,8 @@ export class Ztunnel implements Peer {
     const authority = await Authority.create();
     await authority.save(folder);
     Deno.writeTextFileSync(`${folder}/workloads.yaml`, WORKLOADS);
-    redirectBothPods(topology);
+    // The very rules that our own CNI makes, so that both data planes pay for the same redirection.
+    for (const place of [client, server]) applyPodRules(place.netns, {});
     const inbound = await this.#start("server", server, { workers, folder, cleanup });
     const outbound = await this.#start("client", client, { workers, folder, cleanup });
     return {
@@ -57,7 +59,7 @@ export class Ztunnel implements Peer {
     const args = ["run", "-A", "--quiet", entry, folder];
     const service = { command: Deno.execPath(), args, logPath: `${folder}/${role}-ca.log` };
     const ca = Program.start(`certificate service of ${role}`, place.netns, service, cleanup);
-    await ca.ready("its listener", () => isListening(ca.pid, CA_PORT));
+    await ca.ready("its listener", () => isListening(place.netns, CA_PORT));
     const environment = {
       PROXY_MODE: "dedicated",
       PROXY_WORKLOAD_INFO: `bench/${role}/${role}`,
@@ -66,14 +68,14 @@ export class Ztunnel implements Peer {
       LOCAL_XDS_PATH: `${folder}/workloads.yaml`,
       CA_ADDRESS: `https://127.0.0.1:${CA_PORT}`,
       CA_ROOT_CA: `${folder}/root-cert.pem`,
-      PACKET_MARK: `${PROXY_MARK}`,
+      PACKET_MARK: `${ZTUNNEL_MARK}`,
       ENABLE_ORIG_SRC: "true",
       ZTUNNEL_WORKER_THREADS: `${workers}`,
     };
     const options = { command: this.#path, args: ["proxy", "ztunnel"], environment, logPath: `${folder}/${role}.log` };
     const proxy = Program.start(`ztunnel of ${role}`, place.netns, options, cleanup);
     for (const port of [OUTBOUND_PORT, INBOUND_PORT]) {
-      await proxy.ready(`port ${port}`, () => isListening(proxy.pid, port));
+      await proxy.ready(`port ${port}`, () => isListening(place.netns, port));
     }
     return proxy;
   }
@@ -82,7 +84,15 @@ export class Ztunnel implements Peer {
 const WORKLOADS = `workloads:
 ${workload("client", CLIENT_IP)}
 ${workload("server", SERVER_IP)}
-policies: []
+policies:
+- name: clients-only
+  namespace: bench
+  scope: Namespace
+  action: Allow
+  dryRun: false
+  rules:
+  - - - principals:
+        - !Exact cluster.local/ns/bench/sa/client
 services: []
 `;
 
