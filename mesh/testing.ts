@@ -109,3 +109,9 @@ export function policy(name: string, fields: Partial<Policy> = {}): Policy {
   const namespace = fields.namespace ?? "ns1";
   return { key: `${namespace}/${name}`, name, namespace, scope: 1, action: 0, rules: [], dryRun: false, ...fields };
 }
+
+/** The seeds of a fuzz test: 200, always the same, unless FUZZ_ROUNDS asks for more (`deno task fuzz`). */
+export function seeds(): number[] {
+  const rounds = Number(Deno.env.get("FUZZ_ROUNDS") ?? "1");
+  return Array.from({ length: 200 * rounds }, (_, seed) => seed + 1);
+}
