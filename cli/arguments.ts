@@ -23,10 +23,10 @@ export function splitArguments<T extends Table>(
   return { flags, positionals };
 }
 
-/** Throws AMB7300 unless there is just one target. */
+/** Throws AMB7500 unless there is just one target. */
 export function oneTarget(command: string, positionals: readonly string[]): string {
   if (positionals.length === 1) return positionals[0]!;
-  throw new MeshError("AMB7300", `${command} needs one target, not ${positionals.length}`, {
+  throw new MeshError("AMB7500", `${command} needs one target, not ${positionals.length}`, {
     remedy: `Name it as netns/NAME, netns-path:/PATH or pid/N, e.g. ${command} netns/web.`,
   });
 }

@@ -12,16 +12,16 @@ Deno.test("splitArguments() tells targets from flags and their values", () => {
   });
   assertEquals(split("--list netns/a").positionals, ["netns/a"]);
   assertEquals(split("--unknown x --name").flags, ["--unknown", "x", "--name"]);
-  assertEquals(assertThrows(() => oneTarget("ambit enroll", []), MeshError).code, "AMB7300");
-  assertEquals(assertThrows(() => oneTarget("ambit enroll", ["a", "b"]), MeshError).code, "AMB7300");
+  assertEquals(assertThrows(() => oneTarget("ambit enroll", []), MeshError).code, "AMB7500");
+  assertEquals(assertThrows(() => oneTarget("ambit enroll", ["a", "b"]), MeshError).code, "AMB7500");
 });
 
 Deno.test("enroll and unenroll say what is missing before they ask anyone", async () => {
   const codeOf = async (running: Promise<number>) => (await assertRejects(() => running, MeshError)).code;
-  assertEquals(await codeOf(runEnroll(["netns/a", "--namespace", "shop"])), "AMB7300");
+  assertEquals(await codeOf(runEnroll(["netns/a", "--namespace", "shop"])), "AMB7500");
   assertEquals(await codeOf(runEnroll(["netns/a", "--no-such", "x"])), "AMB0101");
-  assertEquals(await codeOf(runUnenroll(["netns/a", "--enrol-socket", "/nowhere/enrol.sock"])), "AMB7301");
-  assertEquals(await codeOf(runUnenroll(["netns/a", "--enrol-socket", "/etc/hostname"])), "AMB7301");
+  assertEquals(await codeOf(runUnenroll(["netns/a", "--enrol-socket", "/nowhere/enrol.sock"])), "AMB7501");
+  assertEquals(await codeOf(runUnenroll(["netns/a", "--enrol-socket", "/etc/hostname"])), "AMB7501");
   const whole = "--namespace shop --service-account web --name web-0 --enrol-socket /nowhere/enrol.sock".split(" ");
-  assertEquals(await codeOf(runEnroll(["netns/a", ...whole])), "AMB7301");
+  assertEquals(await codeOf(runEnroll(["netns/a", ...whole])), "AMB7501");
 });

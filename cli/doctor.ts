@@ -3,7 +3,7 @@ import { ConfigDefinition, defineConfig, oneOf } from "../base/config.ts";
 import { chain } from "../base/errors.ts";
 import { missingCapabilities } from "../os/capabilities.ts";
 import { writeOut } from "./arguments.ts";
-import { runTrials, type Trials } from "./doctor_probes.ts";
+import { NOT_TRIED, runTrials, type Trials } from "./doctor_probes.ts";
 
 const OPEN_FILES_WANTED = 65_536; // two descriptors a connection, and thousands of connections
 const LIBSSL_MAJOR_MIN = 3;
@@ -109,9 +109,12 @@ export function formatFindings(findings: readonly Finding[]): string {
 }
 
 function finding(check: string, failure: string | undefined, texts: { found: string; cure: string }): Finding {
-  return failure === undefined
-    ? { check, status: "ok", found: texts.found }
-    : { check, status: "fail", found: failure, cure: texts.cure };
+  return failure === undefined ? { check, status: "ok", found: texts.found } : {
+    check,
+    status: "fail",
+    found: failure,
+    cure: failure === NOT_TRIED ? "cure what failed above first" : texts.cure,
+  };
 }
 
 /** Only whoever has no root needs them, so they never fail. */

@@ -7,7 +7,7 @@ import type { FirewallTable } from "../os/netlink/nft_model.ts";
 import { RouteSocket } from "../os/netlink/rtnetlink.ts";
 
 const CAPTURE_PORT = 15001, MARK = 0x539;
-const ELSEWHERE = "192.0.2.2", HERE = "192.0.2.1"; // TEST-NET-1, RFC 5737: nobody has them
+const ELSEWHERE = "192.0.2.2", HERE = "192.0.2.1"; // TEST-NET-1, RFC 5737 §3: nobody has them
 const SOL_SOCKET = 1, SO_MARK = 36, SO_SNDTIMEO = 21, SOL_IP = 0, IP_TRANSPARENT = 19, SO_ORIGINAL_DST = 80;
 
 /** Everything a trial needs is in the model: marks, connection marks, zones, redirection. */
@@ -53,7 +53,7 @@ export interface Trials {
   readonly mark: string | undefined;
 }
 
-const NOT_TRIED = "not tried, because an earlier step failed";
+export const NOT_TRIED = "not tried, because an earlier step failed";
 
 /** Tries all of it. Leaves nothing behind: the namespace goes with its last descriptor. */
 export function runTrials(): Trials {

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { type Facts, formatFindings, judge } from "./doctor.ts";
-import { runTrials } from "./doctor_probes.ts";
+import { NOT_TRIED, runTrials } from "./doctor_probes.ts";
 
 const FINE: Facts = {
   os: "linux",
@@ -39,6 +39,7 @@ Deno.test("judge() names what is wrong, with a cure, and nothing else", () => {
     [trials({ policyRoutes: "EOPNOTSUPP" }), "policy routes", "fail", "CONFIG_IP_MULTIPLE_TABLES"],
     [trials({ nfTables: "ENOENT" }), "nf_tables", "fail", "CONFIG_NF_TABLES"],
     [trials({ originalDestination: "ENOENT" }), "conntrack", "fail", "CONFIG_NF_CONNTRACK"],
+    [trials({ veth: NOT_TRIED }), "veth pairs", "fail", "what failed above"],
     [trials({ transparent: "EPERM" }), "transparent sockets", "fail", "root"],
     [trials({ mark: "EPERM" }), "socket marks", "fail", "root"],
     [{ libssl: { version: "1.1.1" } }, "libssl", "fail", "libssl3"],

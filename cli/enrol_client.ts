@@ -7,7 +7,7 @@ export const ENROL_SOCKET = "/run/ambit/enrol.sock";
 const TIMEOUT_MS = 15_000; // The node agent waits at most 4 s for ztunnel, then 5 s for its answer.
 
 /**
- * One request. @returns The decoded answer. Throws AMB7301 when the node agent cannot be asked, or what it answered as
+ * One request. @returns The decoded answer. Throws AMB7501 when the node agent cannot be asked, or what it answered as
  * an error, under its own code.
  */
 export async function askNodeAgent(
@@ -60,7 +60,7 @@ function parseJson(text: string): unknown {
 }
 
 function notReached(message: string, cause?: unknown): MeshError {
-  return new MeshError("AMB7301", message, {
+  return new MeshError("AMB7501", message, {
     remedy: "Start it with `ambit cni --node-mode`, run this command as the same user, or name its --enrol-socket.",
     cause,
   });

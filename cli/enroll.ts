@@ -41,7 +41,7 @@ export async function runEnroll(args: string[]): Promise<number> {
     [namespace, serviceAccount, name][at] === undefined
   );
   if (missing.length > 0) {
-    throw new MeshError("AMB7300", `enrolling ${target} needs ${missing.map((flag) => `--${flag}`).join(", ")}`, {
+    throw new MeshError("AMB7500", `enrolling ${target} needs ${missing.map((flag) => `--${flag}`).join(", ")}`, {
       remedy: `For example: ambit enroll ${target} --namespace shop --service-account web --name web-0`,
     });
   }
