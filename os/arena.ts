@@ -32,7 +32,7 @@ export class Arena implements Memory {
     const pointer = libc.mmap(0n, BigInt(sizeBytes), PROT_READ_WRITE, flags, -1, 0n);
     const address = Number(Deno.UnsafePointer.value(pointer));
     if (address <= 0 || address + sizeBytes > 0x80000000) {
-      throw new MeshError("AMB7301", `cannot map ${sizeBytes >>> 20} MiB below 2 GiB`, {
+      throw new MeshError("AMB7051", `cannot map ${sizeBytes >>> 20} MiB below 2 GiB`, {
         remedy: "lower --worker-memory-mib or raise the memory limit of the process",
       });
     }

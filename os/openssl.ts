@@ -90,7 +90,7 @@ function takeError(): string {
 }
 
 function refused(what: string): MeshError {
-  return new MeshError("AMB7302", `OpenSSL refused ${what}: ${takeError() || "no reason given"}`, {
+  return new MeshError("AMB7052", `OpenSSL refused ${what}: ${takeError() || "no reason given"}`, {
     remedy: "check that the certificate, its key and the roots are PEM and belong together",
   });
 }
@@ -123,7 +123,7 @@ function readCertificates(pem: string): Pointer[] {
 
 /**
  * A template context holding certificate, key and roots, for workers to derive theirs from. Made by the agent.
- * @param pem.chain Leaf first, then intermediates. @throws MeshError AMB7302 when a part does not fit the others.
+ * @param pem.chain Leaf first, then intermediates. @throws MeshError AMB7052 when a part does not fit the others.
  */
 export function createTemplate(pem: { chain: string; privateKey: string; roots: string }): ContextHandle {
   const context = ssl.SSL_CTX_new(ssl.TLS_method());

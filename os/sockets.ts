@@ -15,7 +15,7 @@ const LISTEN_BACKLOG = 1024; // The kernel's somaxconn bounds it; a burst of con
 export function createEventFd(): number {
   const fd = events.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   if (fd < 0) {
-    throw new MeshError("AMB7303", "the kernel gives no eventfd", { remedy: "raise the limit of open files" });
+    throw new MeshError("AMB7053", "the kernel gives no eventfd", { remedy: "raise the limit of open files" });
   }
   return fd;
 }
@@ -44,7 +44,7 @@ export interface Listening {
 
 /**
  * A listener on the wildcard address in the calling thread's network namespace. Without IPv6 in the kernel it listens
- * on IPv4 alone. @throws MeshError AMB7304
+ * on IPv4 alone. @throws MeshError AMB7054
  */
 export function listenWildcard(options: ListenOptions): Listening {
   const { port, mark, reusePort } = options;
@@ -81,7 +81,7 @@ function wildcard(ipv6: boolean, port: number): Uint8Array<ArrayBuffer> {
 }
 
 function failure(port: number, doing: string, result: number): MeshError {
-  return new MeshError("AMB7304", `cannot listen on port ${port}: could not ${doing} (${libc.errnoName(result)})`, {
+  return new MeshError("AMB7054", `cannot listen on port ${port}: could not ${doing} (${libc.errnoName(result)})`, {
     remedy: "see which process holds the port in this network namespace, and that ztunnel has CAP_NET_ADMIN",
   });
 }

@@ -85,8 +85,14 @@ function packageProblem(file: string, specifier: string): string | undefined {
   return `${room}/ may not import ${specifier}`;
 }
 
-/** What is wrong with an import, as a sentence, or undefined. @param file from the repository's root. */
-export function importProblem(file: string, specifier: string): string | undefined {
+/** What the agent posts to a worker when it starts it: the one file of `worker/` that the agent knows by value. */
+export const WORKER_START = "/worker/start.ts";
+
+/**
+ * What is wrong with an import, as a sentence, or undefined. @param file from the repository's root.
+ * @param types whether only types are imported: they leave nothing behind at run time.
+ */
+export function importProblem(file: string, specifier: string, types: boolean): string | undefined {
   const from = roomOf(file);
   if (OUTSIDE.includes(from)) return undefined;
   if (!specifier.startsWith(".")) {
@@ -97,7 +103,7 @@ export function importProblem(file: string, specifier: string): string | undefin
   if (from !== to && !(ROOMS[from]?.imports.includes(to) ?? false)) return `${from}/ may not import ${to}/`;
   if (isTest(target) && !isTest(file)) return "only tests may import what is made for tests";
   if (isTest(file)) return undefined;
-  if (file.includes("/agent/") && target.includes("/worker/")) {
+  if (file.includes("/agent/") && target.includes("/worker/") && !types && !target.endsWith(WORKER_START)) {
     return "agent/ may not import worker/: tables/ is what they share";
   }
   if (file.includes("/worker/") && target.includes("/agent/")) {

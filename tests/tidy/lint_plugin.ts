@@ -19,9 +19,10 @@ function fileOf({ filename }: Deno.lint.RuleContext): string {
 
 const imports: Deno.lint.Rule = {
   create(context) {
-    const check = (node: Deno.lint.Node & { source: unknown }) => {
+    const check = (node: Deno.lint.Node & { source: unknown; importKind?: string; exportKind?: string }) => {
       const specifier = (node.source as { value?: unknown } | null)?.value;
-      const message = typeof specifier === "string" ? importProblem(fileOf(context), specifier) : undefined;
+      const types = node.importKind === "type" || node.exportKind === "type";
+      const message = typeof specifier === "string" ? importProblem(fileOf(context), specifier, types) : undefined;
       if (message !== undefined) context.report({ node, message, hint: HINT });
     };
     return {
