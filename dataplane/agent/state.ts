@@ -7,11 +7,14 @@ import { type Service, serviceKey } from "../../mesh/service.ts";
 import { TunnelProtocol, type Workload } from "../../mesh/workload.ts";
 import type { Encoded, MeshChanges, SnapshotSource } from "../tables/publish.ts";
 
-/** A resource of a delta response. */
+/** A resource of a delta response. The bytes are copied: a small part must not keep a message of 200 MiB alive. */
 export interface ReceivedResource {
   readonly name: string;
   readonly bytes: Uint8Array;
 }
+
+/** A namespace and a name of Kubernetes have at most 63 and 253 characters. */
+const NAME_LENGTH_MAX = 1024;
 
 /** Why one resource of a response was refused; the others stand (ZT-130). */
 export interface Rejection {
@@ -84,9 +87,13 @@ export class MeshState implements SnapshotSource {
     const rejections: Rejection[] = [];
     for (const { name, bytes } of updates) {
       if (sameBytes(this.policies.get(name)?.bytes, bytes)) continue;
+      if (name.length > NAME_LENGTH_MAX) {
+        rejections.push({ name: `${name.slice(0, 64)}…`, reason: `the name has ${name.length} characters` });
+        continue;
+      }
       const policy = attempt(rejections, name, () => decodeAuthorization(bytes, name));
       if (policy === undefined) continue;
-      this.policies.set(name, { resource: policy, bytes });
+      this.policies.set(name, { resource: policy, bytes: new Uint8Array(bytes) });
       this.#changedPolicies.add(name);
     }
     for (const name of removals) if (this.policies.delete(name)) this.#changedPolicies.add(name);
@@ -179,7 +186,7 @@ export class MeshState implements SnapshotSource {
     const before = this.workloads.get(workload.uid);
     if (sameBytes(before?.bytes, bytes)) return;
     if (before !== undefined) this.#dropWorkload(before.resource); // Replaced whole (ZT-136).
-    this.workloads.set(workload.uid, { resource: workload, bytes });
+    this.workloads.set(workload.uid, { resource: workload, bytes: new Uint8Array(bytes) });
     this.#changedWorkloads.delete(workload.uid); // In the order of their last change: of equals the newest wins (ZT-024).
     this.#changedWorkloads.add(workload.uid);
     for (const key of workload.services.keys()) {
@@ -208,7 +215,7 @@ export class MeshState implements SnapshotSource {
   #insertService(service: Service, bytes: Uint8Array): void {
     const key = serviceKey(service.namespace, service.hostname);
     if (sameBytes(this.services.get(key)?.bytes, bytes)) return;
-    this.services.set(key, { resource: service, bytes });
+    this.services.set(key, { resource: service, bytes: new Uint8Array(bytes) });
     this.#changedServices.add(key);
   }
 
