@@ -43,6 +43,7 @@ const COMMANDS: readonly Command[] = [
     name: "cni",
     summary: "node agent: redirects the traffic of enrolled network namespaces",
     run: async (args) => {
+      if (args[0] === "render") return await (await import("./cni/render.ts")).runRender(args.slice(1));
       const { CNI_CONFIG } = await import("./cni/config.ts");
       const { runCni } = await import("./cni/main.ts");
       return await runRole(CNI_CONFIG, "cni, the node agent", args, (config, role) => runCni(config, role));
@@ -63,7 +64,10 @@ const COMMANDS: readonly Command[] = [
     name: "token",
     summary: "issue a token for a ztunnel on a bare node",
     run: async (args) => {
-      const { runToken } = await import("./cli/token.ts");
+      const { runToken, TOKEN_CONFIG } = await import("./cli/token.ts");
+      if (ConfigDefinition.wantsHelp(args)) {
+        return print(TOKEN_CONFIG.help("Issues a token for a ztunnel on a bare node."));
+      }
       const { TokenIssuer } = await import("./control/tokens.ts");
       await runToken(args, {
         env: (name) => Deno.env.get(name),
@@ -84,7 +88,9 @@ const COMMANDS: readonly Command[] = [
 function usage(): string {
   const width = Math.max(...COMMANDS.map((it) => it.name.length));
   const lines = COMMANDS.map((it) => `  ${it.name.padEnd(width)}  ${it.summary}`);
-  return ["ambit: an ambient service mesh", "", "Usage: ambit COMMAND [flags]; each has --help", "", ...lines, ""].join("\n");
+  return ["ambit: an ambient service mesh", "", "Usage: ambit COMMAND [flags]; each has --help", "", ...lines, ""].join(
+    "\n",
+  );
 }
 
 interface Role {
@@ -151,7 +157,10 @@ async function main(args: readonly string[]): Promise<number> {
     return await command.run(rest);
   } catch (error) {
     if (!(error instanceof MeshError)) throw error; // Our own mistake: end with its stack.
-    return fail(`error: ${chain(error)}\nfix: ${error.remedy}\ncode: ${error.code}\n`, error.code.startsWith("AMB01") ? EXIT_USAGE : 1);
+    return fail(
+      `error: ${chain(error)}\nfix: ${error.remedy}\ncode: ${error.code}\n`,
+      error.code.startsWith("AMB01") ? EXIT_USAGE : 1,
+    );
   }
 }
 

@@ -1,6 +1,7 @@
 /** Channels to the control plane: TLS roots, token and headers that ADS and the CA have in common (ZT-009 to ZT-011, ZT-123, ZT-124). */
 import { Buffer } from "node:buffer";
 import * as grpc from "@grpc/grpc-js";
+import { parseSocketAddress } from "../../base/address.ts";
 import { MeshError } from "../../base/errors.ts";
 import { RESPONSE_BYTES_MAX } from "../../mesh/proto/discovery_codec.ts";
 
@@ -29,6 +30,7 @@ export interface ControlEndpoint {
   readonly headers: Readonly<Record<string, string>>;
 }
 
+const ISTIOD_SERVICE_NAME = "istiod.istio-system.svc"; // always in istiod's certificate (CP-004)
 const CONNECT_TIMEOUT_MS = 5_000; // ZT-124, this and the next two
 const KEEPALIVE_INTERVAL_MS = 30_000;
 const KEEPALIVE_TIMEOUT_MS = 10_000;
@@ -69,6 +71,9 @@ export async function connectChannel(endpoint: ControlEndpoint, rootsPem: string
 
 async function connectOnce(endpoint: ControlEndpoint, rootsPem: string | null, hostname: string): Promise<grpc.Client> {
   const target = targetOf(endpoint.address);
+  // TLS has no server name for an address: the certificate must carry istiod's own service name then.
+  const isAddress = parseSocketAddress(target) !== undefined;
+  const name = hostname !== "" ? hostname : isAddress ? ISTIOD_SERVICE_NAME : "";
   const credentials = grpc.credentials.createSsl(rootsPem === null ? null : Buffer.from(rootsPem));
   const client = new grpc.Client(target, credentials, {
     "grpc.max_receive_message_length": RESPONSE_BYTES_MAX,
@@ -81,7 +86,7 @@ async function connectOnce(endpoint: ControlEndpoint, rootsPem: string | null, h
     "grpc.service_config_disable_resolution": 1,
     "grpc.use_local_subchannel_pool": 1, // A new channel must mean a new connection: its roots may differ.
     "grpc.enable_channelz": 0,
-    ...(hostname === "" ? {} : { "grpc.ssl_target_name_override": hostname }),
+    ...(name === "" ? {} : { "grpc.ssl_target_name_override": name }),
   });
   if (await becomesReady(client)) return client;
   const cause = await failureOf(client);

@@ -46,7 +46,7 @@ const ALERT_WARNING = 1, ALERT_FATAL = 2;
 export const HANDSHAKE_TIMEOUT_MS = 10_000;
 const PING_INTERVAL_MS = 10_000, PING_TIMEOUT_MS = 20_000; // ZT-063
 /** Legal oddities a peer may show: this many at once, and so many more each second, before it is told to calm down. */
-const GLITCHES_MAX = 2_000, GLITCHES_PER_MS = 0.1;
+const GLITCHES_MAX = 2_000, GLITCHES_PER_MS = 0.2;
 /** Frames that wait for a blocked socket; a peer that provokes more does not read what it asks for. */
 const CONTROL_BYTES_MAX = 65_536;
 const HEADER_BLOCK_BYTES_MAX = 65_536 + 1024;
@@ -93,6 +93,7 @@ export abstract class HboneSession implements Pollable, Flushable, Resumable, Fr
   #postHandshakeBytes = 0;
   // Input: the DATA frame under way, and pieces of it that wait to be written together.
   #dataTunnel: Tunnel | null = null;
+  #dataFlowBytes = 0;
   #gatherTunnel: Tunnel | null = null;
   #gatherCount = 0;
   #gatherBytes = 0;
@@ -586,7 +587,7 @@ export abstract class HboneSession implements Pollable, Flushable, Resumable, Fr
     if (streamId > this.lastStreamId || (streamId & 1) === 0) return H2Error.PROTOCOL_ERROR; // an idle stream
     if (flowBytes > this.#receiveWindow) return H2Error.FLOW_CONTROL_ERROR;
     this.#receiveWindow -= flowBytes;
-    if (flowBytes === 0) this.#glitches++;
+    this.#dataFlowBytes = flowBytes;
     const tunnel = this.tunnels.get(streamId) ?? null;
     this.#dataTunnel = tunnel;
     if (tunnel === null) return 0;
@@ -622,6 +623,7 @@ export abstract class HboneSession implements Pollable, Flushable, Resumable, Fr
   onDataEnd(endStream: boolean, paddingBytes: number): void {
     const tunnel = this.#dataTunnel;
     this.#dataTunnel = null;
+    if (this.#dataFlowBytes === 0 && !endStream && !this.glitch()) return; // DATA that says nothing
     if (paddingBytes > 0) this.credit(tunnel !== null && !tunnel.closed ? tunnel : null, paddingBytes);
     if (!endStream || tunnel === null || tunnel.closed) return;
     if (this.#gatherTunnel === tunnel) this.#flushGather();
@@ -734,8 +736,10 @@ export abstract class HboneSession implements Pollable, Flushable, Resumable, Fr
 
   #onReset(streamId: number, error: number): number {
     if (streamId > this.lastStreamId || (streamId & 1) === 0) return H2Error.PROTOCOL_ERROR; // an idle stream
-    if (!this.glitch()) return 0; // Opening and resetting streams in a loop must not be free.
-    this.tunnels.get(streamId)?.onStreamReset(error);
+    const tunnel = this.tunnels.get(streamId);
+    // Opening and resetting streams in a loop must not be free; giving up one that carried bytes is ordinary.
+    if ((tunnel === undefined || !tunnel.carries) && !this.glitch()) return 0;
+    tunnel?.onStreamReset(error);
     return 0;
   }
 

@@ -70,6 +70,11 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
     return this.#keptBytes === 0 && !this.connecting;
   }
 
+  /** Whether both sides are there, so that bytes may flow. */
+  get carries(): boolean {
+    return this.up;
+  }
+
   onEvents(events: number): void {
     if (this.closed) return;
     if (this.connecting) {
