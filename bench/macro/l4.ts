@@ -1,6 +1,7 @@
 /** `deno task bench l4`: sets every peer up, measures them in turn, round by round, and reports. */
 import { chain, MeshError } from "../../base/errors.ts";
 import { Cleanup } from "./cleanup.ts";
+import type { ForeignLoad } from "./foreign_load.ts";
 import { LoadProcess } from "./load_process.ts";
 import { describeCommit, describeMachine, descriptorsMax } from "./machine.ts";
 import { measureAll, type Path, readMemory, warmUp } from "./measure.ts";
@@ -51,6 +52,7 @@ class Run {
   readonly #cleanup: Cleanup;
   readonly #peers: Record<string, string> = {};
   readonly #series: Series[] = [];
+  readonly #foreign: ForeignLoad[] = [];
   #failed = false;
 
   constructor(options: Options, args: readonly string[], cleanup: Cleanup) {
@@ -61,7 +63,6 @@ class Run {
 
   async run(): Promise<number> {
     for (const name of sweepLeftovers()) progress(`deleted the namespace ${name} that a killed run left behind`);
-    const loadBefore = Deno.loadavg()[0]!;
     const folder = Deno.makeTempDirSync({ prefix: "ambit-bench-" });
     if (this.#options.keep) progress(`configuration and logs: ${folder}`);
     else this.#cleanup.add(`delete ${folder}`, () => Deno.removeSync(folder, { recursive: true }));
@@ -73,7 +74,8 @@ class Run {
       commit: describeCommit(),
       command: ["deno task bench l4", ...this.#args.map(withoutPath)].join(" "),
       peers: this.#peers,
-      loadBefore,
+      othersMax: Math.max(0, ...this.#foreign.map((it) => it.others)),
+      stolenMax: Math.max(0, ...this.#foreign.map((it) => it.stolen)),
     };
     const formats = { table: toTable, json: toJson, markdown: toMarkdown };
     await write(formats[this.#options.output](facts, this.#series));
@@ -129,7 +131,8 @@ class Run {
   async #round(round: number): Promise<void> {
     for (const series of this.#series) {
       progress(`round ${round} of ${this.#options.rounds}: ${seriesLabel(series)}`);
-      const { readings, notes } = await measureAll(series.path, this.#options.timing);
+      const { readings, notes, foreign } = await measureAll(series.path, this.#options.timing);
+      this.#foreign.push(foreign);
       series.rounds.push(readings);
       series.notes.push(...notes.map((note) => `round ${round}: ${note}`));
     }

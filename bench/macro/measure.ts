@@ -1,5 +1,6 @@
 /** The cases: each loads one path for a while and reads what it did. */
 import { chain, MeshError } from "../../base/errors.ts";
+import { type ForeignLoad, ForeignWatch } from "./foreign_load.ts";
 import type { LoadProcess } from "./load_process.ts";
 import type { Command, Snapshot } from "./load/messages.ts";
 import {
@@ -40,11 +41,20 @@ interface Pass {
   readonly notes: string[];
 }
 
+export interface PassResult {
+  readonly readings: Readings;
+  readonly notes: readonly string[];
+  /** What else ran on the machine meanwhile. */
+  readonly foreign: ForeignLoad;
+}
+
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
 /** Measures every case once. A case that fails leaves a note and no reading. */
-export async function measureAll(path: Path, timing: Timing): Promise<{ readings: Readings; notes: string[] }> {
+export async function measureAll(path: Path, timing: Timing): Promise<PassResult> {
   const pass: Pass = { path, timing, readings: new Map(), notes: [] };
+  const own = [...path.running.processes, path.client, path.server, ...path.helpers].map((process) => process.pid);
+  const watch = new ForeignWatch([Deno.pid, ...own]);
   for (const connections of CONNECTION_COUNTS) {
     await attempt(pass, `upload ${connections}`, () => measureTransfer(pass, "upload", connections));
     await attempt(pass, `download ${connections}`, () => measureTransfer(pass, "download", connections));
@@ -54,7 +64,7 @@ export async function measureAll(path: Path, timing: Timing): Promise<{ readings
   for (const rate of LATENCY_RATES) await attempt(pass, `latency at ${rate}/s`, () => measureLatency(pass, rate));
   readMemory(pass.readings, path.running.processes, "loaded");
   if (path.idleFits) await attempt(pass, "idle connections", () => measureIdle(pass));
-  return pass;
+  return { readings: pass.readings, notes: pass.notes, foreign: watch.read() };
 }
 
 /** A little of everything, so that nothing is compiled while it is measured. Throws AMB9004 when nothing comes through. */

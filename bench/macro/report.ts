@@ -10,8 +10,10 @@ export interface RunFacts {
   readonly command: string;
   /** What each peer is, by name. */
   readonly peers: Readonly<Record<string, string>>;
-  /** Load average of one minute before the first round: how quiet the machine was. */
-  readonly loadBefore: number;
+  /** The largest share of the machine that went to other processes during any pass: how quiet it was. */
+  readonly othersMax: number;
+  /** The same of time that the hypervisor took away. */
+  readonly stolenMax: number;
 }
 
 /** `ours W2`. */
@@ -89,11 +91,18 @@ export function toMarkdown(facts: RunFacts, results: readonly SeriesResult[]): s
 function headLines(facts: RunFacts): string[] {
   return [
     `date: ${facts.date}`,
-    `machine: ${facts.machine}; load average before the run ${facts.loadBefore.toFixed(2)}`,
+    `machine: ${facts.machine}`,
+    `noise: up to ${percent(facts.othersMax)} of the machine went to other processes, ${
+      percent(facts.stolenMax)
+    } was stolen`,
     `commit: ${facts.commit}`,
     `command: ${facts.command}`,
     ...Object.entries(facts.peers).map(([name, description]) => `${name}: ${description}`),
   ];
+}
+
+function percent(share: number): string {
+  return `${(share * 100).toFixed(0)} %`;
 }
 
 function noteLines(results: readonly SeriesResult[]): string[] {
