@@ -6,12 +6,14 @@ import { ADDRESS_TYPE_URL, encodeServiceAddress, encodeWorkloadAddress } from ".
 import type { Service } from "../../mesh/service.ts";
 import { serviceKey } from "../../mesh/service.ts";
 import type { Workload } from "../../mesh/workload.ts";
-import { type Change, type Collection, Engine, type Index } from "../collect/engine.ts";
+import { Engine } from "../collect/engine.ts";
+import type { Change, Collection, Index } from "../collect/store.ts";
 import type { ObjectChange } from "../objects.ts";
 import type { Resource, ResourceChange, ResourceView } from "../xds/resources.ts";
 import { addressAlias } from "./addresses.ts";
-import { type AmbientGraph, buildAmbientGraph, writeObject } from "./graph.ts";
+import { type AmbientGraph, buildAmbientGraph } from "./graph.ts";
 import { AMBIENT_DEFAULTS, type AmbientOptions } from "./options.ts";
+import { writeObject } from "./sources.ts";
 import { versionOf } from "./version.ts";
 
 type Listener = (change: ResourceChange) => void;

@@ -12,6 +12,8 @@ import {
 import { canonicalAddress, parseIps } from "./addresses.ts";
 import { canonicalNameOf, canonicalRevisionOf, tunnelOf } from "./labels.ts";
 import type { AmbientOptions, Outcome, Problem } from "./options.ts";
+import { portsOnEntry } from "./port_mappings.ts";
+import { claimedKey, type ServiceCandidate } from "./service_candidates.ts";
 import { NO_LOCALITY, type WorkloadSurroundings } from "./workload_pod.ts";
 
 type Services = ReadonlyMap<string, readonly PortMapping[]>;
@@ -97,23 +99,19 @@ const NO_ENDPOINT: EntryEndpoint = {
   serviceAccount: "",
 };
 
-/** How the endpoints of a ServiceEntry find their services: those of its hosts that won. */
-export interface EntryServices {
-  /** The hosts for which this object won (CP-235). */
-  readonly hosts: readonly string[];
-  readonly portsOf: (host: string, endpoint: EntryEndpoint) => readonly [key: string, ports: readonly PortMapping[]];
-}
-
-/** The endpoints of a ServiceEntry, written or implied, as workloads; none if it won none of its hosts. */
+/**
+ * The endpoints of a ServiceEntry, written or implied, as workloads; none if it won none of its hosts. `won` has the
+ * hosts for which this object won, and its claim to each (CP-235).
+ */
 export function workloadsOfServiceEntry(
   object: ServiceEntryObject,
-  services: EntryServices,
+  won: ReadonlyMap<string, ServiceCandidate>,
   policies: readonly string[],
   options: AmbientOptions,
 ): Outcome<Workload> {
   const { name, namespace, labels, annotations } = object.meta;
   const items = new Map<string, Workload>(), problems: Problem[] = [];
-  const add = (endpoint: EntryEndpoint, hosts: readonly string[]) => {
+  const add = (endpoint: EntryEndpoint, candidates: readonly ServiceCandidate[]) => {
     const address = canonicalAddress(endpoint.address);
     const uid = `${options.clusterId}/networking.istio.io/ServiceEntry/${namespace}/${name}/${address}`;
     if (items.has(uid)) {
@@ -122,13 +120,13 @@ export function workloadsOfServiceEntry(
       return;
     }
     const described = { uid, name, namespace, labels, annotations, workloadName: name };
-    const mapped: Services = new Map(hosts.map((host) => services.portsOf(host, endpoint)));
+    const mapped: Services = new Map(candidates.map((it) => [claimedKey(it), portsOnEntry(it, endpoint)]));
     items.set(uid, workloadOfEndpoint(described, endpoint, { services: mapped, policies }, options));
   };
-  if (services.hosts.length > 0) { for (const endpoint of object.endpoints) add(endpoint, services.hosts); }
+  if (won.size > 0) { for (const endpoint of object.endpoints) add(endpoint, [...won.values()]); }
   const implied = object.endpoints.length === 0 && object.selector === undefined &&
     RESOLVED_BY_NAME.includes(object.resolution);
-  if (implied) { for (const host of services.hosts) add({ ...NO_ENDPOINT, address: host }, [host]); }
+  if (implied) { for (const [host, candidate] of won) add({ ...NO_ENDPOINT, address: host }, [candidate]); }
   return { items: [...items], problems };
 }
 

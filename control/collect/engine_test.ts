@@ -1,6 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { AssertionError } from "../../base/assert.ts";
-import { type Change, type Collection, Engine, type Store } from "./engine.ts";
+import { Engine } from "./engine.ts";
+import type { Change, Collection, Store } from "./store.ts";
 
 interface Item {
   readonly group: string;

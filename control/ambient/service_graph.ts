@@ -1,0 +1,73 @@
+/** From Services and ServiceEntries to the services of the mesh: claims, winners, and which of them is canonical. */
+import type { Service } from "../../mesh/service.ts";
+import type { Engine } from "../collect/engine.ts";
+import type { Collection, Index } from "../collect/store.ts";
+import type { Fetch } from "../collect/tracker.ts";
+import { type Labels, objectKey, type ObjectMeta } from "../objects.ts";
+import { labelIndexKeys, selectorIndexKey, selects } from "./labels.ts";
+import type { AmbientOptions, Problem } from "./options.ts";
+import {
+  candidateOfService,
+  candidatesOfServiceEntry,
+  claimedKey,
+  type ServiceCandidate,
+  winnerOf,
+} from "./service_candidates.ts";
+import { itemsOf, type ObjectOf, problemsOf, type Sources } from "./sources.ts";
+
+export interface ServiceCollections {
+  /** By `namespace/hostname`. */
+  readonly winners: Collection<ServiceCandidate>;
+  /** Winners with a selector, by {@link selectorIndexKey}. */
+  readonly selecting: Index<ServiceCandidate>;
+  readonly services: Collection<Service>;
+  readonly problems: readonly Collection<Problem>[];
+}
+
+/** Builds the part of the graph that yields services. */
+export function buildServices(
+  engine: Engine,
+  sources: Sources,
+  serviceEntries: Collection<ObjectOf<"ServiceEntry">>,
+  options: AmbientOptions,
+): ServiceCollections {
+  const namespaceOf = (name: string, fetch: Fetch): ObjectMeta | undefined =>
+    fetch.one(sources.Namespace, objectKey("Namespace", "", name))?.meta;
+  const ofServices = engine.derive(
+    "candidates of Services",
+    sources.Service,
+    (service, fetch) => candidateOfService(service, namespaceOf(service.meta.namespace, fetch), options),
+  );
+  const ofEntries = engine.derive(
+    "candidates of ServiceEntries",
+    serviceEntries,
+    (entry, fetch) => candidatesOfServiceEntry(entry, namespaceOf(entry.meta.namespace, fetch), options),
+  );
+  const candidates = engine.join("candidates", [itemsOf(engine, ofServices), itemsOf(engine, ofEntries)]);
+  const claims = engine.index(candidates, "claims", (candidate) => [claimedKey(candidate)]);
+  const winners = engine.group("winners", claims, winnerOf);
+  const byHostname = engine.index(winners, "winners by hostname", (winner) => [winner.service.hostname]);
+  const selecting = engine.index(
+    winners,
+    "winners by selector",
+    ({ selector, service }) => selector === undefined ? [] : [selectorIndexKey(service.namespace, selector)],
+  );
+  const canonical = engine.group("canonical", byHostname, (items) => winnerOf(items)?.key);
+  const services = engine.derive("services", winners, (winner, fetch): Service => ({
+    ...winner.service,
+    canonical: winner.fromKubernetes || fetch.one(canonical, winner.service.hostname) === winner.key,
+  }));
+  return { winners, selecting, services, problems: [problemsOf(engine, ofServices), problemsOf(engine, ofEntries)] };
+}
+
+/** The services of a namespace whose selector matches. */
+export function selectingServices(
+  services: ServiceCollections,
+  namespace: string,
+  labels: Labels,
+  fetch: Fetch,
+): ServiceCandidate[] {
+  return labelIndexKeys(namespace, labels)
+    .flatMap((indexKey) => fetch.by(services.selecting, indexKey))
+    .filter((candidate) => selects(candidate.selector!, labels)); // The index holds those that have one.
+}
