@@ -6,7 +6,7 @@ import type { Tables } from "../tables/handles.ts";
 import { FLOW, FlowState, RESPONSE_FLAG_NAMES } from "../tables/layout.ts";
 
 const FLAG_COUNT = RESPONSE_FLAG_NAMES.length;
-const SERIES_MAX = 200_000; // about 400 MiB of labels at their longest; past it everything new is `unknown`
+const SERIES_MAX = 200_000; // some 200 MiB of labels; a scraper gives up before
 
 /** The totals of one set of traffic labels. */
 export interface FlowSeries {
@@ -38,10 +38,13 @@ export class FlowTotals {
   readonly #readers: readonly AccessReader[];
   readonly #seen: (SeenRow | undefined)[][];
   readonly #series = new Map<string, FlowSeries>();
+  readonly #seriesMax: number;
   readonly #decoder = new TextDecoder();
 
-  constructor(tables: Tables) {
+  /** @param seriesMax past it, flows of new labels are added to the series of their reporter whose labels are all unknown. */
+  constructor(tables: Tables, seriesMax = SERIES_MAX) {
     this.#tables = tables;
+    this.#seriesMax = seriesMax;
     this.#readers = tables.flows.map((_, worker) => new AccessReader(tables.handles, worker));
     this.#seen = tables.flows.map((rows) => new Array<SeenRow | undefined>(rows.rowCount).fill(undefined));
   }
@@ -131,7 +134,7 @@ export class FlowTotals {
     const known = this.#series.get(text);
     if (known !== undefined) return known;
     const isUnknown = text === unknownText(label.reporter);
-    if (this.#series.size >= SERIES_MAX && !isUnknown) return this.#seriesOf(parseFlowLabel(label.reporter));
+    if (this.#series.size >= this.#seriesMax && !isUnknown) return this.#seriesOf(parseFlowLabel(label.reporter));
     const closed = new Array<number>(FLAG_COUNT).fill(0);
     const series = { label: shared, opened: 0, closed, receivedBytes: 0, sentBytes: 0 };
     this.#series.set(text, series);

@@ -161,6 +161,17 @@ Deno.test("totals outlive their rows: what a retired row counted stays, whatever
   assert([...flows.series].length > rows.rowCount, "more series than rows");
 });
 
+Deno.test("past the limit of series new labels count as unknown, and no count is lost", () => {
+  const { flowTables, tables } = start(), flows = new FlowTotals(tables, 3);
+  for (let at = 0; at < 8; at++) {
+    flowTables[0]!.countOpened(acquire(flowTables[0]!, workloadOf(`w${at}`, { workloadName: `w${at}` })));
+  }
+  flows.collect(NOTHING);
+  const series = [...flows.series].map(({ label, opened }) => [label.reporter, label.sourceWorkload, opened]);
+  // The two overflow rows of the table are unknown from the start.
+  assertEquals(series, [["source", "", 7], ["destination", "", 0], ["source", "w0", 1]]);
+});
+
 Deno.test("collect() hands over each record with its flow's label, even if the row was retired meanwhile", () => {
   const { flows, flowTables, tables } = start();
   const table = flowTables[0]!, rows = tables.flows[0]!, writer = new AccessWriter(tables.handles, 0);

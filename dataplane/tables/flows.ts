@@ -4,7 +4,7 @@ import type { Rows } from "../../base/shm/rows.ts";
 import type { Service } from "../../mesh/service.ts";
 import type { Workload } from "../../mesh/workload.ts";
 import { type BaggageLabel, flowLabelOf } from "./flow_label.ts";
-import { Direction, FLOW, FlowState, ResponseFlag, WORKER } from "./layout.ts";
+import { Direction, FLOW, FlowState, WORKER } from "./layout.ts";
 
 const CACHE_PLACES = 4096; // a power of two
 const SWEEP_ROWS_MAX = 64; // rows looked at per new label, so that no turn is long
@@ -213,9 +213,4 @@ export class FlowTable {
     if (row >= OVERFLOW_ROWS) this.#liveCount++;
     return row;
   }
-}
-
-/** Whether a final flag counts as failed (ZT-196). */
-export function isFailure(flag: number): boolean {
-  return flag !== ResponseFlag.NONE;
 }

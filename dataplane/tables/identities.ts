@@ -17,8 +17,8 @@ export function acquireIdentity(rows: Rows<"identity">, uri: string): number {
   for (let row = 0; row < rows.rowCount; row++) {
     if (rows.load(row, IDENTITY.state) !== IdentityState.FREE) continue;
     write(rows, row, () => {
-      rows.set(row, IDENTITY.contextLow, 0);
-      rows.set(row, IDENTITY.contextHigh, 0);
+      rows.store(row, IDENTITY.contextLow, 0);
+      rows.store(row, IDENTITY.contextHigh, 0);
       rows.set(row, IDENTITY.uriBytes, bytes.length);
       rows.writeBytes(row, IDENTITY.uri, bytes);
     });
@@ -33,8 +33,8 @@ export function acquireIdentity(rows: Rows<"identity">, uri: string): number {
 /** Agent: puts a new SSL_CTX in force. The old one must live until every worker has taken a turn since. */
 export function putContext(rows: Rows<"identity">, row: number, address: number, expiresAtMs: number): void {
   write(rows, row, () => {
-    rows.set(row, IDENTITY.contextLow, address % 0x1_0000_0000 | 0);
-    rows.set(row, IDENTITY.contextHigh, Math.floor(address / 0x1_0000_0000));
+    rows.store(row, IDENTITY.contextLow, address % 0x1_0000_0000);
+    rows.store(row, IDENTITY.contextHigh, Math.floor(address / 0x1_0000_0000));
     rows.setF64(row, IDENTITY.expiresAtMs, expiresAtMs);
   });
   rows.store(row, IDENTITY.state, IdentityState.READY);
@@ -59,7 +59,7 @@ export function releaseIdentity(rows: Rows<"identity">, row: number): void {
 export function readContext(rows: Rows<"identity">, row: number): number {
   for (;;) {
     const version = rows.load(row, IDENTITY.version);
-    const low = rows.get(row, IDENTITY.contextLow), high = rows.get(row, IDENTITY.contextHigh);
+    const low = rows.load(row, IDENTITY.contextLow), high = rows.load(row, IDENTITY.contextHigh);
     if ((version & 1) === 0 && rows.load(row, IDENTITY.version) === version) return high * 0x1_0000_0000 + low;
   }
 }

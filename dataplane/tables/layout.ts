@@ -69,8 +69,8 @@ export const IdentityState = { FREE: 0, PENDING: 1, READY: 2, FAILED: 3 } as con
 export const IDENTITY = layout("identity", {
   state: "atomic", // IdentityState
   version: "atomic", // odd while the agent writes
-  contextLow: "u32", // address of an SSL_CTX that workers make their sessions from
-  contextHigh: "u32",
+  contextLow: "atomic", // address of an SSL_CTX that workers make their sessions from
+  contextHigh: "atomic", // atomic so that no processor reads them after `version`
   expiresAtMs: "f64", // of the leaf, in Unix time
   uriBytes: "u32",
   failureBytes: "u32",
