@@ -22,6 +22,7 @@ export async function acceptCsr(pem: string): Promise<AcceptedCsr | { refused: s
   }
   try {
     const csr = new x509.Pkcs10CertificateRequest(blocks[0]!.text);
+    if (!isWholeSequence(blocks[0]!.text)) return { refused: "the CSR is not one DER sequence" };
     const refused = refusalOfKey(csr.publicKey);
     if (refused !== undefined) return { refused };
     if (!(await csr.verify())) return { refused: "the CSR's signature does not verify" };
@@ -39,4 +40,16 @@ function refusalOfKey(key: x509.PublicKey): string | undefined {
   const bits = algorithm.modulusLength ?? 0;
   if (bits < RSA_BITS_MIN) return `the CSR's RSA key has ${bits} bits, ${RSA_BITS_MIN} are the least`;
   return bits > RSA_BITS_MAX ? `the CSR's RSA key has ${bits} bits, ${RSA_BITS_MAX} are the most` : undefined;
+}
+
+/** Whether the bytes are one DER SEQUENCE to their end: the reader alone is lenient about lengths. */
+function isWholeSequence(pem: string): boolean {
+  const der = Uint8Array.from(atob(pem.replace(/-----[^-]+-----|\s/g, "")), (it) => it.charCodeAt(0));
+  const first = der[1] ?? 0;
+  if (der[0] !== 0x30) return false;
+  if (first < 0x80) return der.length === 2 + first;
+  let length = 0;
+  const lengthBytes = first & 0x7f;
+  for (const byte of der.subarray(2, 2 + lengthBytes)) length = length * 256 + byte;
+  return lengthBytes > 0 && lengthBytes <= 3 && der.length === 2 + lengthBytes + length;
 }
