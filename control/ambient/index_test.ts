@@ -201,17 +201,31 @@ Deno.test("AmbientIndex: a listener that unsubscribed hears nothing more", () =>
   assertEquals(heard, 1);
 });
 
-Deno.test("AmbientIndex logs a waypoint that is asked for and not ready, once (CP-262)", () => {
+Deno.test("AmbientIndex logs a waypoint that is asked for and not ready, once; traffic goes without it (CP-262 to CP-264)", () => {
   const lines: string[] = [];
   const index = new AmbientIndex({}, new Logger("ambient", { json: true, sink: (line) => lines.push(line) }));
   const apply = (yaml: string) =>
     index.apply(objectsOf(yaml).map((object) => ({ kind: object.kind, key: keyOf(object), object })));
-  apply(SERVICE("cart", undefined, ", labels: { istio.io/use-waypoint: w }"));
-  apply(POD("p1"));
-  assertEquals(lines.map((line) => JSON.parse(line)).map(({ object, reason }) => [object, reason]), [[
+  const logged = () =>
+    lines.splice(0).map((line) => JSON.parse(line)).map(({ object, reason, detail }) =>
+      `${object} ${reason} ${detail}`
+    );
+  const asks = "istio.io/use-waypoint: w, istio.io/use-waypoint-namespace: far";
+  apply(SERVICE("cart", undefined, `, labels: { ${asks} }`) + POD("p1", { labels: asks }) + POD("p2"));
+  const detail = "WaypointIsNotReady waypoint far/w is not ready: traffic goes without it";
+  assertEquals(logged().sort(), [`Pod/shop/p1 ${detail}`, `Service/shop/cart ${detail}`]);
+  apply(POD("p2", { ip: "10.0.0.7" }));
+  assertEquals(logged(), []);
+  apply(NAMESPACE("labels: { istio.io/use-waypoint: near }") + SERVICE("other"));
+  const near = "WaypointIsNotReady waypoint shop/near is not ready: traffic goes without it";
+  assertEquals(logged(), [`Service/shop/other ${near}`], "an object that asks itself is not affected, nor are pods");
+  const own = SERVICE("other", undefined, ", labels: { istio.io/use-waypoint: none }");
+  apply(own + SERVICE("gate", undefined, ", labels: { gateway.istio.io/managed: istio.io-mesh-controller }"));
+  assertEquals(logged(), []);
+  assertEquals([...index.graph.problems.entries()].map(([, it]) => it.object).sort(), [
+    "Pod/shop/p1",
     "Service/shop/cart",
-    "WaypointIsNotReady",
-  ]]);
+  ]);
 });
 
 /** Objects that interact in every way the graph knows, several versions of some. */

@@ -61,30 +61,3 @@ export function tunnelOf(labels: Labels, annotations: Labels): { hbone: boolean;
   const native = (labels.get("networking.istio.io/tunnel") ?? "").split(",").includes("http");
   return { hbone: native || annotations.get("ambient.istio.io/redirection") === "enabled", native };
 }
-
-/** The waypoint that labels ask for. */
-export interface WaypointWish {
-  readonly namespace: string;
-  readonly name: string;
-  /** Whether the object asks itself, not its namespace for it. */
-  readonly own: boolean;
-}
-
-function wishOf(labels: Labels, namespace: string, own: boolean): WaypointWish | "none" | undefined {
-  const name = labels.get("istio.io/use-waypoint");
-  if (name === undefined) return undefined;
-  if (name === "none") return "none";
-  return { namespace: labels.get("istio.io/use-waypoint-namespace") ?? namespace, name, own };
-}
-
-const GATEWAY_CONTROLLERS = ["istio.io-mesh-controller", "istio.io-eastwest-controller"];
-
-/**
- * Which waypoint an object asks for: its own label first, else its namespace's; `none` asks for none (CP-262). What is
- * itself a waypoint or an east-west gateway never has one (CP-263).
- */
-export function waypointWish(labels: Labels, namespace: string, namespaceLabels: Labels): WaypointWish | undefined {
-  if (GATEWAY_CONTROLLERS.includes(labels.get("gateway.istio.io/managed") ?? "")) return undefined;
-  const wish = wishOf(labels, namespace, true) ?? wishOf(namespaceLabels, namespace, false);
-  return wish === "none" ? undefined : wish;
-}

@@ -10,8 +10,8 @@ import {
 } from "../../mesh/service.ts";
 import { keyOf, type Labels, type ObjectMeta, type ServiceEntryObject, type ServiceObject } from "../objects.ts";
 import { parsePrefix } from "./addresses.ts";
-import { type WaypointWish, waypointWish } from "./labels.ts";
-import type { AmbientOptions, Outcome, Problem } from "./options.ts";
+import type { AmbientOptions, Outcome } from "./options.ts";
+import { waypointProblems } from "./waypoint.ts";
 
 /** A port as workloads need it to find their own (CP-210 to CP-212). */
 export interface CandidatePort {
@@ -85,20 +85,6 @@ function familiesOf(families: readonly string[]): IpFamilies {
   return families[0] === "IPv6" ? IpFamilies.IPV6_ONLY : IpFamilies.IPV4_ONLY;
 }
 
-/** The problem of a waypoint asked for: Gateways are no input yet, so none is ever ready (CP-262). */
-export function waypointProblem(object: string, wish: WaypointWish): Problem {
-  return {
-    object,
-    reason: "WaypointIsNotReady",
-    message: `waypoint ${wish.namespace}/${wish.name} is not ready: traffic goes without it`,
-  };
-}
-
-function problemsOf(object: ServiceObject | ServiceEntryObject, namespace: ObjectMeta | undefined): Problem[] {
-  const wish = waypointWish(object.meta.labels, object.meta.namespace, namespace?.labels ?? new Map());
-  return wish === undefined ? [] : [waypointProblem(keyOf(object), wish)];
-}
-
 function badAddress(object: ServiceObject | ServiceEntryObject, text: string): Outcome<ServiceCandidate> {
   const message = `${JSON.stringify(text)} is not an address; the object is left out`;
   return { items: [], problems: [{ object: keyOf(object), reason: "BadAddress", message }] };
@@ -140,7 +126,7 @@ export function candidateOfService(
       namespaceOnly: false,
     },
   };
-  return { items: [[key, candidate]], problems: problemsOf(object, namespace) };
+  return { items: [[key, candidate]], problems: waypointProblems(keyOf(object), meta, namespace?.labels) };
 }
 
 /** The hostname of a Kubernetes Service. */
@@ -194,7 +180,7 @@ export function candidatesOfServiceEntry(
     };
     items.push([key, candidate]);
   }
-  return { items, problems: problemsOf(object, namespace) };
+  return { items, problems: waypointProblems(keyOf(object), meta, namespace?.labels) };
 }
 
 /** Which of two claims comes first: a Kubernetes Service, then the oldest, then by namespace and name (CP-235). */

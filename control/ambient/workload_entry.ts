@@ -14,6 +14,7 @@ import { canonicalNameOf, canonicalRevisionOf, tunnelOf } from "./labels.ts";
 import type { AmbientOptions, Outcome, Problem } from "./options.ts";
 import { portsOnEntry } from "./port_mappings.ts";
 import { claimedKey, type ServiceCandidate } from "./service_candidates.ts";
+import { waypointProblems } from "./waypoint.ts";
 import { NO_LOCALITY, type WorkloadSurroundings } from "./workload_pod.ts";
 
 type Services = ReadonlyMap<string, readonly PortMapping[]>;
@@ -83,7 +84,8 @@ export function workloadOfEntry(
     labels.get("service.istio.io/workload-name") || name;
   const uid = `${options.clusterId}/networking.istio.io/WorkloadEntry/${namespace}/${name}`;
   const described = { uid, name, namespace, labels, annotations, workloadName };
-  return { items: [[uid, workloadOfEndpoint(described, object.spec, surroundings, options)]], problems: [] };
+  const workload = workloadOfEndpoint(described, object.spec, surroundings, options);
+  return { items: [[uid, workload]], problems: waypointProblems(keyOf(object), object.meta) };
 }
 
 /** Resolutions under which a host without endpoints is its own endpoint (CP-213). */

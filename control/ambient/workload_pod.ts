@@ -4,6 +4,7 @@ import { keyOf, type Labels, type NodeObject, type PodObject } from "../objects.
 import { parseIps } from "./addresses.ts";
 import { canonicalNameOf, canonicalRevisionOf, tunnelOf } from "./labels.ts";
 import type { AmbientOptions, Outcome } from "./options.ts";
+import { waypointProblems } from "./waypoint.ts";
 
 /** What a workload needs beyond its own object. */
 export interface WorkloadSurroundings {
@@ -102,7 +103,7 @@ export function workloadOfPod(
     hostNetwork: pod.hostNetwork,
     capacity: 1,
   };
-  return { items: [[uid, workload]], problems: [] };
+  return { items: [[uid, workload]], problems: waypointProblems(keyOf(pod), pod.meta) };
 }
 
 /** Metadata labels win over those of a spec (CP-212). */
