@@ -1,0 +1,151 @@
+/** One node of the lab: its ztunnel, its node agent, and a probe that reads their pages. */
+import { askNodeAgent } from "../../cli/enrol_client.ts";
+import { parseMetrics, type Sample } from "./metrics.ts";
+import type { NodePlace, PodPlace } from "./network.ts";
+import { Probe } from "./probe.ts";
+import { denoProgram, Program } from "./program.ts";
+import { until } from "./until.ts";
+
+export const ENTRY = new URL("../../main.ts", import.meta.url);
+const READY_TIMEOUT_MS = 30_000;
+
+/** A pod's identity in the mesh configuration. */
+export interface PodIdentity {
+  readonly name: string;
+  readonly namespace: string;
+  readonly serviceAccount: string;
+}
+
+/** The parts of ztunnel's view of the mesh that are looked at here. */
+export interface ConfigDump {
+  readonly workloads: readonly {
+    readonly name: string;
+    readonly namespace: string;
+    readonly protocol: string;
+    readonly authorizationPolicies?: readonly string[];
+  }[];
+  readonly policies: readonly { readonly name: string; readonly namespace: string; readonly action: string }[];
+  readonly certificates: readonly { readonly identity: string; readonly state: string }[];
+}
+
+export interface NodeOptions {
+  /** Folder of the node's sockets, token and state. */
+  readonly folder: string;
+  readonly rootCertificate: string;
+  /** Further settings of ztunnel, by environment. */
+  readonly ztunnelEnvironment: Readonly<Record<string, string>>;
+  readonly onLine: (role: string, line: string) => void;
+}
+
+export class LabNode implements AsyncDisposable {
+  readonly place: NodePlace;
+  readonly probe: Probe;
+  readonly cni: Program;
+  readonly #options: NodeOptions;
+  #ztunnel: Program;
+
+  /** Starts the node's programs; {@link ready} tells when they serve. The folder must hold the file `token`. */
+  constructor(place: NodePlace, options: NodeOptions) {
+    this.place = place;
+    this.#options = options;
+    this.probe = new Probe(place.node, place);
+    this.cni = new Program(`cni of ${place.node}`, place, {
+      ...denoProgram(ENTRY, [
+        "cni",
+        "--node-mode",
+        "--zds-socket",
+        `${options.folder}/zds.sock`,
+        "--enrol-socket",
+        this.enrolSocket,
+        "--state-dir",
+        `${options.folder}/cni`,
+      ]),
+      onLine: (line) => options.onLine("cni", line),
+    });
+    this.#ztunnel = this.#startZtunnel();
+  }
+
+  get enrolSocket(): string {
+    return `${this.#options.folder}/enrol.sock`;
+  }
+
+  get ztunnel(): Program {
+    return this.#ztunnel;
+  }
+
+  /** Waits until the node agent serves and ztunnel is ready for pods. */
+  async ready(): Promise<void> {
+    await this.cni.line("its sockets", (line) => line.includes("node agent serves"));
+    await this.ztunnelReady();
+  }
+
+  /** Waits until ztunnel has its first configuration and has heard the node agent. */
+  async ztunnelReady(): Promise<void> {
+    await until(`ztunnel of ${this.place.node} is ready`, READY_TIMEOUT_MS, async () => {
+      if (this.#ztunnel.ended) throw new Error(`ztunnel of ${this.place.node} ended:\n${this.#ztunnel.tail()}`);
+      const { output } = await this.probe.attempt("request", { url: "http://127.0.0.1:15021/healthz/ready" }) as {
+        output?: { status: number };
+      };
+      return output?.status === 200;
+    });
+  }
+
+  /** Ends ztunnel at once, as a crash would. The caller starts the next by {@link restartZtunnel}. */
+  async crashZtunnel(): Promise<void> {
+    this.#ztunnel.kill("SIGKILL");
+    await this.#ztunnel.stop(0);
+  }
+
+  restartZtunnel(): void {
+    this.#ztunnel = this.#startZtunnel();
+  }
+
+  /** Brings a running pod into the mesh. Returns once ztunnel listens in it. */
+  async enrol(pod: PodPlace, { namespace, serviceAccount, name }: PodIdentity): Promise<void> {
+    const body = { target: `netns/${pod.name}`, namespace, serviceAccount, name };
+    await askNodeAgent(this.enrolSocket, { method: "POST", path: "/enrol", body });
+  }
+
+  async unenrol(pod: PodPlace): Promise<void> {
+    const body = { target: `netns/${pod.name}` };
+    await askNodeAgent(this.enrolSocket, { method: "POST", path: "/unenrol", body });
+  }
+
+  /** What ztunnel counts. */
+  async metrics(): Promise<Sample[]> {
+    const { body } = await this.probe.do("request", { url: "http://127.0.0.1:15020/metrics" });
+    return parseMetrics(body);
+  }
+
+  /** ztunnel's view of the mesh. */
+  async configDump(): Promise<ConfigDump> {
+    const { body } = await this.probe.do("request", { url: "http://127.0.0.1:15000/config_dump" });
+    return JSON.parse(body);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([this.#ztunnel.stop(), this.cni.stop(), this.probe[Symbol.asyncDispose]()]);
+  }
+
+  #startZtunnel(): Program {
+    const { folder, rootCertificate, ztunnelEnvironment, onLine } = this.#options;
+    const control = `https://${this.place.controlIp}:15012`;
+    return new Program(`ztunnel of ${this.place.node}`, this.place, {
+      ...denoProgram(ENTRY, ["ztunnel"]),
+      environment: {
+        XDS_ADDRESS: control,
+        CA_ADDRESS: control,
+        XDS_ROOT_CA: rootCertificate,
+        CA_ROOT_CA: rootCertificate,
+        AUTH_TOKEN: `${folder}/token`,
+        INPOD_UDS: `${folder}/zds.sock`,
+        NODE_NAME: this.place.node,
+        POD_NAME: `ztunnel-${this.place.node}`,
+        POD_NAMESPACE: "istio-system",
+        ZTUNNEL_WORKER_THREADS: "2",
+        ...ztunnelEnvironment,
+      },
+      onLine: (line) => onLine("ztunnel", line),
+    });
+  }
+}

@@ -1,0 +1,36 @@
+/** Waiting for a state, with a deadline. */
+import { MeshError } from "../../base/errors.ts";
+
+const POLL_MS = 20;
+
+/** A moment, for loops that poll. */
+export const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
+/**
+ * Asks again and again until the answer is neither undefined nor false, and returns it. Throws AMB9101 at the deadline;
+ * an exception of `ask` counts as "not yet" and becomes the cause.
+ */
+export async function until<T>(
+  what: string,
+  timeoutMs: number,
+  ask: () => T | undefined | false | Promise<T | undefined | false>,
+): Promise<T> {
+  const deadlineMs = performance.now() + timeoutMs;
+  let cause: unknown;
+  while (true) {
+    try {
+      const answer = await ask();
+      if (answer !== undefined && answer !== false) return answer;
+      cause = undefined;
+    } catch (error) {
+      cause = error;
+    }
+    if (performance.now() > deadlineMs) {
+      throw new MeshError("AMB9101", `${what} did not come about within ${timeoutMs} ms`, {
+        remedy: "Read the roles' logs; on a machine with much else to do, try again.",
+        cause,
+      });
+    }
+    await pause(POLL_MS);
+  }
+}

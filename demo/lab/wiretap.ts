@@ -1,0 +1,117 @@
+/** What somebody learns who listens on the wire between the nodes. */
+import { Buffer } from "node:buffer";
+import type { Netns } from "../../os/netns.ts";
+import { PacketCapture } from "../../os/packet_capture.ts";
+import { readSegment, type Segment } from "./packets.ts";
+import { TlsRecords } from "./tls_records.ts";
+
+const HBONE_PORT = 15008;
+const FRAMES_PER_TURN = 2_000;
+const WAIT_MS = 100;
+const DIRECTIONS_MAX = 50_000; // forgotten oldest first, so that a long run stays small
+
+/** One direction of one connection between two pods. */
+export interface Direction {
+  readonly source: string;
+  readonly sourcePort: number;
+  readonly destination: string;
+  readonly destinationPort: number;
+  bytes: number;
+  /** How many of its segments held the marker in clear. */
+  markers: number;
+  /** Only where it was seen from its first byte and nothing was lost since. */
+  tls: TlsRecords | undefined;
+  nextSequence: number;
+}
+
+/** A running capture; disposing ends it. */
+export class Wiretap implements AsyncDisposable {
+  readonly #capture: PacketCapture;
+  readonly #marker: Buffer;
+  readonly #directions = new Map<string, Direction>();
+  readonly #stop = new AbortController();
+  readonly #done: Promise<void>;
+
+  /** Listens on `interfaceName` for frames in which `marker` can be read. */
+  constructor(netns: Netns, interfaceName: string, marker: string) {
+    this.#capture = PacketCapture.open(netns, interfaceName);
+    this.#marker = Buffer.from(marker);
+    this.#done = this.#run();
+  }
+
+  /** What was seen so far of directions between pods (10.80.1, 10.80.2, fd80:1, fd80:2). */
+  get directions(): Direction[] {
+    return [...this.#directions.values()];
+  }
+
+  get droppedCount(): number {
+    return this.#capture.droppedCount();
+  }
+
+  /** Forgets everything seen so far. */
+  clear(): void {
+    this.#directions.clear();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await this.#done;
+    this.#capture[Symbol.dispose]();
+  }
+
+  async #run(): Promise<void> {
+    const onFrame = (frame: Uint8Array<ArrayBuffer>) => {
+      const segment = readSegment(frame);
+      if (segment !== undefined && betweenPods(segment)) this.#take(segment);
+    };
+    while (!this.#stop.signal.aborted) {
+      if (await this.#capture.wait(WAIT_MS)) this.#capture.drain(onFrame, FRAMES_PER_TURN);
+    }
+  }
+
+  #take(segment: Segment): void {
+    const { source, sourcePort, destination, destinationPort, payload } = segment;
+    const key = `${source} ${sourcePort} ${destination} ${destinationPort}`;
+    let direction = this.#directions.get(key);
+    if (direction === undefined || segment.syn) {
+      direction = {
+        source,
+        sourcePort,
+        destination,
+        destinationPort,
+        bytes: 0,
+        markers: 0,
+        tls: segment.syn && isHbone(segment) ? new TlsRecords() : undefined,
+        nextSequence: (segment.sequence + 1) >>> 0,
+      };
+      this.#directions.set(key, direction);
+      if (this.#directions.size > DIRECTIONS_MAX) this.#directions.delete(this.#directions.keys().next().value!);
+    }
+    if (payload.length === 0) return;
+    direction.bytes += payload.length;
+    if (Buffer.from(payload.buffer, payload.byteOffset, payload.length).includes(this.#marker)) direction.markers++;
+    this.#follow(direction, segment);
+  }
+
+  #follow(direction: Direction, { sequence, payload }: Segment): void {
+    if (direction.tls === undefined) return;
+    const ahead = (sequence - direction.nextSequence) | 0;
+    if (ahead < 0) return; // Sent again: read already.
+    if (ahead > 0) {
+      direction.tls = undefined; // A segment is missing: from here on record bounds are guesses.
+      return;
+    }
+    direction.tls.feed(payload);
+    direction.nextSequence = (sequence + payload.length) >>> 0;
+  }
+}
+
+const POD = /^(10\.80\.[12]\.|fd80:[12]:)/;
+
+function betweenPods({ source, destination }: Segment): boolean {
+  return POD.test(source) && POD.test(destination);
+}
+
+export function isHbone({ sourcePort, destinationPort }: { sourcePort: number; destinationPort: number }): boolean {
+  return sourcePort === HBONE_PORT || destinationPort === HBONE_PORT;
+}
