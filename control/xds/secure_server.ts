@@ -11,6 +11,8 @@ export interface SecureServerOptions {
   readonly keepaliveIntervalMs: number;
   readonly keepaliveTimeoutMs: number;
   readonly connectionAgeMsMax: number;
+  /** For tests; {@link CONNECTION_AGE_GRACE_MS} otherwise. */
+  readonly connectionAgeGraceMs?: number;
 }
 
 const STREAMS_PER_CONNECTION_MAX = 1_000; // a ztunnel needs one stream and eight CSRs, a test rig many more
@@ -32,6 +34,7 @@ class OptionalClientCertificate extends grpc.ServerCredentials {
 
 /** A gRPC server without services yet. */
 export function createServer(options: SecureServerOptions): grpc.Server {
+  grpc.setLogVerbosity(grpc.logVerbosity.NONE); // What goes wrong is reported by us, once.
   return new grpc.Server({
     "grpc.max_receive_message_length": REQUEST_BYTES_MAX, // CP-452: a reconnect request names the whole mesh.
     "grpc.max_send_message_length": -1,
@@ -39,7 +42,7 @@ export function createServer(options: SecureServerOptions): grpc.Server {
     "grpc.keepalive_time_ms": options.keepaliveIntervalMs,
     "grpc.keepalive_timeout_ms": options.keepaliveTimeoutMs,
     "grpc.max_connection_age_ms": options.connectionAgeMsMax,
-    "grpc.max_connection_age_grace_ms": CONNECTION_AGE_GRACE_MS,
+    "grpc.max_connection_age_grace_ms": options.connectionAgeGraceMs ?? CONNECTION_AGE_GRACE_MS,
     "grpc.enable_channelz": 0,
   });
 }

@@ -71,6 +71,7 @@ export async function connectChannel(endpoint: ControlEndpoint, rootsPem: string
 
 async function connectOnce(endpoint: ControlEndpoint, rootsPem: string | null, hostname: string): Promise<grpc.Client> {
   const target = targetOf(endpoint.address);
+  grpc.setLogVerbosity(grpc.logVerbosity.NONE); // What goes wrong is reported by us, once.
   // TLS has no server name for an address: the certificate must carry istiod's own service name then.
   const isAddress = parseSocketAddress(target) !== undefined;
   const name = hostname !== "" ? hostname : isAddress ? ISTIOD_SERVICE_NAME : "";

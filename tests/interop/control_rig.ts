@@ -79,6 +79,7 @@ export class ControlRig implements AsyncDisposable {
   ads: AdsService;
   port = 0;
   #server: grpc.Server;
+  #connectionAgeMs = 0;
 
   private constructor(stateDir: string, authority: CertificateAuthority, tokens: TokenIssuer) {
     this.stateDir = stateDir;
@@ -88,11 +89,12 @@ export class ControlRig implements AsyncDisposable {
     this.#server = undefined!;
   }
 
-  static async start(): Promise<ControlRig> {
+  static async start({ connectionAgeMs = 3_600_000 } = {}): Promise<ControlRig> {
     const stateDir = await Deno.makeTempDir({ prefix: "control-rig-" });
     await openStateFolder(stateDir);
     const authority = await CertificateAuthority.create(await loadSelfSigned(stateDir, TRUST_DOMAIN, Date.now()));
     const rig = new ControlRig(stateDir, authority, await TokenIssuer.open(stateDir));
+    rig.#connectionAgeMs = connectionAgeMs;
     await Deno.writeTextFile(`${stateDir}/root.pem`, authority.material.rootsPem);
     await rig.listen(0);
     return rig;
@@ -111,7 +113,8 @@ export class ControlRig implements AsyncDisposable {
     this.#server = createServer({
       keepaliveIntervalMs: 30_000,
       keepaliveTimeoutMs: 10_000,
-      connectionAgeMsMax: 3_600_000,
+      connectionAgeMsMax: this.#connectionAgeMs,
+      connectionAgeGraceMs: 200,
     });
     this.ads = new AdsService({
       view: this.mesh,

@@ -236,6 +236,22 @@ class Stream implements Disposable {
   }
 }
 
+Deno.test(
+  "AdsService ends connections at their age: whose token has expired meanwhile does not come back (CP-009, CP-433)",
+  FAILING,
+  async () => {
+    await using rig = await ControlRig.start({ connectionAgeMs: 1_500 });
+    rig.mesh.set(ADDRESS_TYPE_URL, resource("w1", "1"));
+    await using lasting = new ClientRig(rig, await rig.token());
+    await using brief = new ClientRig(rig, await rig.token({}, { ttlMs: 1_000 }));
+    await Promise.all([lasting.client.ready, brief.client.ready]);
+    await until(() => brief.lines.some((line) => line.includes("UNAUTHENTICATED")), "the expired token is refused");
+    await until(() => lasting.client.connected && lasting.state.log.length >= 4, "the good one is back");
+    assertEquals(brief.state.held.size, 1, "and what is held stays held");
+    assert(!lasting.lines.some((line) => line.includes("UNAUTHENTICATED")));
+  },
+);
+
 Deno.test("AdsService refuses streams with the right status (CP-400, CP-401, CP-430, CP-431, CP-476)", async () => {
   await using rig = await ControlRig.start();
   const good = await rig.token();
