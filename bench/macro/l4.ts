@@ -67,6 +67,7 @@ class Run {
     if (this.#options.keep) progress(`configuration and logs: ${folder}`);
     else this.#cleanup.add(`delete ${folder}`, () => Deno.removeSync(folder, { recursive: true }));
     await this.#setUp(folder);
+    if (this.#series.length === 0) return 1;
     for (let round = 1; round <= this.#options.rounds; round++) await this.#round(round);
     const facts: RunFacts = {
       date: new Date().toISOString(),
@@ -152,7 +153,7 @@ function choosePeer(name: PeerName, options: Options): Peer | undefined {
       if (options.paths.ztunnel === undefined && !options.required.includes("ztunnel")) return undefined;
       return new Ztunnel(options.paths.ztunnel ?? "ztunnel");
     case "ours":
-      return new Ours();
+      return new Ours(options.runtimeFlags);
   }
 }
 

@@ -18,6 +18,8 @@ export interface Options {
   readonly quick: boolean;
   readonly output: "table" | "json" | "markdown";
   readonly keep: boolean;
+  /** Flags of the runtime for our own processes. */
+  readonly runtimeFlags: readonly string[];
 }
 
 const FULL: Timing = { settleMs: 700, measureMs: 3000 };
@@ -35,13 +37,14 @@ same run, and compares. Needs root, iproute2 and nftables; everything it makes g
   --peer NAME=PATH       the program of ztunnel or envoy; may be repeated
   --measure-ms N         length of each case (default ${FULL.measureMs}; quick ${QUICK.measureMs})
   -o, --output FORMAT    table, json or markdown (default table)
+  --runtime-flags TEXT   flags of deno for our own processes, separated by blanks
   --keep                 leave configuration and logs in their folder, and say where
 `;
 
 /** Throws AMB9010 for what cannot be understood. */
 export function parseOptions(args: readonly string[]): Options {
   const flags = parseArgs([...args], {
-    string: ["rounds", "workers", "only", "peer", "output", "measure-ms"],
+    string: ["rounds", "workers", "only", "peer", "output", "measure-ms", "runtime-flags"],
     boolean: ["quick", "keep"],
     collect: ["peer"],
     alias: { o: "output" },
@@ -68,6 +71,7 @@ export function parseOptions(args: readonly string[]): Options {
     quick,
     output: outputFormat(flags.output ?? "table"),
     keep: flags.keep,
+    runtimeFlags: (flags["runtime-flags"] ?? "").split(" ").filter((flag: string) => flag !== ""),
   };
 }
 

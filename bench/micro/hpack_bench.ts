@@ -1,7 +1,6 @@
 /** What one HBONE request and response cost in HPACK, and what cutting frames costs per record. Run: deno task bench. */
-import { FrameReader } from "../../wire/h2/frame_reader.ts";
-import type { FrameSink } from "../../wire/h2/frame_reader.ts";
-import { writeDataHeader, writeSettings } from "../../wire/h2/frame_writers.ts";
+import { FrameReceiver } from "../../dataplane/worker/frame_receiver.ts";
+import { writeDataHeader } from "../../wire/h2/frame_writers.ts";
 import { HpackDecoder } from "../../wire/h2/hpack_decoder.ts";
 import { writeConnectBlock, writeResponseBlock } from "../../wire/h2/hpack_encoder.ts";
 import { RequestHead, ResponseHead } from "../../wire/h2/request_check.ts";
@@ -50,13 +49,11 @@ Deno.bench("decode four Huffman fields that evict", () => {
 });
 
 const RECORD_BYTES = 16_384, RECORDS = 16;
-const sink: FrameSink = { onData: () => 0, onHeaders: () => 0, onFrame: () => 0 };
-const reader = new FrameReader(1 << 20, 65_536, false);
-const settings = new Uint8Array(9);
-reader.read(settings, 0, writeSettings(settings, 0, []), sink);
+const sink = { onData: () => 0, onDataPiece: () => {}, onDataEnd: () => {}, onFrame: () => 0 };
+const receiver = new FrameReceiver(sink, 1 << 20);
 const records = new Uint8Array(RECORD_BYTES * RECORDS);
 for (let at = 0; at < records.length; at += RECORD_BYTES) writeDataHeader(records, at, 1, RECORD_BYTES - 9, false);
 
 Deno.bench("cut 16 DATA frames of a record each", () => {
-  if (reader.read(records, 0, records.length, sink) !== 0) throw new Error("refused");
+  if (receiver.receive(records, 0, records.length) !== 0) throw new Error("refused");
 });

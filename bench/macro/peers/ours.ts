@@ -16,18 +16,25 @@ export class Ours implements Peer {
   readonly hasWorkers = true;
   readonly descriptorsPerConnection = 1;
 
+  readonly #runtimeFlags: readonly string[];
+
+  constructor(runtimeFlags: readonly string[]) {
+    this.#runtimeFlags = runtimeFlags;
+  }
+
   describe(): Promise<string> {
-    return Promise.resolve(
-      "this repository: istiod, cni and ztunnel, in-pod mode, policies, metrics and access log on",
-    );
+    const flags = this.#runtimeFlags.length === 0 ? "" : `, deno with ${this.#runtimeFlags.join(" ")}`;
+    const what = "this repository: istiod, cni and ztunnel, in-pod mode, policies, metrics and access log on";
+    return Promise.resolve(what + flags);
   }
 
   async setup(topology: Topology, workers: number, cleanup: Cleanup): Promise<RunningPeer> {
     const { folder, client, server, clientNode, serverNode } = topology;
     const authority = await Authority.create();
     await startIstiod(topology, authority, cleanup);
-    const outbound = await startNode("client", { node: clientNode, pod: client, folder, workers, cleanup });
-    const inbound = await startNode("server", { node: serverNode, pod: server, folder, workers, cleanup });
+    const own = { folder, workers, cleanup, runtimeFlags: this.#runtimeFlags };
+    const outbound = await startNode("client", { node: clientNode, pod: client, ...own });
+    const inbound = await startNode("server", { node: serverNode, pod: server, ...own });
     return {
       processes: [{ name: "out", pid: outbound.pid }, { name: "in", pid: inbound.pid }],
       tls: { port: INBOUND_PORT, ...await authority.issue({ uri: CLIENT_URI }), roots: authority.rootPem },
@@ -39,10 +46,11 @@ function startRole(name: string, args: readonly string[], options: {
   readonly place: Place;
   readonly logPath: string;
   readonly environment?: Readonly<Record<string, string>>;
+  readonly runtimeFlags?: readonly string[];
   readonly cleanup: Cleanup;
 }): Program {
   const { place, logPath, environment, cleanup } = options;
-  const command = Deno.execPath(), all = ["run", "-A", "--quiet", MAIN, ...args];
+  const command = Deno.execPath(), all = ["run", "-A", "--quiet", ...(options.runtimeFlags ?? []), MAIN, ...args];
   return Program.start(name, place.netns, { command, args: all, environment, logPath }, cleanup);
 }
 
@@ -88,6 +96,7 @@ interface NodeOptions {
   readonly pod: Place;
   readonly folder: string;
   readonly workers: number;
+  readonly runtimeFlags: readonly string[];
   readonly cleanup: Cleanup;
 }
 
@@ -117,8 +126,14 @@ async function startNode(role: "client" | "server", options: NodeOptions): Promi
     INPOD_UDS: zdsSocket,
     ZTUNNEL_WORKER_THREADS: `${workers}`,
   };
-  const place = { place: node, logPath: `${folder}/${role}.log`, environment, cleanup };
-  const ztunnel = startRole(`ztunnel of ${role}`, ["ztunnel"], place);
+  const logPath = `${folder}/${role}.log`, { runtimeFlags } = options;
+  const ztunnel = startRole(`ztunnel of ${role}`, ["ztunnel"], {
+    place: node,
+    logPath,
+    environment,
+    runtimeFlags,
+    cleanup,
+  });
   const identity = ["--namespace", "bench", "--service-account", role, "--name", role];
   await runCommand(["enroll", `netns/${pod.name}`, ...identity], { AMBIT_ENROL_SOCKET: enrolSocket });
   for (const port of [OUTBOUND_PORT, INBOUND_PORT]) {
