@@ -1,8 +1,7 @@
 /** Tests of frame_writers.ts: byte for byte, and read back. */
 import { assertEquals, assertThrows } from "@std/assert";
 import { AssertionError } from "../../base/assert.ts";
-import { FrameReader } from "./frame_reader.ts";
-import { H2Error, Setting } from "./frame_rules.ts";
+import { FrameFlag, FrameType, H2Error, Setting } from "./frame_rules.ts";
 import {
   writeClientPreface,
   writeDataHeader,
@@ -14,7 +13,7 @@ import {
   writeSettingsAck,
   writeWindowUpdate,
 } from "./frame_writers.ts";
-import { ascii, hex, Transcript } from "./testing.ts";
+import { ascii, framesOf, hex, joined } from "./testing.ts";
 
 function check(write: (target: Uint8Array, at: number) => number, expected: string): void {
   const wanted = hex(expected), target = new Uint8Array(wanted.length + 3);
@@ -58,10 +57,19 @@ Deno.test("writeHeaders() splits at the limit of whoever reads, and reads back w
       const target = new Uint8Array(200);
       const end = writeHeaders(target, 0, 3, ascii(`..${text}`), 2, 2 + blockBytes, ended, 16);
       assertEquals(end, blockBytes + frameCount * 9);
-      const read = new Transcript(), reader = new FrameReader(16, 1024, false);
-      assertEquals(reader.read(hex("000000 04 00 00000000"), 0, 9, read), 0);
-      assertEquals(reader.read(target, 0, end, read), 0);
-      assertEquals(read.lines[1], `HEADERS 3 ${text}${ended ? " ended" : ""}`);
+      const read = framesOf(target.subarray(0, end));
+      assertEquals(read.map((it) => it.type), [
+        FrameType.HEADERS,
+        ...new Array(frameCount - 1).fill(FrameType.CONTINUATION),
+      ]);
+      const last = read.map((_, index) => index === frameCount - 1 ? FrameFlag.END_HEADERS : 0);
+      assertEquals(read.map((it) => it.flags & FrameFlag.END_HEADERS), last);
+      assertEquals(
+        read.map((it) => it.flags & FrameFlag.END_STREAM),
+        read.map((_, index) => ended && index === 0 ? 1 : 0),
+      );
+      assertEquals(read.every((it) => it.streamId === 3 && it.payload.length <= 16), true);
+      assertEquals(joined(...read.map((it) => it.payload)), ascii(text));
       assertEquals(writeHeaders(new Uint8Array(end - 1), 0, 3, ascii(text), 0, blockBytes, ended, 16), -1);
     }
   }

@@ -1,7 +1,6 @@
-/** What the tests of this folder share: hexadecimal, a header sink that keeps texts, a frame sink that keeps a transcript, a seeded generator. */
-import { latin1Text } from "../bytes.ts";
-import { FRAME_RULES, FrameFlag, FrameType } from "./frame_rules.ts";
-import type { FrameSink } from "./frame_reader.ts";
+/** What the tests of this folder share: hexadecimal, a header sink that keeps texts, frames of every kind, a seeded generator. */
+import { latin1Text, readUint24, readUint31 } from "../bytes.ts";
+import { FRAME_HEADER_BYTES, FrameFlag, FrameType } from "./frame_rules.ts";
 import type { HeaderSink } from "./hpack_decoder.ts";
 
 /** Bytes from hexadecimal; blanks are for the eye. */
@@ -15,7 +14,7 @@ export function ascii(text: string): Uint8Array {
 }
 
 /** Parts one after the other. */
-export function joined(...parts: readonly Uint8Array[]): Uint8Array {
+export function joined(...parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   return Uint8Array.from(parts.flatMap((part) => [...part]));
 }
 
@@ -86,35 +85,25 @@ export class HeaderTexts implements HeaderSink {
   }
 }
 
-/** Writes down what a FrameReader says, pieces of one DATA frame joined, so that cuts leave no trace. */
-export class Transcript implements FrameSink {
-  readonly lines: string[] = [];
-  #data = "";
-  #flowBytes = 0;
-  /** What the sink answers, to try how the reader stops. */
-  answer = 0;
+/** One frame, its payload a copy. */
+export interface WholeFrame {
+  readonly type: number;
+  readonly flags: number;
+  readonly streamId: number;
+  readonly payload: Uint8Array;
+}
 
-  onData(streamId: number, bytes: Uint8Array, start: number, end: number, flowBytes: number, ended: boolean): number {
-    this.#data += latin1Text(bytes, start, end);
-    this.#flowBytes += flowBytes;
-    if (ended) {
-      this.lines.push(`DATA ${streamId} ${this.#data} flow=${this.#flowBytes} ended`);
-      this.#data = "";
-      this.#flowBytes = 0;
-    }
-    return this.answer;
+/** The whole frames in `bytes`, headers unchecked; a part of one at the end is left out. */
+export function framesOf(bytes: Uint8Array): WholeFrame[] {
+  const frames: WholeFrame[] = [];
+  for (let at = 0; at + FRAME_HEADER_BYTES <= bytes.length;) {
+    const end = at + FRAME_HEADER_BYTES + readUint24(bytes, at);
+    if (end > bytes.length) break;
+    const payload = bytes.slice(at + FRAME_HEADER_BYTES, end);
+    frames.push({ type: bytes[at + 3]!, flags: bytes[at + 4]!, streamId: readUint31(bytes, at + 5), payload });
+    at = end;
   }
-
-  onHeaders(streamId: number, bytes: Uint8Array, start: number, end: number, ended: boolean): number {
-    this.lines.push(`HEADERS ${streamId} ${latin1Text(bytes, start, end)}${ended ? " ended" : ""}`);
-    return this.answer;
-  }
-
-  onFrame(type: number, flags: number, streamId: number, bytes: Uint8Array, start: number, end: number): number {
-    const payload = [...bytes.subarray(start, end)].map((octet) => octet.toString(16)).join(" ");
-    this.lines.push(`${FRAME_RULES[type]!.name} ${flags} ${streamId} ${payload}`);
-    return this.answer;
-  }
+  return frames;
 }
 
 /** A generator of 32-bit integers from a seed (xorshift), so that every run of a fuzz test is the same run. */
