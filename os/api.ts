@@ -63,6 +63,8 @@ export interface Os {
   signalEvent(fd: Fd): void;
   /** setns(2) of this thread into a network namespace. @returns 0 or -errno. */
   enterNetns(netns: Fd): number;
+  /** A descriptor of the network namespace that this thread is in. @returns Descriptor or -errno. */
+  ownNetns(): number;
   /** A new epoll instance. */
   pollCreate(): number;
   /** Adds, with an integer that names the row in events. */

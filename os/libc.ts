@@ -22,6 +22,7 @@ const libc = Deno.dlopen("libc.so.6", {
   getpeername: { parameters: ["i32", "u32", "u32"], result: "i32" }, // int sockfd, struct sockaddr *, socklen_t *
   shutdown: { parameters: ["i32", "i32"], result: "i32" }, // int sockfd, int how
   close: { parameters: ["i32"], result: "i32" }, // int fd
+  open: { parameters: ["buffer", "i32"], result: "i32" }, // const char *pathname, int flags
   setns: { parameters: ["i32", "i32"], result: "i32" }, // int fd, int nstype
   signal: { parameters: ["i32", "usize"], result: "pointer" }, // int signum, sighandler_t
   epoll_create1: { parameters: ["i32"], result: "i32" }, // int flags
@@ -48,6 +49,7 @@ export const EAGAIN = 11, EINTR = 4, EINPROGRESS = 115, ECONNRESET = 104, EPIPE 
 
 export const EPOLLIN = 1, EPOLLOUT = 4, EPOLLERR = 8, EPOLLHUP = 16, EPOLLRDHUP = 0x2000, EPOLLET = 0x80000000 | 0;
 
+const OWN_NETNS = new TextEncoder().encode("/proc/thread-self/ns/net\0"), O_CLOEXEC = 0x80000;
 const SOCKADDR_BYTES = 28; // sockaddr_in6, the larger of the two.
 
 /** The real operating system on this thread; `memory` is this thread's arena. One per worker, made inside the worker. */
@@ -207,6 +209,11 @@ export class LinuxOs implements Os {
 
   enterNetns(netns: Fd): number {
     return libc.setns(netns, CLONE_NEWNET) < 0 ? -this.#errno[0]! : 0;
+  }
+
+  ownNetns(): number {
+    const fd = libc.open(OWN_NETNS, O_CLOEXEC);
+    return fd < 0 ? -this.#errno[0]! : fd;
   }
 
   pollCreate(): number {

@@ -123,7 +123,7 @@ export class Inbox implements Pollable {
     shard.endConnections(pod, ResponseFlag.NONE, undefined);
     for (const session of [...pod.sessions]) session.closeGracefully(REMOVED);
     pod.pool.close(REMOVED);
-    shard.forgetNetns();
+    shard.leaveNetns();
   }
 
   /** A new certificate, or word that there is none. Handshakes under way keep the old one. */

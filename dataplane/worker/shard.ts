@@ -101,7 +101,9 @@ export class Shard implements Resumable {
   #load = 0;
   readonly #carries: Uint8Array[] = [];
   readonly #baggage = new WeakMap<Workload, string>();
+  /** The pod's namespace that this thread is in; -1: its own. */
   #netns = -1;
+  readonly #homeNetns: number;
   #parkedCount = 0;
   /** Filled anew for each judgement. */
   readonly #facts = {
@@ -145,6 +147,8 @@ export class Shard implements Resumable {
     this.random = () => os.random32() / 0x100000000;
     this.#options = options;
     this.#handOver = handOver;
+    this.#homeNetns = os.ownNetns();
+    assert(this.#homeNetns >= 0, "a thread can open its own network namespace");
     this.#unixOffsetMs = os.unixOffsetMs();
   }
 
@@ -401,8 +405,10 @@ export class Shard implements Resumable {
     return fd;
   }
 
-  /** The number of a namespace's descriptor may be used anew: forget where this thread stands. */
-  forgetNetns(): void {
+  /** Leaves a pod's namespace, which this thread would keep alive, and whose descriptor's number may be used anew. */
+  leaveNetns(): void {
+    if (this.#netns < 0) return;
+    this.os.enterNetns(this.#homeNetns);
     this.#netns = -1;
   }
 
