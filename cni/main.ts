@@ -5,6 +5,7 @@ import { requireCapabilities } from "../os/capabilities.ts";
 import type { CniConfig } from "./config.ts";
 import { serveEnrolSocket } from "./enrol_api.ts";
 import { Enrolments } from "./enrolments.ts";
+import { NamedNetnsWatch } from "./named_netns_watch.ts";
 import { ZdsServer } from "./zds_server.ts";
 
 export interface RoleOptions {
@@ -62,20 +63,22 @@ export async function startCni(config: CniConfig, { signal, log }: RoleOptions):
     zdsSocket: config.zdsSocket,
     restored: pods.length,
   });
+  const names = cleanup.use(new NamedNetnsWatch(log));
   const kept = cleanup.move();
-  return { done: serve(config, { signal, log, enrolments, zds, http, kept }) };
+  return { done: serve(config, { signal, log, enrolments, zds, http, names, kept }) };
 }
 
 interface Serving extends RoleOptions {
   readonly enrolments: Enrolments;
   readonly zds: ZdsServer;
   readonly http: Deno.HttpServer;
+  readonly names: NamedNetnsWatch;
   readonly kept: DisposableStack;
 }
 
-async function serve(config: CniConfig, { signal, log, enrolments, zds, http, kept }: Serving): Promise<void> {
+async function serve(config: CniConfig, { signal, log, enrolments, zds, http, names, kept }: Serving): Promise<void> {
   try {
-    while (await intervalPassed(config.auditIntervalMs, signal)) await enrolments.audit(zds);
+    while (await auditDue(config.auditIntervalMs, names, signal)) await enrolments.audit(zds);
     await http.shutdown();
     if (config.release) {
       await enrolments.releaseAll(zds);
@@ -99,18 +102,17 @@ function removeSocket(path: string): void {
   }
 }
 
-/** @returns False, at once, when the signal aborts. */
-function intervalPassed(ms: number, signal: AbortSignal): Promise<boolean> {
+/** Waits for the interval or a removed name. @returns False, at once, when the signal aborts. */
+function auditDue(ms: number, names: NamedNetnsWatch, signal: AbortSignal): Promise<boolean> {
   return new Promise((resolve) => {
-    if (signal.aborted) return resolve(false);
-    const stop = () => {
+    const end = () => {
       clearTimeout(timer);
-      resolve(false);
+      signal.removeEventListener("abort", end);
+      resolve(!signal.aborted);
     };
-    const timer = setTimeout(() => {
-      signal.removeEventListener("abort", stop);
-      resolve(true);
-    }, ms);
-    signal.addEventListener("abort", stop, { once: true });
+    const timer = setTimeout(end, ms);
+    signal.addEventListener("abort", end);
+    names.onRemoved(end);
+    if (signal.aborted) end();
   });
 }

@@ -34,9 +34,7 @@ const library = Deno.dlopen("libc.so.6", {
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // int sockfd, const struct msghdr *msg, int flags
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // int sockfd, struct msghdr *msg, int flags
   poll: { parameters: ["buffer", "u32", "i32"], result: "i32", nonblocking: true }, // struct pollfd *fds, nfds_t nfds, int timeout
-  prctl: { parameters: ["i32", "u64", "u64", "u64", "u64"], result: "i32" }, // int option, unsigned long arg2 … arg5
   geteuid: { parameters: [], result: "u32" },
-  execve: { parameters: ["buffer", "buffer", "buffer"], result: "i32" }, // const char *pathname, char *const argv[], envp[]
   abort: { parameters: [], result: "void" },
   __errno_location: { parameters: [], result: "pointer" }, // int *, one per thread
 }).symbols;
@@ -297,11 +295,6 @@ export async function waitFor(fd: number, events: number, timeoutMs: number): Pr
   return await library.poll(new Uint8Array(entry.buffer), 1, timeoutMs) !== 0;
 }
 
-/** prctl(2). @returns What the option answers, or -errno. */
-export function prctl(option: number, argument2 = 0, argument3 = 0): number {
-  return outcome(library.prctl(option, BigInt(argument2), BigInt(argument3), 0n, 0n));
-}
-
 /** geteuid(2). */
 export function effectiveUserId(): number {
   return library.geteuid();
@@ -311,21 +304,4 @@ export function effectiveUserId(): number {
 export function abort(): never {
   library.abort();
   throw new Error("abort(3) returned");
-}
-
-/** Owned for as long as the pointers into it are in use. */
-function pointerArray(strings: readonly Uint8Array<ArrayBuffer>[]): BigUint64Array<ArrayBuffer> {
-  return new BigUint64Array([...strings.map(addressOf), 0n]);
-}
-
-/** execve(2): replaces this program. @returns Only on failure, -errno. */
-export function execute(path: string, argv: readonly string[], environment: Readonly<Record<string, string>>): number {
-  const argumentStrings = argv.map(cString);
-  const environmentStrings = Object.entries(environment).map(([name, value]) => cString(`${name}=${value}`));
-  const result = outcome(
-    library.execve(cString(path), pointerArray(argumentStrings), pointerArray(environmentStrings)),
-  );
-  assert(argumentStrings.length === argv.length, "the strings outlive the call");
-  assert(environmentStrings.length <= 65_536, "the strings outlive the call");
-  return result;
 }

@@ -66,7 +66,10 @@ export class NetlinkSocket implements Disposable {
           throwIfFailed(message);
           return messages;
         }
-        if (message.type === NLMSG.DONE) return messages;
+        if (message.type === NLMSG.DONE) {
+          throwIfFailed(message); // Its payload begins as that of an error does.
+          return messages;
+        }
         messages.push(message);
       }
     }
@@ -128,8 +131,9 @@ export class NetlinkSocket implements Disposable {
   }
 }
 
-/** Throws what an NLMSG_ERROR reports; its code 0 is an acknowledgement. */
+/** Throws what an NLMSG_ERROR or NLMSG_DONE reports; code 0 is an acknowledgement, or the end of a dump. */
 function throwIfFailed(message: Message): void {
+  if (message.payload.length < 4) throw new NetlinkError(libc.Errno.EINVAL, "the answer is malformed");
   const view = new DataView(message.payload.buffer);
   const code = view.getInt32(0, true);
   if (code === 0) return;

@@ -9,6 +9,7 @@ import { CNI_CONFIG, type CniConfig } from "../../cni/config.ts";
 import { startCni } from "../../cni/main.ts";
 import { checkPodRules } from "../../cni/pod_rules.ts";
 import { type EnrolledPod, ZdsClient } from "../../dataplane/agent/zds_client.ts";
+import { countNetnsDescriptors } from "../../os/descriptors_testing.ts";
 import { createNamedNetns, deleteNamedNetns } from "../../os/netns.ts";
 
 const silent = new Logger("cni", { sink: () => {} });
@@ -108,6 +109,12 @@ Deno.test("a namespace is enrolled, survives a restart of the node agent, and le
       assertEquals(pods.running.size, 1);
     });
     assertEquals(checkPodRules(netns, {}).includes("table istio-ambient-nat is missing"), true, "released");
+    await withNodeAgent(config("--audit-interval", "1h"), async () => {
+      await output(() => runEnroll([target, ...enroll]));
+      deleteNamedNetns(name);
+      await until("the deleted namespace is let go of without waiting for an audit", () => pods.running.size === 0);
+      await until("the descriptors are closed", () => countNetnsDescriptors(netns) === 1);
+    });
   } finally {
     stop.abort();
     await running;
