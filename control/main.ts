@@ -79,6 +79,7 @@ async function start(config: IstiodConfig, { signal, log }: RoleOptions): Promis
     metrics,
     log: log.child("xds"),
     newStreamsPerSecond: config.newStreamsPerSecond ?? defaultStreamsPerSecond(),
+    trustedNodeAccounts: config.trustedNodeAccounts,
     controlPlane: JSON.stringify({ Component: "istiod", ID: Deno.hostname(), Info: { version: VERSION } }),
     now: Date.now,
   });
@@ -97,6 +98,7 @@ async function start(config: IstiodConfig, { signal, log }: RoleOptions): Promis
   const http = serveDebugPages(config.httpAddress, pages, signal);
   const monitoring = serveDebugPages(config.monitoringAddress, pages, signal);
   log.info("watching a folder of Kubernetes objects", { directory: config.configDir });
+  const refusals = metrics.counter("ambit_config_refusals", "Documents of the folder that were refused.");
   const source = new FolderSource(config.configDir, {
     log: log.child("folder"),
     onChange: (changes) => {
@@ -106,7 +108,6 @@ async function start(config: IstiodConfig, { signal, log }: RoleOptions): Promis
     },
     onRefused: () => refusals.increment(),
   });
-  const refusals = metrics.counter("ambit_config_refusals", "Documents of the folder that were refused.");
   metrics.gauge("ambit_config_refused_documents", "Documents that are refused now.", () => source.refusals().length);
   await source.start(signal);
 

@@ -1,7 +1,6 @@
 /** Tokens: what is minted is verified, and nothing else is. */
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import * as jose from "jose";
-import { runToken } from "../cli/token.ts";
 import { MeshError } from "../base/errors.ts";
 import { TokenIssuer } from "./tokens.ts";
 
@@ -103,24 +102,4 @@ Deno.test("open() refuses a key file that is none, or that others may read", () 
     assertEquals((await assertRejects(() => TokenIssuer.open(path), MeshError)).code, "AMB0214");
     await Deno.chmod(`${path}/token-key.pem`, 0o640);
     assertEquals((await assertRejects(() => TokenIssuer.open(path), MeshError)).code, "AMB0211");
-  }));
-
-Deno.test("runToken() writes the token and nothing else; a newline only for a person (ZT-123)", () =>
-  withFolder(async (path) => {
-    const args = ["--state-dir", path, "--namespace=shop", "--service-account=cart", "--pod=cart-1", "--node=node-1"];
-    for (const interactive of [false, true]) {
-      let written = "";
-      const write = (text: string) => void (written += text);
-      await runToken(args, { env: () => undefined, openMint: (dir) => TokenIssuer.open(dir), write, interactive });
-      assertEquals(written.endsWith("\n"), interactive);
-      const subject = await (await TokenIssuer.open(path)).verify(written.trimEnd(), Date.now());
-      assertEquals(subject, { ...SUBJECT, podUid: "" });
-    }
-    const host = {
-      env: () => undefined,
-      openMint: (dir: string) => TokenIssuer.open(dir),
-      write: () => {},
-      interactive: true,
-    };
-    await assertRejects(() => runToken(args.slice(0, -1), host), MeshError, "needs --node");
   }));

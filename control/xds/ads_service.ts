@@ -22,6 +22,8 @@ export interface AdsServiceOptions {
   readonly metrics: Metrics;
   readonly log: Logger;
   readonly newStreamsPerSecond: number;
+  /** Accounts that may impersonate; a ztunnel of another one is warned of, since it will get no certificates. */
+  readonly trustedNodeAccounts: readonly string[];
   /** `control_plane.identifier` of every response: JSON, as tools parse it (CP-021). */
   readonly controlPlane: string;
   readonly now: () => number;
@@ -219,6 +221,13 @@ export class AdsService {
     const id = `${node.name}-${++this.#connections}`; // CP-402
     const stream = { id, connectedAtMs: now(), call, node, session, sentAtMs: new Map(), writing: false };
     this.#streams.add(stream); // Before its first answer is made, so that no change falls between (CP-445).
+    const { token } = caller;
+    if (node.type === "ztunnel" && token !== undefined) {
+      const account = `${token.namespace}/${token.serviceAccount}`;
+      const untrusted = !this.#options.trustedNodeAccounts.includes(account);
+      // One that serves a single pod needs no trust, but for a shared one this is the commonest mistake of all.
+      if (untrusted) log.warn("a ztunnel's account is not among CA_TRUSTED_NODE_ACCOUNTS", { connection: id, account });
+    }
     log.info("xds stream opened", { connection: id, address: call.getPeer(), node: node.node, type: node.type });
     return stream;
   }

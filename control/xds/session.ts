@@ -175,31 +175,41 @@ export class DeltaSession {
 
   #answer(watch: Watch, question: Question): Outgoing {
     watch.question = undefined;
-    const found = new Map<string, Resource>(), removed: string[] = [];
-    if (watch.wildcard) {
-      for (const resource of this.#view.all(watch.typeUrl)) found.set(resource.name, resource);
-      for (const name of question.versions.keys()) if (!found.has(name)) removed.push(name); // CP-415
-      watch.waiting.clear(); // All of it is older than, or in, what is sent now.
-    } else {
-      for (const name of question.names) {
-        const resources = this.#view.lookup(watch.typeUrl, name);
-        for (const resource of resources) found.set(resource.name, resource);
-        if (resources.length === 0) removed.push(name); // CP-419
-      }
-      // The opening of an on-demand watch names nothing, and gets nothing (CP-405).
-      if (question.names.size > 0) { for (const resource of this.#localTo(watch)) found.set(resource.name, resource); }
-      for (const name of found.keys()) {
-        watch.names.add(name); // CP-420: so that its later changes arrive.
-        watch.waiting.delete(name);
-      }
-      for (const name of removed) watch.waiting.delete(name);
-    }
+    const body = watch.wildcard ? this.#everything(watch, question) : this.#named(watch, question);
+    body.removed.sort();
+    return this.#respond(watch, { ...body, answers: true });
+  }
+
+  /** All that is not known to the client in its version, and what it holds that is gone (CP-415). */
+  #everything(watch: Watch, { versions }: Question): { resources: Resource[]; removed: string[] } {
     const resources: Resource[] = [];
-    for (const resource of found.values()) {
-      if (question.versions.get(resource.name) !== resource.version) resources.push(resource);
+    let known = 0;
+    for (const resource of this.#view.all(watch.typeUrl)) {
+      const version = versions.get(resource.name);
+      if (version !== undefined) known++;
+      if (version !== resource.version) resources.push(resource);
     }
-    removed.sort();
-    return this.#respond(watch, { resources, removed, answers: true });
+    watch.waiting.clear(); // All of it is older than, or in, what is sent now.
+    if (known === versions.size) return { resources, removed: [] }; // The usual reconnect: no second pass.
+    const gone = new Set(versions.keys());
+    for (const { name } of this.#view.all(watch.typeUrl)) gone.delete(name);
+    return { resources, removed: [...gone] };
+  }
+
+  /** What the question's names stand for, and those that stand for nothing (CP-419). */
+  #named(watch: Watch, { names, versions }: Question): { resources: Resource[]; removed: string[] } {
+    const found = new Map<string, Resource>(), removed: string[] = [];
+    for (const name of names) {
+      const resources = this.#view.lookup(watch.typeUrl, name);
+      for (const resource of resources) found.set(resource.name, resource);
+      if (resources.length === 0) removed.push(name);
+    }
+    // The opening of an on-demand watch names nothing, and gets nothing (CP-405).
+    if (names.size > 0) { for (const resource of this.#localTo(watch)) found.set(resource.name, resource); }
+    for (const name of [...found.keys(), ...removed]) watch.waiting.delete(name);
+    for (const name of found.keys()) watch.names.add(name); // CP-420: so that its later changes arrive.
+    const resources = [...found.values()].filter(({ name, version }) => versions.get(name) !== version);
+    return { resources, removed };
   }
 
   /** What a watch gets for the node its client is on. */

@@ -52,7 +52,7 @@ export class CaClient {
       certChain = decodeIstioCertificateResponse(bytes).certChain;
     } catch (cause) {
       if (!(cause instanceof WireFormatError)) throw cause;
-      throw refused("the CA's answer cannot be read", cause);
+      throw refused("its answer cannot be read", cause);
     }
     const onSkippedRoot = (reason: string) =>
       log.warn("a root certificate of the CA was skipped", { identity, reason });
@@ -99,14 +99,14 @@ async function call(client: grpc.Client, message: Uint8Array, metadata: grpc.Met
   const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
   const options = { deadline: Date.now() + CALL_TIMEOUT_MS };
   client.makeUnaryRequest(METHOD, rawBytes, rawBytes, Buffer.from(message), metadata, options, (error, value) => {
-    if (error !== null) return reject(refused(`the CA refused: ${grpc.status[error.code]}: ${error.details}`));
-    if (value === undefined) return reject(refused("the CA answered nothing"));
+    if (error !== null) return reject(refused(`it refused: ${grpc.status[error.code]}: ${error.details}`));
+    if (value === undefined) return reject(refused("it answered nothing"));
     resolve(value);
   });
   return await promise;
 }
 
-function refused(message: string, cause?: unknown): MeshError {
+function refused(what: string, cause?: unknown): MeshError {
   const remedy = "istiod's log says why it refused; often CA_TRUSTED_NODE_ACCOUNTS or the token's node does not fit";
-  return new MeshError("AMB0311", message, { remedy, cause });
+  return new MeshError("AMB0311", `no certificate from the CA: ${what}`, { remedy, cause });
 }

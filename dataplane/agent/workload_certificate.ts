@@ -121,7 +121,7 @@ function sameBytes(left: Uint8Array, right: Uint8Array): boolean {
   return left.length === right.length && left.every((byte, at) => byte === right[at]);
 }
 
-function disbelieved(message: string, cause?: unknown): MeshError {
+function disbelieved(what: string, cause?: unknown): MeshError {
   const remedy = "check which CA answers at CA_ADDRESS, and its clock";
-  return new MeshError("AMB0310", message, { remedy, cause });
+  return new MeshError("AMB0310", `the CA's answer is not to be believed: ${what}`, { remedy, cause });
 }

@@ -189,7 +189,7 @@ Deno.test("CaClient reports a refusal with its status, and a certificate of anot
   client.close();
   const dedicated = caClient(rig, await rig.token(), false);
   const wrong = await assertRejects(() => dedicated.fetch(CART), MeshError);
-  assertEquals(wrong.message, `did not find expected SAN: ${CART}`);
+  assertStringIncludes(wrong.message, `did not find expected SAN: ${CART}`);
   assertEquals((await dedicated.fetch(PROXY)).leafAndIntermediatesPem.match(/BEGIN/g)!.length, 1);
   dedicated.close();
 });

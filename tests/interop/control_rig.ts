@@ -122,6 +122,7 @@ export class ControlRig implements AsyncDisposable {
       metrics,
       log,
       newStreamsPerSecond: 10_000,
+      trustedNodeAccounts: ["istio-system/ztunnel"],
       controlPlane: "{}",
       now: Date.now,
     });

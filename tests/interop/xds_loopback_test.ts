@@ -362,3 +362,42 @@ Deno.test("AdsService and the CA take a client certificate of the mesh instead o
   await until(() => stranger.ended !== undefined, "a certificate of another root is no credential");
   assertEquals([stranger.ended!.code, stranger.responses.length], [grpc.status.UNAUTHENTICATED, 0]);
 });
+
+Deno.test("AdsService forgets streams however they end, and warns of a ztunnel that is not trusted", async () => {
+  await using rig = await ControlRig.start();
+  const token = await rig.token({ namespace: "shop", serviceAccount: "cart", pod: "cart-1" });
+  for (let round = 0; round < 20; round++) {
+    using stream = new Stream(rig.client(), headers(token));
+    stream.send({ node: { id: "ztunnel~1~cart-1.shop~d", metadata: {} } });
+    await until(() => stream.responses.length === 1, "an answer");
+    if (round % 2 === 0) stream.call.end(); // Half-closed by the client; the others are cancelled.
+    if (round % 2 === 0) await until(() => stream.ended !== undefined, "the end");
+  }
+  await until(() => rig.ads.status().length === 0, "no stream is left");
+  assert(
+    rig.logLines.some((line) => line.includes("CA_TRUSTED_NODE_ACCOUNTS") && line.includes('account="shop/cart"')),
+  );
+});
+
+Deno.test("AdsService: 200 streams at once reconnect to 10,000 resources; the time is printed (CP-658)", async () => {
+  await using rig = await ControlRig.start();
+  const versions = new Map<string, string>();
+  for (let at = 0; at < 10_000; at++) {
+    const name = `Kubernetes//Pod/ns/pod-${at}`;
+    rig.mesh.set(ADDRESS_TYPE_URL, resource(name, "1", 230));
+    versions.set(name, "1");
+  }
+  const metadata = headers(await rig.token()), client = rig.client();
+  const startMs = performance.now();
+  const streams = Array.from({ length: 200 }, () => new Stream(client, metadata));
+  for (const stream of streams) stream.send({ node: NODE, initialResourceVersions: versions });
+  await until(() => streams.every(({ responses }) => responses.length === 1), "all are answered", 30_000);
+  const text = `200 reconnects with 10,000 versions each: ${
+    (performance.now() - startMs).toFixed(0)
+  } ms, both sides in one process\n`;
+  Deno.stderr.writeSync(new TextEncoder().encode(text));
+  assertEquals(streams.map(({ responses }) => responses[0]!.resources.length), Array(200).fill(0));
+  for (const stream of streams) stream.call.cancel();
+  await until(() => rig.ads.status().length === 0, "all are gone");
+  client.close();
+});
