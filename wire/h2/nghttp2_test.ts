@@ -1,6 +1,6 @@
 /** Both directions of our codecs against nghttp2, by node:http2, over loopback. */
 import { assertEquals } from "@std/assert";
-import { connect, createServer } from "node:http2";
+import { connect, createServer, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
 import { CLIENT_PREFACE, FrameFlag, FrameType } from "./frame_rules.ts";
 import {
   writeClientPreface,
@@ -65,7 +65,7 @@ Deno.test("HpackDecoder decodes what nghttp2 encodes, over the life of a connect
 Deno.test("what we write opens a tunnel of nghttp2, and what it answers we read (ZT-052, ZT-061)", async () => {
   const seen: Record<string, unknown>[] = [];
   const server = createServer();
-  server.on("stream", (stream, headers) => {
+  server.on("stream", (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
     seen.push(Object.fromEntries(Object.entries(headers)));
     stream.respond({ ":status": 200, baggage: "k8s.namespace.name=shop" });
     stream.on("data", (data: Uint8Array) => stream.write(data)); // An echo, ended when we end.
