@@ -7,7 +7,7 @@ import { type Netns, withinNetns } from "../../os/netns.ts";
 const SOL_SOCKET = 1, SO_REUSEADDR = 2, SO_REUSEPORT = 15, SO_RCVTIMEO = 20, SO_SNDTIMEO = 21, SO_MARK = 36;
 const SOL_IP = 0, IP_TRANSPARENT = 19, SOL_IPV6 = 41, IPV6_TRANSPARENT = 75, SO_ORIGINAL_DST = 80;
 const F_SETFL = 4;
-const TIMEOUT_S = 3n; // what does not come within it does not come at all: all traffic is local
+const TIMEOUT_S = 10n; // far more than a lost packet costs: all traffic is local
 
 export interface SocketOptions {
   readonly transport?: "tcp" | "udp";
@@ -17,7 +17,7 @@ export interface SocketOptions {
   readonly local?: { readonly ip: string; readonly port: number };
 }
 
-/** One socket of a namespace; everything blocks for at most three seconds. */
+/** One socket of a namespace; everything blocks for at most ten seconds. */
 export class RawSocket implements Disposable {
   readonly fd: number;
 

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { CAPTURE_PORTS, PROBE_ADDRESS, ZTUNNEL_MARK } from "../../cni/nft_rules.ts";
 import { applyPodRules, deletePodRules } from "../../cni/pod_rules.ts";
-import { createAnonymousNetns, type Netns } from "../../os/netns.ts";
+import { createAnonymousNetns, type Netns, writeSysctl } from "../../os/netns.ts";
 import { RouteSocket } from "../../os/netlink/rtnetlink.ts";
 import { RawSocket } from "./raw_socket.ts";
 
@@ -18,6 +18,8 @@ class Bench implements Disposable {
   readonly peer: Netns = createAnonymousNetns();
 
   constructor() {
+    // Link-local addresses are usable at once: neighbour discovery needs them.
+    for (const netns of [this.pod, this.peer]) writeSysctl(netns, "net/ipv6/conf/default/accept_dad", "0");
     using pod = RouteSocket.open(this.pod);
     using peer = RouteSocket.open(this.peer);
     peer.addVeth({ name: "veth0", peerName: "eth0", peerNetns: this.pod });
