@@ -100,7 +100,9 @@ Deno.test({
   name: "ZdsServer passes the pod's namespace beside an add, and only there (CNI-242, CNI-244)",
   ignore: !privileged,
   async fn() {
-    const path = `${Deno.makeTempDirSync()}/zds.sock`;
+    const folder = Deno.makeTempDirSync();
+    using _folder = { [Symbol.dispose]: () => Deno.removeSync(folder, { recursive: true }) };
+    const path = `${folder}/zds.sock`;
     using netns = createAnonymousNetns();
     await using server = ZdsServer.listen({ path, log: silent, acceptIntervalMs: 0 }, [{ ...pod("a"), netns }]);
     await using ztunnel = await FakeZtunnel.greeted(path);

@@ -7,6 +7,14 @@ import { PacketError, SeqpacketListener, SeqpacketSocket } from "./seqpacket.ts"
 
 const bytes = (...values: number[]) => Uint8Array.from(values);
 
+class TemporaryFolder implements Disposable {
+  readonly path = Deno.makeTempDirSync();
+
+  [Symbol.dispose](): void {
+    Deno.removeSync(this.path, { recursive: true });
+  }
+}
+
 /** One packet with any number of copies of a descriptor, as only a hostile peer sends it. */
 function sendHostile(fd: number, data: Uint8Array<ArrayBuffer>, descriptor: number, count: number): void {
   const control = new Uint8Array((16 + 4 * count + 7) & ~7);
@@ -43,7 +51,8 @@ Deno.test("SeqpacketSocket keeps packets apart, and passes one descriptor that t
 });
 
 Deno.test("SeqpacketSocket.receive() refuses cut packets and surplus descriptors, and closes those (CNI-241, CNI-244)", async () => {
-  const path = Deno.makeTempDirSync() + "/s";
+  using folder = new TemporaryFolder();
+  const path = `${folder.path}/s`;
   await using listener = SeqpacketListener.listen(path, { mode: 0o600 });
   const hostile = libc.socket(libc.AF.UNIX, libc.SOCK.SEQPACKET, 0);
   const address = new Uint8Array([libc.AF.UNIX, 0, ...new TextEncoder().encode(path), 0]);
@@ -65,6 +74,7 @@ Deno.test("SeqpacketSocket.receive() refuses cut packets and surplus descriptors
   assert(typeof whole !== "string" && whole.bytes.length === 16, "a packet of just the bound is fine");
   libc.close(hostile);
   libc.close(surplus);
+  Deno.removeSync(file);
   assertEquals(await socket.receive(16), "closed");
   assertEquals(await socket.send(bytes(1)), false, "no SIGPIPE, no exception");
   await socket.close();
@@ -81,7 +91,8 @@ Deno.test("closing releases whoever waits, on a connection, a listener and a ful
   assertEquals(await waiting, "closed");
   await filling;
   await other.close();
-  const listener = SeqpacketListener.listen(Deno.makeTempDirSync() + "/s", { mode: 0o600 });
+  using folder = new TemporaryFolder();
+  const listener = SeqpacketListener.listen(`${folder.path}/s`, { mode: 0o600 });
   const accepting = listener.accept();
   await listener.close();
   assertEquals(await accepting, undefined);
@@ -97,7 +108,8 @@ Deno.test("SeqpacketSocket.send() gives up on a full socket at its time-out", as
 });
 
 Deno.test("SeqpacketListener.listen() replaces an old socket, and nothing else", async () => {
-  const folder = Deno.makeTempDirSync();
+  using temporary = new TemporaryFolder();
+  const folder = temporary.path;
   const path = `${folder}/deep/er/s`;
   for (let round = 0; round < 2; round++) {
     await using listener = SeqpacketListener.listen(path, { mode: 0o600 });
