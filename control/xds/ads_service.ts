@@ -152,17 +152,20 @@ export class AdsService {
 
   #onCall(call: Call): void {
     let stream: Stream | undefined, caller: Caller | undefined;
+    let over = false; // What is still buffered of a call that is over must not open a stream that nobody ends.
     const leave = () => {
+      over = true;
       if (stream === undefined || !this.#streams.delete(stream)) return;
       this.#options.log.info("xds stream ended", { connection: stream.id });
     };
     call.on("cancelled", leave);
-    call.on("error", leave); // The transport's own failures; the client sees its connection end.
+    call.on("error", leave); // Ours (a refusal), or the transport's: the client sees its connection end.
     call.on("end", () => {
       leave();
       call.end();
     });
     const onData = (bytes: Buffer) => {
+      if (over) return;
       const request = this.#decode(call, bytes);
       if (request === undefined || (stream === undefined && HEALTH_INFORMATION.test(request.typeUrl))) return;
       assert(caller !== undefined, "a stream is read only once its caller is known");

@@ -292,6 +292,15 @@ Deno.test("AdsService refuses streams with the right status (CP-400, CP-401, CP-
   await until(() => stream.responses.length === 1, "the good one is served");
 });
 
+Deno.test("AdsService opens nothing for what follows a refused request on the same stream (CP-431)", async () => {
+  await using rig = await ControlRig.start();
+  using stream = new Stream(rig.client(), headers(await rig.token()));
+  stream.send({ node: { id: "ztunnel~1~p.shop~d", metadata: {} } });
+  for (let more = 0; more < 20; more++) stream.send({ node: NODE });
+  await until(() => stream.ended !== undefined, "the refusal");
+  assertEquals([stream.ended!.code, stream.responses, rig.ads.status()], [grpc.status.PERMISSION_DENIED, [], []]);
+});
+
 Deno.test("AdsService refuses bytes that are no request (CP-400)", async () => {
   await using rig = await ControlRig.start();
   using stream = new Stream(rig.client(), headers(await rig.token()));
