@@ -31,7 +31,14 @@ export function refuseConnection(shard: Shard, row: number, direction: number, f
  * Counts and logs a connection whose destination was decided but which policy or the application refused; it never
  * carried a byte. The caller has answered the downstream. Releases row and flow.
  */
-export function refuseRequest(shard: Shard, row: number, flow: number, flag: number, authority: string, error: string): void {
+export function refuseRequest(
+  shard: Shard,
+  row: number,
+  flow: number,
+  flag: number,
+  authority: string,
+  error: string,
+): void {
   const { access, flows } = shard;
   flows.countOpened(flow);
   flows.countClosed(flow, flag);

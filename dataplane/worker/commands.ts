@@ -45,7 +45,9 @@ export class Inbox implements Pollable {
     const command = this.#command;
     while (this.#commands.pop(command)) {
       this.#carryOut(command);
-      if (command[0] === Command.POD_REMOVED) pushWords(this.#requests, Request.DONE, 0, command[0], command[1]!, command[2]!);
+      if (command[0] === Command.POD_REMOVED) {
+        pushWords(this.#requests, Request.DONE, 0, command[0], command[1]!, command[2]!);
+      }
     }
     const record = this.#handover;
     for (const ring of this.#handovers) while (ring.pop(record)) this.#takeOver(record);
@@ -91,7 +93,9 @@ export class Inbox implements Pollable {
     const shard = this.#shard, { pods } = shard.tables;
     if (pods.get(row, POD.epoch) !== epoch || shard.pods.has(row)) return;
     const identity = this.#identityOf(pods.getI32(row, POD.identityRow));
-    const listen = [POD.outboundFd, POD.hboneFd, POD.plaintextFd].map((field) => pods.getI32At(row, field, this.#worker));
+    const listen = [POD.outboundFd, POD.hboneFd, POD.plaintextFd].map((field) =>
+      pods.getI32At(row, field, this.#worker)
+    );
     if (identity === undefined) { // No identity, no proxy: an application must not be reached without one.
       for (const fd of listen) if (fd >= 0) shard.os.close(fd);
       return;

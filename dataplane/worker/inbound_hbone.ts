@@ -249,7 +249,12 @@ function acceptRequest(session: ServerSession, streamId: number, endStream: bool
     return;
   }
   if (target.proxyDestination !== undefined) {
-    shard.logSessionEnd(session.peerIp, session.peerPort, session.localIp, "application tunnel PROXY is not carried yet");
+    shard.logSessionEnd(
+      session.peerIp,
+      session.peerPort,
+      session.localIp,
+      "application tunnel PROXY is not carried yet",
+    );
     session.refuse(streamId, 503, endStream);
     return;
   }
@@ -314,4 +319,3 @@ function acquireFlow(session: ServerSession, local: Workload, port: number, forw
     inboundService(shard.view, local, forwardedHost, port),
   );
 }
-

@@ -200,7 +200,14 @@ export class Shard implements Resumable {
     this.connections.set(row, CONNECTION.actualPort, port);
   }
 
-  #setIp(row: number, field: Field<"connection", "u32[]">, word0: number, word1: number, word2: number, word3: number): void {
+  #setIp(
+    row: number,
+    field: Field<"connection", "u32[]">,
+    word0: number,
+    word1: number,
+    word2: number,
+    word3: number,
+  ): void {
     const { connections } = this;
     connections.setAt(row, field, 0, word0);
     connections.setAt(row, field, 1, word1);

@@ -12,7 +12,8 @@ import {
   type Pollable,
   type Resumable,
 } from "./reactor.ts";
-import type { HboneSession, SessionEnd } from "./session.ts";
+import type { SessionFrames } from "./session_frames.ts";
+import type { SessionEnd } from "./session_output.ts";
 import { SCRATCH_BYTES } from "./buffers.ts";
 import type { Shard } from "./shard.ts";
 
@@ -22,7 +23,7 @@ const KEPT_BYTES_MIN = 4096;
 export abstract class Tunnel extends Connection implements Pollable, Resumable {
   /** The application's socket. */
   readonly fd: number;
-  session: HboneSession | null = null;
+  session: SessionFrames | null = null;
   streamId = 0;
   /** What the peer lets us send on the stream; may be negative (RFC 9113 §6.9.2). */
   sendWindow = 0;
