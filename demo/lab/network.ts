@@ -158,6 +158,8 @@ export class Network implements Disposable {
     there.setUp(node);
     here.addAddress("control", `${control.ours}/30`);
     here.setUp("control");
+    // The way back to pods that talk to something outside the mesh.
+    there.addRoute({ destination: `10.80.${PLAN[node].number}.0/24`, via: control.ours });
     return { ...place, node, controlIp: control.theirs, wireIp: wire[0] };
   }
 

@@ -18,6 +18,8 @@ interface Connection {
 interface Server {
   accepted: number;
   open: number;
+  /** What the last `source` sent. */
+  sentSha256: string;
   readonly held: Deno.TcpConn[];
 }
 
@@ -76,9 +78,9 @@ export class Handles {
     connection.socket.close();
   }
 
-  served(port: number): { accepted: number; open: number } {
-    const { accepted, open } = this.#servers.get(port)!;
-    return { accepted, open };
+  served(port: number): { accepted: number; open: number; sentSha256: string } {
+    const { accepted, open, sentSha256 } = this.#servers.get(port)!;
+    return { accepted, open, sentSha256 };
   }
 
   /**
@@ -91,7 +93,7 @@ export class Handles {
   listen(port: number, kind: ServerKind): Promise<number> {
     const listener = Deno.listen({ hostname: "::", port });
     const actual = (listener.addr as Deno.NetAddr).port;
-    const server: Server = { accepted: 0, open: 0, held: [] };
+    const server: Server = { accepted: 0, open: 0, sentSha256: "", held: [] };
     this.#servers.set(actual, server);
     acceptAll(listener, server, kind);
     return Promise.resolve(actual);
@@ -112,7 +114,7 @@ async function acceptAll(listener: Deno.TcpListener, server: Server, kind: Serve
       server.held.push(socket);
       continue;
     }
-    SERVE[kind](socket).catch((error) => ignore(error, "the caller vanished")).finally(() => {
+    SERVE[kind](socket, server).catch((error) => ignore(error, "the caller vanished")).finally(() => {
       server.open--;
       try {
         socket.close();
@@ -123,34 +125,35 @@ async function acceptAll(listener: Deno.TcpListener, server: Server, kind: Serve
   }
 }
 
-const SERVE: Readonly<Record<Exclude<ServerKind, "silent">, (socket: Deno.TcpConn) => Promise<void>>> = {
-  async line(socket) {
-    socket.setNoDelay(true);
-    const connection: Connection = { socket, received: 0, rest: "" };
-    const caller = socket.remoteAddr.hostname.replace(/^::ffff:/, "");
-    while (true) {
-      const line = await readLine(connection);
-      await writeAll(socket, new TextEncoder().encode(`YOU ${caller} ${line}\n`));
-    }
-  },
-  async sink(socket) {
-    const hash = createHash("sha256"), chunk = new Uint8Array(LINE_BYTES_MAX);
-    let received = 0;
-    for (let count; (count = await socket.read(chunk)) !== null;) {
-      hash.update(chunk.subarray(0, count));
-      received += count;
-    }
-    await writeAll(socket, new TextEncoder().encode(`${received} ${hash.digest("hex")}\n`));
-  },
-  async source(socket) {
-    const bytes = Number(await readLine({ socket, received: 0, rest: "" }));
-    await sendRandom(socket, bytes);
-  },
-  async reset(socket) {
-    // Closing a socket that still holds unread bytes makes the kernel send a reset (RFC 2525 §2.17).
-    await socket.read(new Uint8Array(1));
-  },
-};
+const SERVE: Readonly<Record<Exclude<ServerKind, "silent">, (socket: Deno.TcpConn, server: Server) => Promise<void>>> =
+  {
+    async line(socket) {
+      socket.setNoDelay(true);
+      const connection: Connection = { socket, received: 0, rest: "" };
+      const caller = socket.remoteAddr.hostname.replace(/^::ffff:/, "");
+      while (true) {
+        const line = await readLine(connection);
+        await writeAll(socket, new TextEncoder().encode(`YOU ${caller} ${line}\n`));
+      }
+    },
+    async sink(socket) {
+      const hash = createHash("sha256"), chunk = new Uint8Array(LINE_BYTES_MAX);
+      let received = 0;
+      for (let count; (count = await socket.read(chunk)) !== null;) {
+        hash.update(chunk.subarray(0, count));
+        received += count;
+      }
+      await writeAll(socket, new TextEncoder().encode(`${received} ${hash.digest("hex")}\n`));
+    },
+    async source(socket, server) {
+      const bytes = Number(await readLine({ socket, received: 0, rest: "" }));
+      server.sentSha256 = await sendRandom(socket, bytes);
+    },
+    async reset(socket) {
+      // Closing a socket that still holds unread bytes makes the kernel send a reset (RFC 2525 §2.17).
+      await socket.read(new Uint8Array(1));
+    },
+  };
 
 async function readLine(connection: Connection): Promise<string> {
   const chunk = new Uint8Array(LINE_BYTES_MAX), decoder = new TextDecoder();

@@ -107,8 +107,8 @@ export function operations(handles: Handles) {
       return { port: await handles.listen(port, kind) };
     },
 
-    /** How many connections a server of this probe has seen, and the bytes of each that is over. */
-    served({ port }: { port: number }): { accepted: number; open: number } {
+    /** What a server of this probe has seen, and the digest of what it sent last if it is a `source`. */
+    served({ port }: { port: number }): { accepted: number; open: number; sentSha256: string } {
       return handles.served(port);
     },
 
