@@ -13,6 +13,7 @@ import { Haproxy } from "./peers/haproxy.ts";
 import { Ours } from "./peers/ours.ts";
 import type { Peer } from "./peers/peer.ts";
 import { Ztunnel } from "./peers/ztunnel.ts";
+import { pin, planCores } from "./pinning.ts";
 import { type RunFacts, seriesLabel, toJson, toMarkdown, toTable } from "./report.ts";
 import type { SeriesResult } from "./summary.ts";
 import { createTopology, sweepLeftovers } from "./topology.ts";
@@ -115,7 +116,7 @@ class Run {
     const running = await peer.setup(topology, workers ?? 1, this.#cleanup);
     const need = IDLE_CONNECTIONS * peer.descriptorsPerConnection + DESCRIPTORS_SPARE, limit = descriptorsMax();
     const idleFits = need <= limit;
-    const notes = idleFits
+    const notes: string[] = idleFits
       ? []
       : [`${IDLE_CONNECTIONS} idle connections need ${need} open files in one process; the limit is ${limit}`];
     const helpers = Array.from(
@@ -123,6 +124,11 @@ class Run {
       (_, at) => LoadProcess.start(`${label} helper ${at}`, topology.client, this.#cleanup),
     );
     const path: Path = { running, client, server, helpers, idleFits };
+    if (this.#options.pin) {
+      const plan = planCores(navigator.hardwareConcurrency, workers ?? 1);
+      if (plan === undefined) notes.push("there are too few cores to pin processes to");
+      else pin(path, plan);
+    }
     const fresh: Readings = new Map();
     readMemory(fresh, running.processes, "fresh");
     await warmUp(path, this.#options.timing);

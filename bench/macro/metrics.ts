@@ -12,6 +12,7 @@ export interface Metric {
 export const CONNECTION_COUNTS = [1, 8, 64] as const;
 export const LATENCY_RATES = [1000, 5000] as const;
 export const LATENCY_CONNECTIONS = 16;
+export const EXCHANGE_CONNECTIONS = 64;
 export const CHURN_CONNECTIONS = 16;
 /** Of all generators together; a multiple of their number. */
 export const HANDSHAKE_CONNECTIONS = 24;
@@ -61,6 +62,8 @@ function memoryMetrics(): Metric[] {
 export const METRICS: readonly Metric[] = [
   ...CONNECTION_COUNTS.flatMap((count) => transferMetrics("upload", count)),
   ...CONNECTION_COUNTS.flatMap((count) => transferMetrics("download", count)),
+  { key: "exchanges.perSecond", label: "exchanges of 100 bytes, 64 conn.", unit: "1/s", better: "higher", digits: 0 },
+  { key: "exchanges.cpu", label: "exchange of 100 bytes, both", unit: "CPU us each", better: "lower", digits: 1 },
   { key: "churn.perSecond", label: "connect, exchange, close", unit: "1/s", better: "higher", digits: 0 },
   { key: "churn.cpu", label: "connect, exchange, close, both", unit: "CPU us each", better: "lower", digits: 0 },
   { key: "handshakes.perSecond", label: "full TLS handshakes, inbound", unit: "1/s", better: "higher", digits: 0 },

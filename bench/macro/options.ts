@@ -18,6 +18,8 @@ export interface Options {
   readonly quick: boolean;
   readonly output: "table" | "json" | "markdown";
   readonly keep: boolean;
+  /** Whether every process gets cores of its own, where there are enough. */
+  readonly pin: boolean;
   /** Flags of the runtime for our own processes. */
   readonly runtimeFlags: readonly string[];
 }
@@ -37,6 +39,7 @@ same run, and compares. Needs root, iproute2 and nftables; everything it makes g
   --peer NAME=PATH       the program of ztunnel or envoy; may be repeated
   --measure-ms N         length of each case (default ${FULL.measureMs}; quick ${QUICK.measureMs})
   -o, --output FORMAT    table, json or markdown (default table)
+  --pin                  give every process cores of its own, where there are enough
   --runtime-flags TEXT   flags of deno for our own processes, separated by blanks
   --keep                 leave configuration and logs in their folder, and say where
 `;
@@ -45,7 +48,7 @@ same run, and compares. Needs root, iproute2 and nftables; everything it makes g
 export function parseOptions(args: readonly string[]): Options {
   const flags = parseArgs([...args], {
     string: ["rounds", "workers", "only", "peer", "output", "measure-ms", "runtime-flags"],
-    boolean: ["quick", "keep"],
+    boolean: ["quick", "keep", "pin"],
     collect: ["peer"],
     alias: { o: "output" },
     unknown: (argument: string) => {
@@ -71,6 +74,7 @@ export function parseOptions(args: readonly string[]): Options {
     quick,
     output: outputFormat(flags.output ?? "table"),
     keep: flags.keep,
+    pin: flags.pin,
     runtimeFlags: (flags["runtime-flags"] ?? "").split(" ").filter((flag: string) => flag !== ""),
   };
 }

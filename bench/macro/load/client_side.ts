@@ -115,6 +115,28 @@ export class Idle extends BaseLoad {
   }
 }
 
+/** Exchanges 100 bytes on each connection, the next as soon as the answer is there. */
+export class Exchanges extends BaseLoad {
+  start(): this {
+    for (let at = 0; at < this.connections; at++) this.connect();
+    return this;
+  }
+  override onOpen(connection: Connection): void {
+    super.onOpen(connection);
+    connection.send(EXCHANGE_BYTES);
+  }
+  override onReadable(connection: Connection): void {
+    const count = connection.receive(EXCHANGE_BYTES);
+    if (count === ENDED) return connection.lose("upstream ended the connection");
+    if (count === NOTHING_YET) return;
+    connection.mark += count;
+    if (connection.mark < EXCHANGE_BYTES) return;
+    connection.mark = 0;
+    this.counters.completed++;
+    connection.send(EXCHANGE_BYTES);
+  }
+}
+
 /** New connections without a pause: connect, 100 bytes there, 100 bytes back, closed by upstream. */
 export class Churn extends BaseLoad {
   start(): this {

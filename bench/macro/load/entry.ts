@@ -4,7 +4,7 @@ import { cpuSeconds, memoryUse } from "../process.ts";
 import { chain } from "../../../base/errors.ts";
 import { EPOLLIN } from "../../../os/libc.ts";
 import { createTemplate, OpenSsl } from "../../../os/openssl.ts";
-import { Churn, Download, Idle, type Load, Upload } from "./client_side.ts";
+import { Churn, Download, Exchanges, Idle, type Load, Upload } from "./client_side.ts";
 import { targetOf } from "./connection.ts";
 import { Counters } from "./counters.ts";
 import { Handshakes } from "./handshakes.ts";
@@ -88,6 +88,8 @@ class LoadProcess {
         return new Download(reactor, counters, target(PORTS.source), connections).start();
       case "idle":
         return new Idle(reactor, counters, target(PORTS.echo), connections).start();
+      case "exchanges":
+        return new Exchanges(reactor, counters, target(PORTS.echo), connections).start();
       case "churn":
         return new Churn(reactor, counters, target(PORTS.oneShot), connections).start();
       case "openLoop": {

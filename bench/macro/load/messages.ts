@@ -17,7 +17,11 @@ export const EXCHANGE_BYTES = 100;
 
 export type Command =
   | { readonly do: "listen" }
-  | { readonly do: "upload" | "download" | "idle" | "churn"; readonly ip: string; readonly connections: number }
+  | {
+    readonly do: "upload" | "download" | "idle" | "exchanges" | "churn";
+    readonly ip: string;
+    readonly connections: number;
+  }
   | { readonly do: "openLoop"; readonly ip: string; readonly connections: number; readonly ratePerSecond: number }
   | {
     readonly do: "handshakes";
