@@ -1,8 +1,7 @@
 /** libc for the hot path: every parameter a number, every result a count or -errno. Cold calls live in libc_cold.ts. */
 import { assert } from "../base/assert.ts";
 import { IPV4_MAPPED_WORD, isIpv4 } from "../base/address.ts";
-import { Arena } from "./arena.ts";
-import type { Fd, Os } from "./api.ts";
+import type { Fd, Memory, Os } from "./api.ts";
 
 const libc = Deno.dlopen("libc.so.6", {
   __errno_location: { parameters: [], result: "pointer" }, // int *, one per thread
@@ -54,7 +53,7 @@ const SOCKADDR_BYTES = 28; // sockaddr_in6, the larger of the two.
 
 /** The real operating system on this thread; `memory` is this thread's arena. One per worker, made inside the worker. */
 export class LinuxOs implements Os {
-  readonly memory: Arena;
+  readonly memory: Memory;
   /** Four address words and a port: the result of the calls that find an address. */
   readonly addressWords = new Uint32Array(5);
   readonly #errno: Int32Array;
@@ -64,7 +63,7 @@ export class LinuxOs implements Os {
   readonly #event: number;
   readonly #count: number;
 
-  constructor(memory: Arena) {
+  constructor(memory: Memory) {
     // The struct epoll_event below is the packed one of x86-64; elsewhere the row would stand at another offset.
     assert(Deno.build.arch === "x86_64" && Deno.build.os === "linux", "struct layouts are those of Linux on x86-64");
     this.memory = memory;
@@ -100,7 +99,12 @@ export class LinuxOs implements Os {
   accept(listener: Fd): number {
     const memory = this.memory;
     memory.u32[this.#length >> 2] = SOCKADDR_BYTES;
-    const fd = libc.accept4(listener, memory.base + this.#sockaddr, memory.base + this.#length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    const fd = libc.accept4(
+      listener,
+      memory.base + this.#sockaddr,
+      memory.base + this.#length,
+      SOCK_NONBLOCK | SOCK_CLOEXEC,
+    );
     if (fd < 0) return -this.#errno[0]!;
     this.#readSockaddr();
     return fd;

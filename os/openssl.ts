@@ -1,7 +1,13 @@
 /** OpenSSL 3 for the data plane: contexts, handshakes and the traffic secrets that come out of them. */
 import { MeshError } from "../base/errors.ts";
-import { Arena } from "./arena.ts";
-import { type ContextHandle, HandshakeStep, type Tls, type TlsHandshake, type TlsIdentity } from "./api.ts";
+import {
+  type ContextHandle,
+  HandshakeStep,
+  type Memory,
+  type Tls,
+  type TlsHandshake,
+  type TlsIdentity,
+} from "./api.ts";
 import { type CipherSuite, Opener, RecordCrypto, Sealer } from "./tls_records.ts";
 
 const ssl = Deno.dlopen("libssl.so.3", {
@@ -140,7 +146,9 @@ export function createTemplate(pem: { chain: string; privateKey: string; roots: 
     if (ssl.SSL_CTX_use_PrivateKey(context, key) !== 1) throw refused("the private key");
     if (ssl.SSL_CTX_check_private_key(context) !== 1) throw refused("the pair of certificate and key");
     for (const intermediate of chain.slice(1)) {
-      if (ssl.SSL_CTX_ctrl(context, SSL_CTRL_CHAIN_CERT, 1n, intermediate) !== 1n) throw refused("an intermediate certificate");
+      if (ssl.SSL_CTX_ctrl(context, SSL_CTRL_CHAIN_CERT, 1n, intermediate) !== 1n) {
+        throw refused("an intermediate certificate");
+      }
     }
     const store = ssl.SSL_CTX_get_cert_store(context);
     for (const root of roots) if (crypto.X509_STORE_add_cert(store, root) !== 1) throw refused("a root certificate");
@@ -182,7 +190,7 @@ export class OpenSsl implements Tls {
     { parameters: ["pointer", "pointer", "pointer", "pointer", "u32", "pointer"]; result: "i32" }
   >;
 
-  constructor(arena: Arena) {
+  constructor(arena: Memory) {
     this.records = new RecordCrypto(arena);
     this.#keylog = new Deno.UnsafeCallback({ parameters: ["pointer", "pointer"], result: "void" }, (_ssl, line) => {
       const text = Deno.UnsafePointerView.getCString(line!);

@@ -1,7 +1,6 @@
 /** TLS 1.3 records (RFC 8446 §5.2) sealed and opened in place by OpenSSL's AES-GCM, keyed with the traffic secrets of a handshake. */
 import { assert } from "../base/assert.ts";
-import type { Arena } from "./arena.ts";
-import { RecordError, type RecordOpener, type RecordSealer } from "./api.ts";
+import { type Memory, RecordError, type RecordOpener, type RecordSealer } from "./api.ts";
 
 const crypto = Deno.dlopen("libcrypto.so.3", {
   EVP_CIPHER_CTX_new: { parameters: [], result: "pointer" },
@@ -37,13 +36,13 @@ const SUITES = {
 
 /** What all records of a worker share: scratch words in the arena and the fetched ciphers. */
 export class RecordCrypto {
-  readonly arena: Arena;
+  readonly arena: Memory;
   readonly ivAt: number;
   readonly lengthAt: number;
   readonly keyAt: number;
   readonly #ciphers: Record<CipherSuite, Pointer>;
 
-  constructor(arena: Arena) {
+  constructor(arena: Memory) {
     this.arena = arena;
     this.ivAt = arena.allocate(16);
     this.lengthAt = arena.allocate(16);
@@ -62,7 +61,12 @@ export class RecordCrypto {
 }
 
 /** HKDF-Expand-Label with an empty context and at most one hash of output (RFC 8446 §7.1). */
-export function expandLabel(suite: CipherSuite, secret: Uint8Array<ArrayBuffer>, label: string, bytes: number): Uint8Array<ArrayBuffer> {
+export function expandLabel(
+  suite: CipherSuite,
+  secret: Uint8Array<ArrayBuffer>,
+  label: string,
+  bytes: number,
+): Uint8Array<ArrayBuffer> {
   const { hashBytes } = SUITES[suite];
   assert(bytes <= hashBytes, "one block of HKDF-Expand is enough");
   const full = `tls13 ${label}`;
