@@ -88,9 +88,9 @@ export class Network implements Disposable {
     }
   }
 
-  /** Names of the namespaces that there are. */
-  get names(): string[] {
-    return this.#places.map((place) => place.name);
+  /** Inodes of the namespaces that there are. */
+  get inodes(): ReadonlySet<number> {
+    return new Set(this.#places.map((place) => place.netns.inode));
   }
 
   /** A pod's namespace, reached through its node: `eth0` with both addresses, everything else by the node. */

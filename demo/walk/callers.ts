@@ -14,18 +14,18 @@ export const CALLERS: Chapter = {
     const caller = shop.pods["passer-by"].probe, target = { host: shop.pods.store.ipv4, port: HBONE_PORT };
     const identity = `spiffe://${shop.pods.shopper.principal}`;
     const describe = ({ protocol, ending, error }: TlsOutcome) => `${protocol ?? "no TLS"}, ${ending}, ${error}`;
-    tell("No certificate.");
+    await tell("No certificate.");
     await checks.check("a caller without a certificate is refused", async () => {
       const outcome = await caller.do("tls", target);
       return { ok: !outcome.answered && outcome.ending !== "open", detail: describe(outcome) };
     });
-    tell("A certificate with the shopper's identity, signed by a CA that we just made.");
+    await tell("A certificate with the shopper's identity, signed by a CA that we just made.");
     await checks.check("a caller with a certificate of an unknown CA is refused", async () => {
       const foreign = await (await Issuer.foreign()).issue(identity);
       const outcome = await caller.do("tls", { ...target, ...foreign });
       return { ok: !outcome.answered && outcome.ending !== "open", detail: describe(outcome) };
     });
-    tell("The same identity, signed by the mesh's CA.");
+    await tell("The same identity, signed by the mesh's CA.");
     await checks.check("the same call with a certificate of the mesh's CA is answered", async () => {
       const genuine = await (await Issuer.ofMesh(`${shop.mesh.folder}/state`)).issue(identity);
       const outcome = await caller.do("tls", { ...target, ...genuine });

@@ -15,7 +15,7 @@ export const STRICT: Chapter = {
       const reply = await stage.askStore("passer-by");
       return { ok: "answer" in reply, detail: JSON.stringify(reply) };
     });
-    tell("PeerAuthentication STRICT for the namespace.");
+    await tell("PeerAuthentication STRICT for the namespace.");
     stage.apply("strict");
     await checks.check("plaintext is refused under STRICT", async () => {
       const tookMs = await stage.becomes(false, "passer-by");
@@ -34,7 +34,8 @@ export const STRICT: Chapter = {
 export const ENROLMENT: Chapter = {
   title: "Into the mesh without a restart",
   story: "The passer-by is a running process with an open connection. `enroll` brings its network namespace into the " +
-    "mesh: no restart, no change, and from the next connection on it has an identity.",
+    "mesh: no restart, no change, and from the next connection on it has an identity. A connection that is open then " +
+    "is reset once, for its packets now pass the redirection.",
   async run(stage) {
     const { shop, checks, tell } = stage;
     const passerBy = stage.pod("passer-by"), store = stage.pod("store");
@@ -42,7 +43,9 @@ export const ENROLMENT: Chapter = {
     const old = await passerBy.probe.do("open", target);
     await passerBy.probe.do("say", { ...old, text: "WHO" });
     const processBefore = passerBy.probe.pid;
-    tell(`ambit enroll netns/${passerBy.place.name} --namespace street --service-account passer-by --name passer-by`);
+    await tell(
+      `ambit enroll netns/${passerBy.place.name} --namespace street --service-account passer-by --name passer-by`,
+    );
     await command(stage, "enroll");
     shop.mesh.writeConfig("passer_by.yaml", podYaml(passerBy, true));
     await checks.check("a running pod is enrolled without a restart", async () => {
@@ -67,7 +70,7 @@ export const ENROLMENT: Chapter = {
     });
     stage.withdraw("strict");
     await shop.mesh.seen("PERMISSIVE", (dump) => dump.policies.length === 0);
-    tell(`ambit unenroll netns/${passerBy.place.name}`);
+    await tell(`ambit unenroll netns/${passerBy.place.name}`);
     await command(stage, "unenroll");
     shop.mesh.writeConfig("passer_by.yaml", podYaml(passerBy, false));
     await checks.check("unenrolled again, it speaks plaintext as before", async () => {

@@ -20,7 +20,7 @@ async function openConnections(stage: Stage): Promise<void> {
   const { checks, tell } = stage;
   const store = stage.pod("store"), target = { host: store.ipv4, port: SHOP_PORT.store };
   const shopper = stage.pod("shopper").probe, frontend = stage.pod("frontend").probe;
-  tell("Shopper and front end each hold a connection to the store open. Then: DENY for the shopper.");
+  await tell("Shopper and front end each hold a connection to the store open. Then: DENY for the shopper.");
   const [cut, kept] = await Promise.all([shopper.do("open", target), frontend.do("open", target)]);
   await Promise.all([shopper.do("say", { ...cut, text: "WHO" }), frontend.do("say", { ...kept, text: "WHO" })]);
   const end = shopper.do("ended", { ...cut, timeoutMs: 10_000 });
@@ -44,19 +44,19 @@ async function openConnections(stage: Stage): Promise<void> {
 
 async function denies(stage: Stage): Promise<void> {
   const { checks, tell } = stage;
-  tell("DENY for everybody of the namespace warehouse, where the courier is.");
+  await tell("DENY for everybody of the namespace warehouse, where the courier is.");
   stage.apply("deny-namespace");
   await refuses(stage, "DENY by namespace refuses its pods and no others", "deny-namespace", {
     refused: "courier",
     admitted: "shopper",
   });
-  tell("DENY for a block of addresses, which is the front end's.");
+  await tell("DENY for a block of addresses, which is the front end's.");
   stage.apply("deny-address");
   await refuses(stage, "DENY by address block refuses it and no other", "deny-address", {
     refused: "frontend",
     admitted: "shopper",
   });
-  tell("DENY for one port of the store's pod.");
+  await tell("DENY for one port of the store's pod.");
   const otherPort = 7004;
   await stage.pod("store").probe.do("listen", { port: otherPort, kind: "line" });
   stage.apply("deny-port");
@@ -70,7 +70,7 @@ async function denies(stage: Stage): Promise<void> {
 }
 
 async function allows(stage: Stage): Promise<void> {
-  stage.tell("ALLOW for the front end alone.");
+  await stage.tell("ALLOW for the front end alone.");
   stage.apply("allow-frontend");
   await refuses(stage, "an ALLOW policy admits only whom it names", "allow-frontend", {
     refused: "shopper",

@@ -17,10 +17,10 @@ export interface Chapter {
 export class Stage {
   readonly shop: Shop;
   readonly checks: Checks;
-  /** Says what happens now. */
-  readonly tell: (text: string) => void;
+  /** Says what happens now, and leaves time to read it. */
+  readonly tell: (text: string) => Promise<void>;
 
-  constructor(shop: Shop, checks: Checks, tell: (text: string) => void) {
+  constructor(shop: Shop, checks: Checks, tell: (text: string) => Promise<void>) {
     this.shop = shop;
     this.checks = checks;
     this.tell = tell;

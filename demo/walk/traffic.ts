@@ -22,7 +22,7 @@ export const TRAFFIC: Chapter = {
 };
 
 async function customerIsServed({ shop, checks, tell }: Stage): Promise<void> {
-  tell("The customer asks for the page and talks to the store, about 60 times a second.");
+  await tell("The customer asks for the page and talks to the store, about 60 times a second.");
   await checks.check("the shop serves its customer through the mesh", async () => {
     const report = await until("a report without failures", 15_000, () => {
       const last = shop.reports.at(-1);
@@ -35,7 +35,7 @@ async function customerIsServed({ shop, checks, tell }: Stage): Promise<void> {
 
 async function wire(stage: Stage): Promise<void> {
   const { shop, checks, tell } = stage;
-  tell("We capture what crosses the wire, while the customer shops and a passer-by asks the store, too.");
+  await tell("We capture what crosses the wire, while the customer shops and a passer-by asks the store, too.");
   shop.wiretap.clear();
   const reportsBefore = shop.reportCount;
   const passerBy = stage.pod("passer-by");
@@ -87,7 +87,7 @@ async function wire(stage: Stage): Promise<void> {
 
 async function identities(stage: Stage): Promise<void> {
   const { shop, checks, tell } = stage;
-  tell("Each connection carries an identity, which comes from the service account.");
+  await tell("Each connection carries an identity, which comes from the service account.");
   await checks.check("the server sees the client pod's own address", async () => {
     const reply = await stage.askStore("shopper"), wanted = `YOU ${stage.pod("shopper").ipv4}`;
     return { ok: "answer" in reply && reply.answer.endsWith(wanted), detail: JSON.stringify(reply) };
@@ -121,7 +121,7 @@ async function identities(stage: Stage): Promise<void> {
 async function transparency(stage: Stage): Promise<void> {
   const { shop, checks, tell } = stage;
   const shopper = stage.pod("shopper").probe, store = stage.pod("store");
-  tell("Applications get what they would get without a mesh: IPv6, half-closed connections, every byte.");
+  await tell("Applications get what they would get without a mesh: IPv6, half-closed connections, every byte.");
   await Promise.all([
     store.probe.do("listen", { port: SINK_PORT, kind: "sink" }),
     store.probe.do("listen", { port: SOURCE_PORT, kind: "source" }),

@@ -14,7 +14,7 @@ export const BAD_YAML: Chapter = {
     const { shop, checks, tell } = stage;
     stage.apply("deny-principal", "deny-shopper");
     await stage.becomes(false, "shopper");
-    tell("The file is overwritten; line 9 says `form` for `from`.");
+    await tell("The file is overwritten; line 9 says `form` for `from`.");
     const since = shop.mesh.istiod.lineCount;
     stage.apply("deny-broken", "deny-shopper");
     await checks.check("bad YAML is refused with its file and line", async () => {
@@ -52,7 +52,7 @@ export const CRASH: Chapter = {
     await courier.do("say", { ...local, text: "before" });
     const processA = nodeA.ztunnel.pid, processB = nodeB.ztunnel.pid;
     shop.wiretap.clear();
-    tell(`kill -9 ${processB}`);
+    await tell(`kill -9 ${processB}`);
     await nodeB.crashZtunnel();
     await checks.check("while its ztunnel is away, a pod is refused and not served in plaintext", async () => {
       const reply = await stage.askStore("shopper");
@@ -67,7 +67,7 @@ export const CRASH: Chapter = {
       const same = nodeA.ztunnel.pid === processA && !nodeA.ztunnel.ended;
       return { ok: same && reply.endsWith("after"), detail: `its open connection answers: ${reply}` };
     });
-    tell("The next ztunnel starts.");
+    await tell("The next ztunnel starts.");
     const startedAtMs = performance.now();
     nodeB.restartZtunnel();
     await checks.check("traffic recovers after the restart", async () => {

@@ -1,0 +1,73 @@
+/** Whether a lab has left anything: what there was before it went, against what there is afterwards. */
+import type { Checks } from "./checks.ts";
+import { labNamespaces } from "./lab/network.ts";
+import { RouteSocket } from "../os/netlink/rtnetlink.ts";
+import type { Mesh } from "./lab/mesh.ts";
+
+/** What a lab occupies, noted while it stands. */
+export interface Inventory {
+  readonly folder: string;
+  /** Inodes of its namespaces: as long as a process is inside, a number is not given out again. */
+  readonly netnsInodes: ReadonlySet<number>;
+}
+
+export function takeInventory(mesh: Mesh): Inventory {
+  return { folder: mesh.folder, netnsInodes: mesh.network.inodes };
+}
+
+/** Interfaces of our own namespace, to compare with those afterwards. */
+export function interfaceNames(): string[] {
+  using routes = RouteSocket.open();
+  return routes.links().map((link) => link.name).sort();
+}
+
+/** Checks that nothing is left of it. Rules, routes and interfaces live in namespaces and are gone with them. */
+export async function checkLeftovers(
+  checks: Checks,
+  inventory: Inventory,
+  interfacesBefore: readonly string[],
+): Promise<void> {
+  await checks.check("no process is left", () => {
+    const left = processesIn(inventory.netnsInodes);
+    return { ok: left.length === 0, detail: left.length === 0 ? "all have ended" : left.join(", ") };
+  });
+  await checks.check("no namespace, and so no redirection rule, is left", () => {
+    const names = labNamespaces(Deno.pid);
+    const mounts = Deno.readTextFileSync("/proc/self/mountinfo").split("\n").filter((line) =>
+      line.includes(`ambit-lab-${Deno.pid}-`)
+    );
+    const count = inventory.netnsInodes.size;
+    return {
+      ok: names.length === 0 && mounts.length === 0 && count > 0,
+      detail: names.length === 0 ? `${count} were made, all are gone` : names.join(", "),
+    };
+  });
+  await checks.check("no file and no interface is left", () => {
+    const folderLeft = exists(inventory.folder), interfaces = interfaceNames();
+    const same = interfaces.join() === interfacesBefore.join();
+    return { ok: !folderLeft && same, detail: `${inventory.folder} is ${folderLeft ? "there" : "gone"}` };
+  });
+}
+
+function processesIn(inodes: ReadonlySet<number>): number[] {
+  return [...Deno.readDirSync("/proc")].map(({ name }) => Number(name)).filter((pid) => {
+    if (!(pid > 0)) return false;
+    try {
+      return inodes.has(Number(/\[(\d+)\]/.exec(Deno.readLinkSync(`/proc/${pid}/ns/net`))?.[1]));
+    } catch (error) {
+      // Ended in the meantime, or somebody else's: ours we may look at.
+      if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.PermissionDenied) return false;
+      throw error;
+    }
+  });
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
