@@ -134,7 +134,7 @@ export class HbonePool {
     if (fd < 0) {
       const waiting = entry.waiting;
       entry.waiting = [];
-      this.#entries.delete(entry.key);
+      if (entry.sessions.length === 0) this.#entries.delete(entry.key); // Else they must be found when the pod goes.
       const end: SessionEnd = { reason: `connect failed (errno ${-fd})`, stage: "connect" };
       for (const tunnel of waiting) if (!tunnel.closed) tunnel.onDialFailed(end);
       return;

@@ -48,8 +48,7 @@ export class Reactor {
   readonly #freedRows: number[] = [];
   #resumables: Resumable[] = [];
   #resumablesNext: Resumable[] = [];
-  #flushables: Flushable[] = [];
-  #flushablesNext: Flushable[] = [];
+  readonly #flushables: Flushable[] = [];
 
   constructor(os: Os) {
     this.os = os;
@@ -109,7 +108,8 @@ export class Reactor {
     const wheelMs = this.timers.waitMs(this.nowMs);
     const idleMs = wheelMs < 0 || wheelMs > IDLE_WAIT_MS ? IDLE_WAIT_MS : wheelMs;
     const eventsAt = this.#eventsAt;
-    const timeoutMs = this.#resumables.length > 0 ? 0 : idleMs;
+    // What was written since the last turn's flush must not wait for an event.
+    const timeoutMs = this.#resumables.length > 0 || this.#flushables.length > 0 ? 0 : idleMs;
     const count = os.wait(this.#poll, os.memory.base + eventsAt, EVENTS_MAX, timeoutMs);
     this.turns++;
     this.nowMs = os.nowMs();
@@ -136,12 +136,7 @@ export class Reactor {
 
   /** Flushes whoever asked for it; also called early, when buffers run short within a turn. */
   flush(): void {
-    while (this.#flushables.length > 0) {
-      const flushables = this.#flushables;
-      this.#flushables = this.#flushablesNext;
-      this.#flushablesNext = flushables;
-      for (let index = 0; index < flushables.length; index++) flushables[index]!.onFlush();
-      flushables.length = 0;
-    }
+    // One at a time, so that a flush within a flush still finds all that wait.
+    while (this.#flushables.length > 0) this.#flushables.pop()!.onFlush();
   }
 }

@@ -106,7 +106,10 @@ export class RecordSender {
       got = os.receiveVector(fd, memory.base + buffers.scatterAt, count);
     } else got = os.receive(fd, memory.base + at + FRAME_HEADER_BYTES, first);
     this.wantedBytes = wanted;
-    if (got <= 0) return got;
+    if (got <= 0) {
+      this.#closeUnused(); // Nobody asks for a flush now: an idle session must not sit on a stage.
+      return got;
+    }
     let rest = got, frameAt = at, space = first;
     for (;;) {
       const payload = rest < space ? rest : space;
@@ -176,6 +179,8 @@ export class RecordSender {
     let stage = this.#buffers.acquireStage();
     if (stage < 0) {
       this.#onStageShortage(); // Others flush now; whoever cannot send copies out and gives its stage back.
+      // A session that broke over it may have passed its tunnels on to this one: it is open by now, or worse.
+      if (this.#stage >= 0 || this.blocked || this.broken) return this.#stage >= 0 && !this.blocked && !this.broken;
       stage = this.#buffers.acquireStage();
       assert(stage >= 0, "a flush of all sessions frees stages");
     }
@@ -185,6 +190,13 @@ export class RecordSender {
     this.#content = 0;
     if (this.#sealer.sealedCount >= this.#recordsPerKey) this.#sealKeyUpdate();
     return true;
+  }
+
+  /** Gives the stage back if nothing was written to it. */
+  #closeUnused(): void {
+    if (this.#content > 0 || this.#record !== this.#stage) return;
+    this.#buffers.releaseStage(this.#stage);
+    this.#stage = -1;
   }
 
   #sealKeyUpdate(): void {
@@ -206,8 +218,10 @@ export class RecordSender {
     const sent = bytes === 0 ? 0 : os.send(this.#fd, os.memory.base + this.#sendFrom, bytes);
     if (sent > 0) this.sentBytes += sent;
     if (sent !== bytes) {
-      if (sent < 0 && sent !== -EAGAIN) this.broken = true;
-      else {
+      if (sent < 0 && sent !== -EAGAIN) {
+        this.broken = true;
+        this.blocked = false; // Nothing waits any more: onWritable has to report it.
+      } else {
         this.blocked = true;
         if (sent > 0) this.#sendFrom += sent;
         if (!buffers.scarce) return;
