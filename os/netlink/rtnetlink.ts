@@ -29,7 +29,11 @@ const RTPROT_BOOT = 3, RTN_UNICAST = 1, RTN_LOCAL = 2;
 const RT_SCOPE = { UNIVERSE: 0, LINK: 253, HOST: 254 } as const;
 const FRA = { PRIORITY: 6, FWMARK: 10, TABLE: 15, FWMASK: 16 } as const;
 const FR_ACT_TO_TBL = 1;
-const IFF_UP = 1;
+const IFF_UP = 1, IFF_RUNNING = 0x40;
+const LOCAL_TABLE = 255;
+// The kernel enters an IPv6 address into the local table from a work queue. It takes under a millisecond, or hundreds
+// of them while other namespaces come and go; packets for the address are lost until then.
+const SETTLE_MS_MAX = 2_000;
 
 /** The table that a route without one goes to. */
 export const MAIN_TABLE = 254;
@@ -38,6 +42,8 @@ export interface Link {
   readonly index: number;
   readonly name: string;
   readonly up: boolean;
+  /** Up, and it carries packets: the other end of a veth is up too, and the kernel has taken notice. */
+  readonly running: boolean;
   /** Index of the bridge it belongs to, or 0. */
   readonly masterIndex: number;
 }
@@ -137,8 +143,11 @@ export class RouteSocket implements Disposable {
     );
   }
 
+  /** Brings a link up, and waits until its addresses are usable. */
   setUp(name: string): void {
-    this.#changeLink(`set ${name} up`, RTM.NEWLINK, this.#index(name), () => {}, IFF_UP);
+    const index = this.#index(name);
+    this.#changeLink(`set ${name} up`, RTM.NEWLINK, index, () => {}, IFF_UP);
+    this.#settle(index);
   }
 
   /** Moves a link into another namespace, where it is down and has no address. */
@@ -146,15 +155,16 @@ export class RouteSocket implements Disposable {
     this.#changeLink(`move ${name}`, RTM.NEWLINK, this.#index(name), (writer) => writer.u32(IFLA.NET_NS_FD, netns.fd));
   }
 
-  /** Adds `10.0.0.1/24` or `fd00::1/64`, usable at once: duplicate address detection is off. An address already there is fine. */
+  /** Adds `10.0.0.1/24` or `fd00::1/64`, usable on return if the link is up: duplicate address detection is off. An address already there is fine. */
   addAddress(name: string, prefix: string): void {
     const { ip, length, family } = parsePrefix(prefix);
-    const index = this.#index(name);
+    const { index, up } = this.#link(name);
     this.#request(`add address ${prefix} to ${name}`, RTM.NEWADDR, NLM_F.CREATE | NLM_F.REPLACE, (writer) => {
       writer.raw([family, length, 0, 0, ...u32(index)]); // struct ifaddrmsg
       writer.bytes(IFA.LOCAL, ipToBytes(ip)).bytes(IFA.ADDRESS, ipToBytes(ip));
       if (family === AF.INET6) writer.u32(IFA.FLAGS, IFA_F_NODAD);
     });
+    if (up && family === AF.INET6) this.#settle(index);
   }
 
   /** Adds a route, or replaces the one with the same destination, table and priority. */
@@ -210,9 +220,25 @@ export class RouteSocket implements Disposable {
     this.#socket[Symbol.dispose]();
   }
 
+  /** Waits, for a bounded time, until the link's IPv6 addresses are in the local table; link-local ones come by themselves. */
+  #settle(index: number): void {
+    const wanted = this.addresses().filter(({ linkIndex, ip }) =>
+      linkIndex === index && ip.includes(":") && !ip.startsWith("fe80:")
+    );
+    const deadline = performance.now() + SETTLE_MS_MAX;
+    const sleeper = new Int32Array(new SharedArrayBuffer(4));
+    const settled = () =>
+      wanted.every(({ ip }) => this.hasRoute({ destination: `${ip}/128`, table: LOCAL_TABLE, type: "local" }));
+    while (!settled() && performance.now() < deadline) Atomics.wait(sleeper, 0, 0, 1);
+  }
+
   #index(name: string): number {
+    return this.#link(name).index;
+  }
+
+  #link(name: string): Link {
     const link = this.findLink(name);
-    if (link !== undefined) return link.index;
+    if (link !== undefined) return link;
     throw new MeshError("AMB7012", `there is no network interface ${name}`, {
       remedy: "Check the name, and that you look in the right network namespace.",
     });
@@ -290,6 +316,7 @@ function readLink(message: Message): Link | undefined {
     index: view.getInt32(4, true),
     name,
     up: (view.getUint32(8, true) & IFF_UP) !== 0,
+    running: (view.getUint32(8, true) & IFF_RUNNING) !== 0,
     masterIndex: attributes.u32(IFLA.MASTER) ?? 0,
   };
 }

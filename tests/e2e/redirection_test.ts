@@ -29,6 +29,10 @@ class Bench implements Disposable {
       routes.addAddress(link, `${ADDRESS.ipv6[who]}/64`);
       routes.setUp(link);
     }
+    const deadline = performance.now() + 10_000;
+    while (!pod.findLink("eth0")!.running || !peer.findLink("veth0")!.running) {
+      assert(performance.now() < deadline, "the link carries packets");
+    }
     peer.addAddress("lo", `${PROBE_ADDRESS.ipv4}/32`);
     peer.addAddress("lo", `${PROBE_ADDRESS.ipv6}/128`);
     pod.addRoute({ destination: "0.0.0.0/0", via: ADDRESS.ipv4.peer });
