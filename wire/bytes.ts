@@ -60,10 +60,3 @@ export function equalsAscii(bytes: Uint8Array, start: number, end: number, text:
   for (let at = 0; at < text.length; at++) if (bytes[start + at] !== text.charCodeAt(at)) return false;
   return true;
 }
-
-/** `bytes[start..end)` as text, each byte one character (ISO 8859-1), so nothing is lost and nothing can fail. */
-export function latin1Text(bytes: Uint8Array, start: number, end: number): string {
-  let text = "";
-  for (let at = start; at < end; at++) text += String.fromCharCode(bytes[at]!);
-  return text;
-}

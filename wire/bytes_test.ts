@@ -3,7 +3,6 @@ import { assertEquals } from "@std/assert";
 import {
   copyBytes,
   equalsAscii,
-  latin1Text,
   readUint16,
   readUint24,
   readUint31,
@@ -52,9 +51,4 @@ Deno.test("equalsAscii() wants the whole text and nothing more", () => {
   assertEquals(equalsAscii(bytes, 1, 7, "baggage"), false);
   assertEquals(equalsAscii(bytes, 1, 9, "baggage"), false);
   assertEquals(equalsAscii(bytes, 0, 7, "baggage"), false);
-});
-
-Deno.test("latin1Text() keeps every octet", () => {
-  const all = Uint8Array.from({ length: 256 }, (_, at) => at);
-  assertEquals([...latin1Text(all, 0, 256)].map((letter) => letter.charCodeAt(0)), [...all]);
 });

@@ -23,23 +23,3 @@ export function checkInitialWindowChange(
   const changed = windowBytes + newInitialBytes - oldInitialBytes;
   return changed > WINDOW_BYTES_LIMIT ? H2Error.FLOW_CONTROL_ERROR : H2Error.NO_ERROR;
 }
-
-/** Checks that DATA of this flow-controlled size, padding included, fits the window we granted (RFC 9113 §6.9.1). */
-export function checkReceived(windowBytes: number, flowBytes: number): H2Error {
-  return flowBytes > windowBytes ? H2Error.FLOW_CONTROL_ERROR : H2Error.NO_ERROR;
-}
-
-/** How many bytes may be sent now: the least of both windows and `wantedBytes`, never below 0. */
-export function sendableBytes(streamWindowBytes: number, connectionWindowBytes: number, wantedBytes: number): number {
-  const least = streamWindowBytes < connectionWindowBytes ? streamWindowBytes : connectionWindowBytes;
-  if (least <= 0) return 0;
-  return least < wantedBytes ? least : wantedBytes;
-}
-
-/**
- * What to announce by WINDOW_UPDATE, given the bytes consumed since the last: all of them once they are half of the
- * full window, else 0. Half keeps a sender busy for a round trip and makes updates rare.
- */
-export function dueIncrement(consumedBytes: number, fullWindowBytes: number): number {
-  return consumedBytes * 2 >= fullWindowBytes ? consumedBytes : 0;
-}

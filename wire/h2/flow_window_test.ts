@@ -1,6 +1,6 @@
 /** Tests of flow_window.ts. */
 import { assertEquals } from "@std/assert";
-import { checkGrowth, checkInitialWindowChange, checkReceived, dueIncrement, sendableBytes } from "./flow_window.ts";
+import { checkGrowth, checkInitialWindowChange } from "./flow_window.ts";
 import { H2Error } from "./frame_rules.ts";
 
 const LIMIT = 2 ** 31 - 1;
@@ -18,24 +18,4 @@ Deno.test("checkInitialWindowChange() lets a window fall below 0 and never above
   assertEquals(checkInitialWindowChange(0, 65_535, 0), H2Error.NO_ERROR);
   assertEquals(checkInitialWindowChange(65_535, 65_535, LIMIT), H2Error.NO_ERROR);
   assertEquals(checkInitialWindowChange(65_536, 65_535, LIMIT), H2Error.FLOW_CONTROL_ERROR);
-});
-
-Deno.test("checkReceived() lets exactly the window in (RFC 9113 §6.9.1)", () => {
-  assertEquals(checkReceived(10, 10), H2Error.NO_ERROR);
-  assertEquals(checkReceived(10, 11), H2Error.FLOW_CONTROL_ERROR);
-  assertEquals(checkReceived(0, 0), H2Error.NO_ERROR);
-});
-
-Deno.test("sendableBytes() is the least of three and never negative (RFC 9113 §6.9.2)", () => {
-  assertEquals(sendableBytes(5, 7, 9), 5);
-  assertEquals(sendableBytes(7, 5, 9), 5);
-  assertEquals(sendableBytes(7, 9, 5), 5);
-  assertEquals(sendableBytes(-1, 9, 5), 0);
-  assertEquals(sendableBytes(9, -1, 5), 0);
-});
-
-Deno.test("dueIncrement() waits for half of the window", () => {
-  assertEquals(dueIncrement(49, 100), 0);
-  assertEquals(dueIncrement(50, 100), 50);
-  assertEquals(dueIncrement(100, 100), 100);
 });

@@ -14,8 +14,7 @@ import { HpackDecoder } from "./hpack_decoder.ts";
 import { writeConnectBlock } from "./hpack_encoder.ts";
 import { ResponseHead } from "./request_check.ts";
 import { HBONE_CLIENT_SETTINGS, HBONE_CONNECTION_WINDOW_GROWTH } from "./settings.ts";
-import { latin1Text } from "../bytes.ts";
-import { ascii, framesOf, HeaderTexts, joined, Seeded } from "./testing.ts";
+import { ascii, framesOf, HeaderTexts, joined, latin1Text, Seeded } from "./testing.ts";
 
 Deno.test("HpackDecoder decodes what nghttp2 encodes, over the life of a connection (node:http2)", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });

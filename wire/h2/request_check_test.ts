@@ -1,10 +1,9 @@
 /** Tests of request_check.ts, through the decoder as in service. */
 import { assertEquals } from "@std/assert";
-import { latin1Text } from "../bytes.ts";
 import { H2Error } from "./frame_rules.ts";
 import { HpackDecoder } from "./hpack_decoder.ts";
 import { DISCARD, RequestHead, ResponseHead } from "./request_check.ts";
-import { ascii, joined } from "./testing.ts";
+import { ascii, joined, latin1Text } from "./testing.ts";
 
 const MALFORMED = -H2Error.PROTOCOL_ERROR;
 

@@ -1,5 +1,5 @@
 /** What the tests of this folder share: hexadecimal, a header sink that keeps texts, frames of every kind, a seeded generator. */
-import { latin1Text, readUint24, readUint31 } from "../bytes.ts";
+import { readUint24, readUint31 } from "../bytes.ts";
 import { FRAME_HEADER_BYTES, FrameFlag, FrameType } from "./frame_rules.ts";
 import type { HeaderSink } from "./hpack_decoder.ts";
 
@@ -11,6 +11,13 @@ export function hex(text: string): Uint8Array {
 /** The bytes of ASCII text. */
 export function ascii(text: string): Uint8Array {
   return Uint8Array.from(text, (letter) => letter.charCodeAt(0));
+}
+
+/** `bytes[start..end)` as text, each byte one character (ISO 8859-1), so nothing is lost and nothing can fail. */
+export function latin1Text(bytes: Uint8Array, start: number, end: number): string {
+  let text = "";
+  for (let at = start; at < end; at++) text += String.fromCharCode(bytes[at]!);
+  return text;
 }
 
 /** Parts one after the other. */
