@@ -340,7 +340,7 @@ class OpenSslHandshake implements TlsHandshake {
       const value = crypto.GENERAL_NAME_get0_value(crypto.OPENSSL_sk_value(names, at), new Uint8Array(type.buffer));
       if (type[0] !== GEN_URI || value === null) continue;
       const bytes = crypto.ASN1_STRING_length(value), data = crypto.ASN1_STRING_get0_data(value);
-      if (data === null || bytes < 0 || bytes > URI_BYTES_MAX) continue;
+      if (data === null || bytes < 1 || bytes > URI_BYTES_MAX) continue;
       const text = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(data, bytes)).slice();
       // IA5String: a byte outside printable ASCII (a NUL before all) makes the name no identity.
       if (text.every((byte) => byte > 0x20 && byte < 0x7f)) uris.push(String.fromCharCode(...text));
