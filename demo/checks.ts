@@ -14,7 +14,13 @@ export interface Finding {
   readonly detail: string;
 }
 
-export class Checks {
+/** What makes checks. */
+export interface CheckMaker {
+  /** Makes a check. What `find` throws is a check that does not hold. */
+  check(name: string, find: () => Finding | Promise<Finding>): Promise<boolean>;
+}
+
+export class Checks implements CheckMaker {
   readonly results: CheckResult[] = [];
   readonly #onResult: (result: CheckResult) => void;
 
@@ -27,14 +33,20 @@ export class Checks {
     return this.results.length > 0 && this.results.every((result) => result.ok);
   }
 
-  /** Makes a check. What `find` throws is a check that does not hold. */
-  async check(name: string, find: () => Finding | Promise<Finding>): Promise<boolean> {
+  /** The same checks for work that may be stopped: from then on they reject, and a check under way says nothing more. */
+  until(signal: AbortSignal): CheckMaker {
+    return { check: (name, find) => this.check(name, find, signal) };
+  }
+
+  async check(name: string, find: () => Finding | Promise<Finding>, signal?: AbortSignal): Promise<boolean> {
+    signal?.throwIfAborted();
     let finding: Finding;
     try {
       finding = await find();
     } catch (error) {
       finding = { ok: false, detail: chain(error) };
     }
+    signal?.throwIfAborted();
     const result = { name, ok: finding.ok, detail: finding.detail };
     this.results.push(result);
     this.#onResult(result);

@@ -3,6 +3,9 @@ import type { Checks } from "./checks.ts";
 import { labNamespaces } from "./lab/network.ts";
 import { RouteSocket } from "../os/netlink/rtnetlink.ts";
 import type { Mesh } from "./lab/mesh.ts";
+import { pause } from "./lab/until.ts";
+
+const EXIT_MS = 2_000; // what the kernel needs to bury a process, at most
 
 /** What a lab occupies, noted while it stands. */
 export interface Inventory {
@@ -27,8 +30,13 @@ export async function checkLeftovers(
   inventory: Inventory,
   interfacesBefore: readonly string[],
 ): Promise<void> {
-  await checks.check("no process is left", () => {
-    const left = processesIn(inventory.netnsInodes);
+  await checks.check("no process is left", async () => {
+    const deadlineMs = performance.now() + EXIT_MS;
+    let left = processesIn(inventory.netnsInodes);
+    while (left.length > 0 && performance.now() < deadlineMs) {
+      await pause(20);
+      left = processesIn(inventory.netnsInodes);
+    }
     return { ok: left.length === 0, detail: left.length === 0 ? "all have ended" : left.join(", ") };
   });
   await checks.check("no namespace, and so no redirection rule, is left", () => {

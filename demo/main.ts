@@ -1,7 +1,7 @@
 /** `deno task demo`: a mesh of two nodes on this machine, shown at work, put to the test, and taken away again. */
 import { ConfigDefinition, defineConfig, oneOf, toggle } from "../base/config.ts";
 import { chain, ignore, MeshError } from "../base/errors.ts";
-import { Checks } from "./checks.ts";
+import { type CheckMaker, Checks } from "./checks.ts";
 import {
   canBuildHere,
   fetchImports,
@@ -37,6 +37,9 @@ export const DEMO_CONFIG = defineConfig("deno task demo", {
 /** Announces a chapter, and leaves time to read it. */
 type Announce = (number: number, title: string, story: string) => Promise<void>;
 
+/** Somebody wants it to end, which is no failure. */
+class Interruption extends Error {}
+
 function print(text: string): void {
   const bytes = new TextEncoder().encode(text);
   for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
@@ -63,7 +66,7 @@ async function walk(stage: Stage, announce: Announce): Promise<void> {
 }
 
 /** The walk with lines of text, or in silence for `-o json`. */
-async function runOnce(shop: Shop, checks: Checks, quiet: boolean): Promise<void> {
+async function runOnce(shop: Shop, checks: CheckMaker, quiet: boolean): Promise<void> {
   const say = quiet ? () => {} : print;
   const tell = (text: string) => Promise.resolve(say(`  ▸ ${text}\n`));
   await walk(new Stage(shop, checks, tell), (number, title, story) => {
@@ -94,7 +97,7 @@ async function runLive(shop: Shop, checks: Checks, observer: Observer, quit: () 
       ? "The walk is over; the shop stays open. q ends it, and nothing is left."
       : "q ends it, and nothing is left.",
   }), quit);
-  const stage = new Stage(shop, checks, async (text) => {
+  const stage = new Stage(shop, checks.until(signal), async (text) => {
     now = text;
     terminal.draw();
     await pause(READING_MS);
@@ -131,12 +134,13 @@ async function run(config: { once: boolean; output: "text" | "json" }, stop: Abo
       await using observer = new Observer(shop);
       note = (line) => observer.note(line);
       const working = live
-        ? runLive(shop, checks, observer, () => stop.abort(), stop.signal)
-        : runOnce(shop, checks, json);
+        ? runLive(shop, checks, observer, () => stop.abort(new Interruption("quit")), stop.signal)
+        : runOnce(shop, checks.until(stop.signal), json);
       await Promise.race([working, aborted(stop.signal)]);
     } catch (error) {
-      if (!stop.signal.aborted) throw error;
-      ignore(error, "being stopped is not a failure");
+      if (!stop.signal.aborted || !(error instanceof Interruption)) {
+        await checks.check("the walk runs to its end", () => ({ ok: false, detail: chain(error) }));
+      }
     } finally {
       if (!json) print("\nTaking everything down …\n");
       await shop[Symbol.asyncDispose]();
@@ -168,7 +172,12 @@ async function main(args: readonly string[]): Promise<number> {
     return 0;
   }
   const stop = new AbortController();
-  const onSignal = () => stop.abort(new Error("interrupted"));
+  addEventListener("unhandledrejection", (event) => {
+    event.preventDefault(); // Whatever goes wrong, what was built is taken down first.
+    if (stop.signal.aborted) return ignore(event.reason, "questions that were open when it was stopped");
+    stop.abort(event.reason);
+  });
+  const onSignal = () => stop.abort(new Interruption("interrupted"));
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) Deno.addSignalListener(signal, onSignal);
   try {
     const { config } = DEMO_CONFIG.parse(args.map((it) => it === "-o" ? "--output" : it), () => undefined);

@@ -103,7 +103,8 @@ export class Observer implements AsyncDisposable {
   #derive(samples: readonly Sample[], seconds: number, nowMs: number): Edge[] {
     const totals = new Map<string, Counted & { labels: Sample["labels"] }>();
     for (const { name, labels, value } of samples) {
-      if (labels.reporter !== "destination") continue; // It counts what came from outside the mesh, too.
+      // The destination counts what comes from outside the mesh, too. Other families have other labels.
+      if (labels.reporter !== "destination" || !Object.values<string>(METRIC).includes(name)) continue;
       const key = [labels.source_workload, labels.destination_workload, labels.connection_security_policy].join(">");
       const total = totals.get(key) ?? { connections: 0, bytes: 0, labels };
       if (name === METRIC.opened) total.connections += value;

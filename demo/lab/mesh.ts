@@ -1,6 +1,14 @@
 /** A whole mesh of two nodes: istiod on a folder of YAML, a ztunnel and a node agent a node, and pods as they are asked for. */
 import { type ConfigDump, ENTRY, LabNode, type PodIdentity } from "./node.ts";
-import { CONTROL_IPS, Network, NODE_NAMES, type NodeName, podAddresses, type PodPlace } from "./network.ts";
+import {
+  CONTROL_IPS,
+  NAME_PREFIX,
+  Network,
+  NODE_NAMES,
+  type NodeName,
+  podAddresses,
+  type PodPlace,
+} from "./network.ts";
 import { Probe } from "./probe.ts";
 import { denoProgram, Program, type ProgramOptions } from "./program.ts";
 import { until } from "./until.ts";
@@ -104,7 +112,7 @@ export class Mesh implements AsyncDisposable {
   static async start(options: MeshOptions): Promise<Mesh> {
     await using cleanup = new AsyncDisposableStack();
     const onLine = options.onLine ?? (() => {});
-    const folder = Deno.makeTempDirSync({ prefix: "ambit-lab-" });
+    const folder = Deno.makeTempDirSync({ prefix: `${NAME_PREFIX}${Deno.pid}-` });
     cleanup.defer(() => Deno.remove(folder, { recursive: true }));
     Deno.mkdirSync(`${folder}/config`);
     if (options.configuration !== undefined) copyYaml(options.configuration, `${folder}/config`);

@@ -35,7 +35,8 @@ export interface PodPlace extends Place {
 
 /** The interface by which each node reaches the other: the place to listen on the wire. */
 export const WIRE = "wire";
-const NAME_PREFIX = "ambit-lab-";
+/** What every name that a lab gives begins with; the process follows. */
+export const NAME_PREFIX = "ambit-lab-";
 
 interface NodePlan {
   readonly number: number;
@@ -198,8 +199,15 @@ export function sweepLeftovers(): string[] {
     for (const pid of processesIn(`${NAMED_NETNS_FOLDER}/${name}`)) Deno.kill(pid, "SIGKILL");
     deleteNamedNetns(name);
   }
+  for (const { name } of Deno.readDirSync(TEMPORARY)) {
+    const pid = name.startsWith(NAME_PREFIX) ? parseInt(name.slice(NAME_PREFIX.length), 10) : NaN;
+    if (Number.isNaN(pid) || isAlive(pid) || Deno.statSync(`${TEMPORARY}/${name}`).uid !== Deno.uid()) continue;
+    Deno.removeSync(`${TEMPORARY}/${name}`, { recursive: true });
+  }
   return abandoned;
 }
+
+const TEMPORARY = Deno.env.get("TMPDIR") ?? "/tmp";
 
 /** Processes whose network namespace is the one at `path`. */
 export function processesIn(path: string): number[] {

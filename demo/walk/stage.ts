@@ -1,5 +1,5 @@
 /** What the chapters of the walk share: the shop, the checks, a voice, and the questions that they ask again and again. */
-import type { Checks } from "../checks.ts";
+import type { CheckMaker } from "../checks.ts";
 import type { Pod } from "../lab/mesh.ts";
 import { until } from "../lab/until.ts";
 import { type PodName, type Shop, SHOP_PORT } from "../shop.ts";
@@ -16,11 +16,11 @@ export interface Chapter {
 
 export class Stage {
   readonly shop: Shop;
-  readonly checks: Checks;
+  readonly checks: CheckMaker;
   /** Says what happens now, and leaves time to read it. */
   readonly tell: (text: string) => Promise<void>;
 
-  constructor(shop: Shop, checks: Checks, tell: (text: string) => Promise<void>) {
+  constructor(shop: Shop, checks: CheckMaker, tell: (text: string) => Promise<void>) {
     this.shop = shop;
     this.checks = checks;
     this.tell = tell;
