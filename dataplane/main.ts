@@ -50,7 +50,10 @@ export async function runZtunnel(config: ZtunnelConfig, { signal: outer, log, fi
     : config.workers === 0
     ? Math.min(16, navigator.hardwareConcurrency)
     : config.workers;
-  const handles = createTables({ workers: workerCount, connectionsPerWorker: config.connectionsPerWorker }, config.network);
+  const handles = createTables(
+    { workers: workerCount, connectionsPerWorker: config.connectionsPerWorker },
+    config.network,
+  );
   const tables = openTables(handles);
   const workers = new WorkerPool(handles, tables, log.child("workers"));
   const snapshots = new SnapshotWriter(tables, (worker) => workers.wake(worker), (Math.random() * 0x100000000) | 0);

@@ -49,7 +49,11 @@ export interface Listening {
 export function listenWildcard(options: ListenOptions): Listening {
   const { port, mark, reusePort } = options;
   let ipv6 = options.ipv6;
-  let fd = libc.socket(ipv6 ? libc.AF.INET6 : libc.AF.INET, libc.SOCK.STREAM | libc.SOCK.NONBLOCK | libc.SOCK.CLOEXEC, 0);
+  let fd = libc.socket(
+    ipv6 ? libc.AF.INET6 : libc.AF.INET,
+    libc.SOCK.STREAM | libc.SOCK.NONBLOCK | libc.SOCK.CLOEXEC,
+    0,
+  );
   if (fd === -libc.Errno.EAFNOSUPPORT && ipv6) {
     ipv6 = false;
     fd = libc.socket(libc.AF.INET, libc.SOCK.STREAM | libc.SOCK.NONBLOCK | libc.SOCK.CLOEXEC, 0);

@@ -40,7 +40,11 @@ function shownSettings(config: ZtunnelConfig): Json {
 
 function dumpedCertificate(status: CertificateStatus): DumpedCertificate {
   const { identity, certificate, error } = status;
-  const state = certificate !== undefined ? "Available" : error !== undefined ? `Unavailable: ${error}` : "Initializing";
+  const state = certificate !== undefined
+    ? "Available"
+    : error !== undefined
+    ? `Unavailable: ${error}`
+    : "Initializing";
   if (certificate === undefined) return { identity, state, certChain: [], rootCerts: [] };
   return {
     identity,

@@ -134,4 +134,3 @@ export class Pods implements PodStarter {
     return Array.from({ length: workers.count }, (_, worker) => opened.slice(worker * 3, worker * 3 + 3));
   }
 }
-

@@ -16,7 +16,9 @@ import type { Pods } from "./pods.ts";
 
 /** Plain data for JSON. Bytes are counted from the initiator's side. */
 export function trafficView(tables: Tables, flows: FlowTotals, pods: Pods): unknown {
-  const names = new Map([...pods.list().values()].map(({ row, pod }) => [row, `${pod.info.namespace}/${pod.info.name}`]));
+  const names = new Map(
+    [...pods.list().values()].map(({ row, pod }) => [row, `${pod.info.namespace}/${pod.info.name}`]),
+  );
   const connections = [];
   for (const [worker, rows] of tables.connections.entries()) {
     for (let row = 0; row < rows.rowCount; row++) {
@@ -41,7 +43,9 @@ export function trafficView(tables: Tables, flows: FlowTotals, pods: Pods): unkn
     flows: [...flows.series].map(({ label, opened, closed, receivedBytes, sentBytes }) => ({
       ...label,
       opened,
-      closed: Object.fromEntries(closed.map((count, flag) => [RESPONSE_FLAG_NAMES[flag], count]).filter(([, it]) => it !== 0)),
+      closed: Object.fromEntries(
+        closed.map((count, flag) => [RESPONSE_FLAG_NAMES[flag], count]).filter(([, it]) => it !== 0),
+      ),
       receivedBytes,
       sentBytes,
     })),
