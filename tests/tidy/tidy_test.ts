@@ -13,7 +13,7 @@ const LINES_MAX = 500;
 const LONGER: Readonly<Record<string, { readonly lines: number; readonly why: string }>> = {
   "dataplane/worker/session.ts": { lines: 920, why: "one HTTP/2 session, read from top to bottom as one machine" },
   "dataplane/worker/shard.ts": {
-    lines: 540,
+    lines: 560,
     why: "all that a worker owns, and the one place that acquires and releases it",
   },
 };
