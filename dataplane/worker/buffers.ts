@@ -54,6 +54,11 @@ export class Buffers {
     this.#freeStages.push(stage);
   }
 
+  /** Stages that sessions hold. */
+  get stagesTaken(): number {
+    return this.#stageCount - this.#freeStages.length;
+  }
+
   /** Whether so few stages are left that whoever cannot send must not keep one. */
   get scarce(): boolean {
     return this.#stagesMax - this.#stageCount + this.#freeStages.length < this.#stagesMax >> 1;

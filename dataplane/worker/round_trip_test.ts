@@ -1,0 +1,301 @@
+/** Two workers, one of the client's node and one of the server's: bytes from application to application through HBONE. */
+import { assert, assertEquals } from "@std/assert";
+import type { IpWords } from "../../base/address.ts";
+import { AccessKind } from "../tables/access.ts";
+import { Direction, ResponseFlag } from "../tables/layout.ts";
+import { randomOf } from "../tables/testing.ts";
+import { ListenerKind } from "./listener.ts";
+import type { Pod } from "./pod.ts";
+import { freshIp, host, issue, Rig, Server, type Socket } from "./testing.ts";
+
+const CLIENT_URI = "spiffe://cluster.local/ns/default/sa/client",
+  SERVER_URI = "spiffe://cluster.local/ns/default/sa/server";
+const leaves = { client: await issue(CLIENT_URI), server: await issue(SERVER_URI) };
+
+interface Pair {
+  readonly rig: Rig;
+  readonly client: Pod;
+  readonly server: Pod;
+  readonly serverIp: IpWords;
+  /** Where the server's application listens. */
+  readonly application: Server;
+  /** A new connection from the client's application. */
+  open(): Socket;
+  /** Its other end at the server's application. */
+  arrive(): Socket;
+}
+
+/** A client's node (worker 0) and a server's node (worker 1), ready to carry. */
+function withPair(body: (pair: Pair) => void, options: { streamsPerSessionMax?: number; recordsPerKey?: number } = {}) {
+  return Rig.with(2, (rig) => {
+    const clientIp = freshIp(), serverIp = freshIp();
+    rig.addWorkload("client", clientIp);
+    rig.addWorkload("server", serverIp);
+    const client = rig.addPod(0, clientIp, CLIENT_URI);
+    const server = rig.addPod(1, serverIp, SERVER_URI, { [ListenerKind.HBONE]: new Server(serverIp, 15008).fd });
+    rig.certify(0, client, leaves.client);
+    rig.certify(1, server, leaves.server);
+    rig.publish();
+    const application = new Server(serverIp);
+    rig.atEnd(() => application.close());
+    const pair: Pair = {
+      rig,
+      client,
+      server,
+      serverIp,
+      application,
+      open: () => rig.capture(0, client, ListenerKind.OUTBOUND, { ip: serverIp, port: application.port }),
+      arrive() {
+        let arrived: Socket | undefined;
+        rig.until("the application is connected to", () => (arrived = application.accept()) !== undefined);
+        rig.atEnd(() => arrived!.close());
+        return arrived!;
+      },
+    };
+    body(pair);
+  }, options);
+}
+
+const text = (value: string) => new TextEncoder().encode(value);
+
+/** Reads until so many bytes have come. */
+function readAll(rig: Rig, socket: Socket, bytes: number): string {
+  let got = "";
+  rig.until(`${bytes} bytes come`, () => {
+    got += new TextDecoder().decode(socket.read());
+    return got.length >= bytes;
+  });
+  return got;
+}
+
+Deno.test("a connection goes through HBONE and back, and each side may end first (ZT-065)", () =>
+  withPair(({ rig, open, arrive }) => {
+    for (const first of ["client", "server"]) {
+      const client = open(), server = arrive();
+      client.write(text("ping"));
+      assertEquals(readAll(rig, server, 4), "ping");
+      const [one, other] = first === "client" ? [client, server] : [server, client];
+      one.finish();
+      rig.until("the end arrives", () => (other.read(), other.ended));
+      other.write(text("still here"));
+      assertEquals(readAll(rig, one, 10), "still here");
+      other.finish();
+      rig.until("the other end arrives", () => (one.read(), one.ended));
+      rig.until("both connections are over", () => rig.shards.every((shard) => shard.connectionCount === 0));
+      assertEquals([one.error, other.error], [0, 0]);
+    }
+    for (const worker of [0, 1]) {
+      const records = rig.records(worker);
+      assertEquals(records.map(({ kind, flag, error }) => [kind, flag, error]), [
+        [AccessKind.COMPLETE, ResponseFlag.NONE, undefined],
+        [AccessKind.COMPLETE, ResponseFlag.NONE, undefined],
+      ]);
+      assertEquals(records.map((it) => [it.direction, it.receivedBytes, it.sentBytes]), [
+        [worker === 0 ? Direction.OUTBOUND : Direction.INBOUND, 4, 10],
+        [worker === 0 ? Direction.OUTBOUND : Direction.INBOUND, 14, 0],
+      ]);
+    }
+    assertEquals(rig.shards[0]!.pods.values().next().value!.pool.sessionCount, 1, "both went through one session");
+  }));
+
+Deno.test("an application's reset is the end of its direction; the other direction goes on (ZT-066)", () =>
+  withPair(({ rig, open, arrive }) => {
+    const client = open(), server = arrive();
+    client.write(text("ping"));
+    assertEquals(readAll(rig, server, 4), "ping");
+    server.write(text("unread")); // So that the client's close is a reset for sure.
+    client.abort();
+    rig.until("the server sees an end, not a reset", () => (server.read(), server.ended));
+    assertEquals(server.error, 0);
+    server.write(text("into the void"));
+    rig.until("the write that fails ends it", () => rig.shards.every((shard) => shard.connectionCount === 0));
+    assertEquals(rig.records(0).map(({ flag, error }) => [flag, error]), [[ResponseFlag.NONE, undefined]]);
+  }));
+
+Deno.test("an application that nobody listens for closes the caller, with the flag CONNECT at both ends (ZT-013, ZT-060)", () =>
+  withPair(({ rig, client, serverIp }) => {
+    const closed = new Server(freshIp());
+    closed.close();
+    const caller = rig.capture(0, client, ListenerKind.OUTBOUND, { ip: serverIp, port: closed.port });
+    rig.until("the caller is closed", () => (caller.read(), caller.ended || caller.error !== 0));
+    assertEquals(rig.records(0).map(({ flag, error }) => [flag, error]), [[ResponseFlag.CONNECT, "http status: 503"]]);
+    const [record] = rig.records(1);
+    assertEquals(record!.flag, ResponseFlag.CONNECT);
+    assertEquals(record!.error, "connect to the application failed (errno 111)");
+  }));
+
+/** Bytes that depend on their position and on who sends them, so that none can be lost, doubled or mixed up. */
+class Flow {
+  readonly #state: { sent: number; got: number } = { sent: 0, got: 0 };
+  readonly #salt: number;
+  readonly #from: Socket;
+  readonly #to: Socket;
+  readonly #bytes: number;
+  readonly #random: (below: number) => number;
+
+  constructor(from: Socket, to: Socket, salt: number, bytes: number, random: (below: number) => number) {
+    this.#from = from;
+    this.#to = to;
+    this.#salt = salt;
+    this.#bytes = bytes;
+    this.#random = random;
+  }
+
+  #fill(at: number, bytes: number): Uint8Array<ArrayBuffer> {
+    const words = new Uint32Array(Math.ceil(bytes / 4) + 1), first = at >>> 2;
+    for (let index = 0; index < words.length; index++) words[index] = Math.imul(first + index + this.#salt, 0x9e3779b1);
+    return new Uint8Array(words.buffer, at & 3, bytes);
+  }
+
+  /** Sends and receives a random piece each. */
+  step(): void {
+    const state = this.#state, random = this.#random;
+    if (state.sent < this.#bytes) {
+      const size = Math.min(this.#bytes - state.sent, random(8) === 0 ? 1 + random(200) : 1 + random(600_000));
+      state.sent += this.#from.write(this.#fill(state.sent, size));
+      if (state.sent === this.#bytes) this.#from.finish();
+    }
+    if (random(4) === 0) return; // A slow reader.
+    const got = this.#to.read(1 + random(400_000));
+    if (got.length === 0) return;
+    const expected = this.#fill(state.got, got.length);
+    for (let at = 0; at < got.length; at++) {
+      if (got[at] !== expected[at]) throw new Error(`byte ${state.got + at} of flow ${this.#salt} is another`);
+    }
+    state.got += got.length;
+  }
+
+  get done(): boolean {
+    return this.#state.got === this.#bytes && this.#to.ended;
+  }
+}
+
+Deno.test("many megabytes go through interleaved tunnels, both ways, whole and in order, over many keys", () =>
+  withPair(({ rig, open, arrive }) => {
+    const random = randomOf(7), flows: Flow[] = [];
+    for (let tunnel = 0; tunnel < 5; tunnel++) {
+      const client = open(), server = arrive();
+      flows.push(new Flow(client, server, 1_000_003 * tunnel, (tunnel === 0 ? 40 : 3) << 20, random));
+      flows.push(new Flow(server, client, 77_777 * tunnel + 5, (tunnel === 1 ? 24 : 2) << 20, random));
+    }
+    const started = performance.now();
+    while (!flows.every((flow) => flow.done)) {
+      assert(performance.now() - started < 30_000, "it ends in time");
+      for (const flow of flows) flow.step();
+      rig.turn();
+    }
+    rig.until("all connections are over", () => rig.shards.every((shard) => shard.connectionCount === 0));
+    for (const worker of [0, 1]) for (const { flag } of rig.records(worker)) assertEquals(flag, ResponseFlag.NONE);
+  }, { recordsPerKey: 100 }));
+
+Deno.test("an application that does not read costs bounded memory and stops nobody else (ZT-061, ZT-062)", () =>
+  withPair(({ rig, open, arrive }) => {
+    const slow = open(), slowEnd = arrive(), quick = open(), quickEnd = arrive();
+    const chunk = new Uint8Array(1 << 20);
+    let pushed = 0;
+    for (let turn = 0, still = 0; still < 50; turn++) {
+      const sent = slow.write(chunk);
+      pushed += sent;
+      still = sent === 0 ? still + 1 : 0;
+      rig.turn();
+      assert(pushed < 64 << 20, "a reader that stands still holds its sender up");
+    }
+    assert(pushed > 4 << 20, `the window was used: ${pushed}`);
+    for (let round = 0; round < 5; round++) {
+      quick.write(text("hello"));
+      assertEquals(readAll(rig, quickEnd, 5), "hello");
+    }
+    rig.until("the slow one gets all in the end", () => {
+      slowEnd.read();
+      return slowEnd.receivedBytes === pushed;
+    });
+    slow.finish();
+    quick.finish();
+    rig.until("their ends arrive", () => (slowEnd.read(), quickEnd.read(), slowEnd.ended && quickEnd.ended));
+    slowEnd.finish();
+    quickEnd.finish();
+    rig.until("all is over", () => rig.shards.every((shard) => shard.connectionCount === 0));
+  }));
+
+Deno.test("sequential connections share a session, concurrent ones beyond its limit get another (ZT-071)", () =>
+  withPair(({ rig, client, open, arrive }) => {
+    const ends: Socket[] = [];
+    for (let tunnel = 0; tunnel < 7; tunnel++) {
+      ends.push(open(), arrive());
+    }
+    assertEquals(client.pool.sessionCount, 3);
+    for (const end of ends) end.finish();
+    rig.until("all is over", () => rig.shards.every((shard) => shard.connectionCount === 0));
+    open();
+    arrive().finish();
+    assertEquals(client.pool.sessionCount, 3, "a place that got free is taken again");
+  }, { streamsPerSessionMax: 3 }));
+
+Deno.test("a pod that goes takes its connections and sessions with it, at once (ZT-075, ZT-169)", () =>
+  withPair(({ rig, client, server, open, arrive }) => {
+    const one = open(), oneEnd = arrive();
+    rig.removePod(server);
+    rig.until("both applications are closed", () => {
+      one.read();
+      oneEnd.read();
+      return (one.ended || one.error !== 0) && (oneEnd.ended || oneEnd.error !== 0);
+    });
+    rig.until("the session is gone", () => client.pool.sessionCount === 0);
+    assertEquals(rig.leftovers(1), "");
+  }));
+
+Deno.test("more sessions than stages: each that has nothing to send holds none", () =>
+  Rig.with(2, async (rig) => {
+    const clientIp = freshIp();
+    rig.addWorkload("client", clientIp);
+    const client = rig.addPod(0, clientIp, CLIENT_URI);
+    rig.certify(0, client, leaves.client);
+    const count = 60; // Above the 48 stages of a worker.
+    const applications: Server[] = [];
+    const leaf = await issue(SERVER_URI);
+    const ip = freshIp();
+    rig.addWorkload("server", ip);
+    const pod = rig.addPod(1, ip, SERVER_URI, { [ListenerKind.HBONE]: new Server(ip, 15008).fd });
+    rig.certify(1, pod, leaf);
+    rig.publish();
+    const application = new Server(ip);
+    applications.push(application);
+    rig.atEnd(() => application.close());
+    const ends: [Socket, Socket][] = [];
+    const chunk = new Uint8Array(300_000);
+    for (let session = 0; session < count; session++) {
+      const caller = rig.capture(0, client, ListenerKind.OUTBOUND, { ip, port: application.port });
+      let arrived: Socket | undefined;
+      rig.until("it arrives", () => (arrived = application.accept()) !== undefined);
+      rig.atEnd(() => arrived!.close());
+      ends.push([caller, arrived!]);
+      for (const [from, to] of [[caller, arrived!], [arrived!, caller]] as const) {
+        const sent = from.write(chunk), before = to.receivedBytes;
+        rig.until("the bytes arrive", () => (to.read(), to.receivedBytes - before === sent));
+      }
+    }
+    assertEquals(client.pool.sessionCount, count);
+    for (let turn = 0; turn < 3; turn++) rig.turn();
+    assertEquals(rig.shards.map((shard) => shard.buffers.stagesTaken), [0, 0]);
+  }, { streamsPerSessionMax: 1 }));
+
+Deno.test("the certificate says who is asked: a server with another name is not believed (ZT-085)", async () => {
+  const impostor = await issue("spiffe://cluster.local/ns/default/sa/impostor");
+  await Rig.with(2, (rig) => {
+    const clientIp = freshIp(), serverIp = freshIp();
+    rig.addWorkload("client", clientIp);
+    rig.addWorkload("server", serverIp);
+    const client = rig.addPod(0, clientIp, CLIENT_URI);
+    const server = rig.addPod(1, serverIp, SERVER_URI, { [ListenerKind.HBONE]: new Server(serverIp, 15008).fd });
+    rig.certify(0, client, leaves.client);
+    rig.certify(1, server, impostor);
+    rig.publish();
+    const caller = rig.capture(0, client, ListenerKind.OUTBOUND, { ip: serverIp, port: 80 });
+    rig.until("the caller is closed", () => (caller.read(), caller.ended || caller.error !== 0));
+    assertEquals(rig.records(0).map(({ error }) => error), [
+      `identity verification error: peer did not present the expected SAN (${SERVER_URI}), got spiffe://cluster.local/ns/default/sa/impostor`,
+    ]);
+    rig.until("the server's session is gone", () => server.sessions.size === 0);
+  });
+  assert(host.memory.base > 0);
+});
