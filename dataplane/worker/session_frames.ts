@@ -33,6 +33,8 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
   #block: Uint8Array | null = null;
   #blockBytes = 0;
   readonly #glitches: GlitchBudget;
+  /** The peer's preface is complete: its SETTINGS came first (RFC 9113 §3.4). */
+  #greeted = false;
 
   constructor(shard: Shard, fd: number, server: boolean) {
     super(shard, fd, server);
@@ -59,7 +61,7 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
   protected abstract onPingAnswered(): void;
 
   onData(streamId: number, flowBytes: number): number {
-    if (this.#blockStreamId !== 0) return H2Error.PROTOCOL_ERROR;
+    if (!this.#greeted || this.#blockStreamId !== 0) return H2Error.PROTOCOL_ERROR;
     if (streamId > this.lastStreamId || (streamId & 1) === 0) return H2Error.PROTOCOL_ERROR; // an idle stream
     if (flowBytes > this.receiveWindow) return H2Error.FLOW_CONTROL_ERROR;
     this.receiveWindow -= flowBytes;
@@ -144,6 +146,10 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
   }
 
   onFrame(type: number, flags: number, streamId: number, bytes: Uint8Array, start: number, end: number): number {
+    if (!this.#greeted) {
+      if (type !== FrameType.SETTINGS || (flags & FrameFlag.ACK) !== 0) return H2Error.PROTOCOL_ERROR;
+      this.#greeted = true;
+    }
     if (this.#blockStreamId !== 0 && (type !== FrameType.CONTINUATION || streamId !== this.#blockStreamId)) {
       return H2Error.PROTOCOL_ERROR; // RFC 9113 §6.10: nothing may come between the parts of a header block.
     }
