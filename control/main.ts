@@ -7,7 +7,8 @@ import { CertificateAuthority } from "./ca/authority.ts";
 import { addCertificateService } from "./ca/ca_grpc.ts";
 import { Authenticator } from "./ca/caller.ts";
 import { CertificateService } from "./ca/certificate_service.ts";
-import { loadPluggedIn, loadSelfSigned } from "./ca/key_material.ts";
+import { type KeyMaterial, loadPluggedIn, loadSelfSigned } from "./ca/key_material.ts";
+import { watchMaterial } from "./ca/material_watch.ts";
 import { NodePods } from "./ca/node_pods.ts";
 import { openStateFolder, publishFile } from "./ca/state_files.ts";
 import type { IstiodConfig } from "./config.ts";
@@ -19,7 +20,7 @@ import { TokenIssuer } from "./tokens.ts";
 import { AdsService } from "./xds/ads_service.ts";
 import { Debouncer } from "./xds/debounce.ts";
 import type { ResourceChange } from "./xds/resources.ts";
-import { createServer, listenSecure, stopServer } from "./xds/secure_server.ts";
+import { createServer, ListenerCredentials, listenSecure, type ServerTls, stopServer } from "./xds/secure_server.ts";
 
 export interface RoleOptions {
   /** Aborting it stops the role gracefully. */
@@ -125,9 +126,17 @@ async function start(config: IstiodConfig, { signal, log }: RoleOptions): Promis
   });
   addCertificateService(server, certificates, log.child("ca"));
   ads.open();
-  const serverCertificate = await authority.issueServer([...ownHosts(rootNamespace), ...config.serverHosts]);
-  const tls = { ...serverCertificate, rootsPem: authority.material.rootsPem };
-  const secureGrpcPort = await listenSecure(server, config.secureGrpcAddress, tls);
+  const hosts = [...ownHosts(rootNamespace), ...config.serverHosts];
+  const credentials = new ListenerCredentials(await serverTls(authority, hosts));
+  const secureGrpcPort = await listenSecure(server, config.secureGrpcAddress, credentials);
+  const onChange = async (material: KeyMaterial) => {
+    await authority.replace(material);
+    credentials.update(await serverTls(authority, hosts));
+    await publishFile(`${config.stateDir}/root-cert.pem`, material.rootsPem);
+  };
+  const watched = config.caDir === undefined
+    ? undefined
+    : watchMaterial({ folder: config.caDir, material: authority.material, onChange, log: log.child("ca") }, signal);
   ready = true;
   log.info("istiod is ready", { version: VERSION, secureGrpcPort, clusterId, trustDomain, objects: objects.size });
 
@@ -138,7 +147,7 @@ async function start(config: IstiodConfig, { signal, log }: RoleOptions): Promis
     debouncer.stop();
     ads.close();
     await stopServer(server, SHUTDOWN_GRACE_MS);
-    await Promise.all([http.finished, monitoring.finished, source.stopped]);
+    await Promise.all([http.finished, monitoring.finished, source.stopped, watched]);
   };
   const done = aborted(signal).then(stop);
   return {
@@ -155,6 +164,10 @@ async function openAuthority({ caDir, stateDir, trustDomain }: IstiodConfig): Pr
     ? await loadSelfSigned(stateDir, trustDomain, Date.now())
     : await loadPluggedIn(caDir, Date.now()); // CP-500: never a root of our own in its stead.
   return await CertificateAuthority.create(material);
+}
+
+async function serverTls(authority: CertificateAuthority, hosts: readonly string[]): Promise<ServerTls> {
+  return { ...await authority.issueServer(hosts), rootsPem: authority.material.rootsPem };
 }
 
 /** The names that clients in a cluster use (CP-004). */

@@ -8,6 +8,8 @@ import { toPem } from "./pem.ts";
 export interface Issued {
   /** The leaf, ending in one newline. */
   readonly pem: string;
+  /** The answer to a CSR: leaf, each intermediate, the whole root bundle (CP-471). */
+  readonly chain: readonly string[];
   readonly serial: string;
   readonly notBefore: Date;
   readonly notAfter: Date;
@@ -24,22 +26,29 @@ const SERVER_LIFE_MS = 10 * 365 * 86_400_000; // as long as a self-signed root (
 const COMMON_NAME_LENGTH_MAX = 64; // ub-common-name, RFC 5280 appendix A.1
 
 export class CertificateAuthority {
-  readonly material: KeyMaterial;
   readonly #now: () => number;
-  readonly #authorityKeyId: x509.AuthorityKeyIdentifierExtension;
+  #material: KeyMaterial;
+  #authorityKeyId: x509.AuthorityKeyIdentifierExtension;
 
   private constructor(material: KeyMaterial, keyId: x509.AuthorityKeyIdentifierExtension, now: () => number) {
-    this.material = material;
+    this.#material = material;
     this.#authorityKeyId = keyId;
     this.#now = now;
   }
 
   static async create(material: KeyMaterial, now: () => number = Date.now): Promise<CertificateAuthority> {
-    const ownId = material.signer.getExtension(x509.SubjectKeyIdentifierExtension)?.keyId;
-    const keyId = ownId === undefined
-      ? await x509.AuthorityKeyIdentifierExtension.create(material.signer.publicKey)
-      : new x509.AuthorityKeyIdentifierExtension(ownId);
-    return new CertificateAuthority(material, keyId, now);
+    return new CertificateAuthority(material, await keyIdOf(material), now);
+  }
+
+  /** What it signs with now. */
+  get material(): KeyMaterial {
+    return this.#material;
+  }
+
+  /** Signs with other material from here on (CP-504). */
+  async replace(material: KeyMaterial): Promise<void> {
+    const keyId = await keyIdOf(material);
+    [this.#material, this.#authorityKeyId] = [material, keyId];
   }
 
   /** When the signing certificate ends, in milliseconds since 1970. */
@@ -50,11 +59,6 @@ export class CertificateAuthority {
   /** The earliest end of the root bundle's certificates. */
   get rootExpiresAtMs(): number {
     return Math.min(...this.material.roots.map((root) => root.notAfter.getTime()));
-  }
-
-  /** The answer to a CSR: leaf, each intermediate, the whole root bundle (CP-471). */
-  chainOf(issued: Issued): string[] {
-    return [issued.pem, ...this.material.intermediatesPem, this.material.rootsPem];
   }
 
   /**
@@ -87,7 +91,7 @@ export class CertificateAuthority {
     const usages = [x509.ExtendedKeyUsage.serverAuth];
     const issued = await this.#issue(publicKey, { name: [], names, usages, ttlMs: SERVER_LIFE_MS });
     return {
-      chainPem: [issued.pem, ...this.material.intermediatesPem].join(""),
+      chainPem: issued.chain.slice(0, -1).join(""),
       keyPem: toPem("PRIVATE KEY", await crypto.subtle.exportKey("pkcs8", keys.privateKey)),
     };
   }
@@ -101,7 +105,8 @@ export class CertificateAuthority {
       ttlMs: number;
     },
   ): Promise<Issued> {
-    const { signer, key, algorithm } = this.material;
+    const { signer, key, algorithm, intermediatesPem, rootsPem } = this.#material; // One set for the whole answer.
+    const authorityKeyId = this.#authorityKeyId;
     const nowMs = this.#now();
     if (signer.notAfter.getTime() <= nowMs) {
       throw new MeshError("AMB0213", `the signing certificate expired at ${signer.notAfter.toISOString()}`, {
@@ -126,10 +131,17 @@ export class CertificateAuthority {
         new x509.ExtendedKeyUsageExtension(leaf.usages),
         new x509.BasicConstraintsExtension(false, undefined, true),
         await x509.SubjectKeyIdentifierExtension.create(publicKey),
-        this.#authorityKeyId,
+        authorityKeyId,
         leaf.names,
       ],
     });
-    return { pem: toPem("CERTIFICATE", certificate.rawData), serial, notBefore, notAfter };
+    const pem = toPem("CERTIFICATE", certificate.rawData);
+    return { pem, chain: [pem, ...intermediatesPem, rootsPem], serial, notBefore, notAfter };
   }
+}
+
+async function keyIdOf({ signer }: KeyMaterial): Promise<x509.AuthorityKeyIdentifierExtension> {
+  const ownId = signer.getExtension(x509.SubjectKeyIdentifierExtension)?.keyId;
+  if (ownId !== undefined) return new x509.AuthorityKeyIdentifierExtension(ownId);
+  return await x509.AuthorityKeyIdentifierExtension.create(signer.publicKey);
 }

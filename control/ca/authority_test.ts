@@ -5,89 +5,10 @@ import { MeshError } from "../../base/errors.ts";
 import { CertificateAuthority } from "./authority.ts";
 import { acceptCsr } from "./csr.ts";
 import { type KeyMaterial, loadPluggedIn, loadSelfSigned } from "./key_material.ts";
+import { Folder, plugIn } from "./testing.ts";
 
 const CART = "spiffe://cluster.local/ns/shop/sa/cart";
 const DAY_MS = 86_400_000;
-
-/** A folder that is removed at the end. */
-class Folder implements AsyncDisposable {
-  readonly path: string;
-  private constructor(path: string) {
-    this.path = path;
-  }
-  static async create(): Promise<Folder> {
-    return new Folder(await Deno.makeTempDir({ prefix: "ca-test-" }));
-  }
-  async openssl(...args: string[]): Promise<string> {
-    const { success, stdout, stderr } = await new Deno.Command("openssl", { args, cwd: this.path }).output();
-    if (!success) throw new Error(`openssl ${args.join(" ")}: ${new TextDecoder().decode(stderr)}`);
-    return new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
-  }
-  write(name: string, text: string): Promise<void> {
-    return Deno.writeTextFile(`${this.path}/${name}`, text);
-  }
-  async [Symbol.asyncDispose](): Promise<void> {
-    await Deno.remove(this.path, { recursive: true });
-  }
-}
-
-/** Root and intermediate as an operator's own tools make them; `key` chooses the intermediate's algorithm. */
-async function plugIn(folder: Folder, key: string[]): Promise<void> {
-  const ca = ["-addext", "keyUsage=critical,keyCertSign,cRLSign", "-addext", "basicConstraints=critical,CA:TRUE"];
-  const rsa = ["-newkey", "rsa:2048", "-nodes"];
-  await folder.openssl(
-    "req",
-    "-x509",
-    ...rsa,
-    "-keyout",
-    "root.key",
-    "-out",
-    "root-cert.pem",
-    "-subj",
-    "/O=Bänk AG/CN=Root",
-    "-utf8",
-    "-days",
-    "100",
-    ...ca,
-  );
-  await folder.openssl(
-    "req",
-    "-new",
-    ...key,
-    "-nodes",
-    "-keyout",
-    "ca-key.pem",
-    "-out",
-    "ca.csr",
-    "-subj",
-    "/O=Acme/CN=Intermediate",
-  );
-  await folder.write(
-    "ext",
-    "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n",
-  );
-  await folder.openssl(
-    "x509",
-    "-req",
-    "-in",
-    "ca.csr",
-    "-CA",
-    "root-cert.pem",
-    "-CAkey",
-    "root.key",
-    "-CAcreateserial",
-    "-out",
-    "ca-cert.pem",
-    "-days",
-    "30",
-    "-extfile",
-    "ext",
-  );
-  const [intermediate, root] = await Promise.all(
-    ["ca-cert.pem", "root-cert.pem"].map((it) => Deno.readTextFile(`${folder.path}/${it}`)),
-  );
-  await folder.write("cert-chain.pem", intermediate! + root!);
-}
 
 async function newKey(): Promise<x509.PublicKey> {
   const keys = await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, true, ["sign", "verify"]);
@@ -97,7 +18,7 @@ async function newKey(): Promise<x509.PublicKey> {
 async function issue(material: KeyMaterial, ttlMs = DAY_MS, withCommonName = false) {
   const authority = await CertificateAuthority.create(material);
   const issued = await authority.issueWorkload(await newKey(), { identities: [CART], ttlMs, withCommonName });
-  return { issued, chain: authority.chainOf(issued), authority };
+  return { issued, chain: issued.chain, authority };
 }
 
 Deno.test("issueWorkload() makes what CP-490 to CP-492 ask, and openssl's strict check takes it", async () => {

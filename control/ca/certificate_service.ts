@@ -59,7 +59,10 @@ export class CertificateService {
   }
 
   /** Answers one request: the chain of CP-471, or a refusal, logged and counted here. */
-  async create(request: IstioCertificateRequest, credentials: Credentials): Promise<{ certChain: string[] } | Refusal> {
+  async create(
+    request: IstioCertificateRequest,
+    credentials: Credentials,
+  ): Promise<{ certChain: readonly string[] } | Refusal> {
     this.#counters.requests.increment();
     if (this.#inFlight >= IN_FLIGHT_MAX) return { status: "RESOURCE_EXHAUSTED", message: "too many requests at once" };
     this.#inFlight++;
@@ -76,7 +79,7 @@ export class CertificateService {
     }
   }
 
-  async #sign(request: IstioCertificateRequest, caller: Caller): Promise<{ certChain: string[] } | Refusal> {
+  async #sign(request: IstioCertificateRequest, caller: Caller): Promise<{ certChain: readonly string[] } | Refusal> {
     const { authority, log, defaultTtlMs, maxTtlMs } = this.#options;
     const identities = this.#identitiesFor(request, caller);
     if ("status" in identities) return identities;
@@ -101,7 +104,7 @@ export class CertificateService {
       this.#counters.issued.increment();
       const facts = { identity: identities.join(","), serial: issued.serial, notAfter: issued.notAfter.toISOString() };
       log.info("certificate issued", { ...facts, ...factsOf(caller) });
-      return { certChain: authority.chainOf(issued) };
+      return { certChain: issued.chain };
     } catch (error) {
       if (!(error instanceof MeshError) && !(error instanceof DOMException)) throw error;
       this.#counters.signErrors.increment({ error: "CERT_GEN_ERROR" });

@@ -18,14 +18,14 @@ export interface KeyMaterial {
   readonly selfSigned: boolean;
 }
 
-const FILES = ["ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"] as const;
+export const PLUGGED_IN_FILES = ["ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"] as const;
 const SELF_SIGNED_LIFE_MS = 10 * 365 * 86_400_000; // ten years, as CP-501 has it
 export const BACKDATE_MS = 2 * 60_000; // notBefore lies this far back: clocks differ (CP-492)
 
 /** Reads a folder of plugged-in files. @throws MeshError AMB0212 if the set is incomplete or its parts do not belong together. */
 export async function loadPluggedIn(folder: string, nowMs: number): Promise<KeyMaterial> {
   const texts: string[] = [], missing: string[] = [];
-  for (const name of FILES) {
+  for (const name of PLUGGED_IN_FILES) {
     try {
       texts.push(await Deno.readTextFile(`${folder}/${name}`));
     } catch (cause) {
@@ -42,7 +42,7 @@ export async function loadSelfSigned(stateFolder: string, trustDomain: string, n
   const folder = `${stateFolder}/ca`;
   await createFolderOnce(folder, () => makeRoot(trustDomain, nowMs));
   const texts: string[] = [];
-  for (const name of FILES) {
+  for (const name of PLUGGED_IN_FILES) {
     const content = await readSecret(`${folder}/${name}`);
     if (content === undefined) throw unusable(folder, `${name} missing`);
     texts.push(content);
@@ -167,7 +167,7 @@ async function belongs(
 
 function unusable(folder: string, what: string, cause?: unknown): MeshError {
   return new MeshError("AMB0212", `the CA files in ${folder} cannot be used: ${what}`, {
-    remedy: `put ${FILES.join(", ")} of one CA there, or give no --ca-dir to have a root made`,
+    remedy: `put ${PLUGGED_IN_FILES.join(", ")} of one CA there, or give no --ca-dir to have a root made`,
     cause,
   });
 }

@@ -18,18 +18,31 @@ export interface SecureServerOptions {
 const STREAMS_PER_CONNECTION_MAX = 1_000; // a ztunnel needs one stream and eight CSRs, a test rig many more
 const CONNECTION_AGE_GRACE_MS = 10_000;
 
+/** Our certificate with its key, and the roots that client certificates must lead to. */
+export interface ServerTls {
+  readonly chainPem: string;
+  readonly keyPem: string;
+  readonly rootsPem: string;
+}
+
 /** TLS that asks for a client certificate, verifies one if it comes, and lets the call decide when none does. */
-class OptionalClientCertificate extends grpc.ServerCredentials {
-  constructor(tls: { chainPem: string; keyPem: string; rootsPem: string }) {
-    super(
-      { requestCert: true, rejectUnauthorized: false, minVersion: "TLSv1.2" },
-      { cert: Buffer.from(tls.chainPem), key: Buffer.from(tls.keyPem), ca: Buffer.from(tls.rootsPem) },
-    );
+export class ListenerCredentials extends grpc.ServerCredentials {
+  constructor(tls: ServerTls) {
+    super({ requestCert: true, rejectUnauthorized: false, minVersion: "TLSv1.2" }, contextOf(tls));
+  }
+
+  /** New handshakes use these from here on; connections that stand are kept (CP-006). */
+  update(tls: ServerTls): void {
+    this.updateSecureContextOptions(contextOf(tls));
   }
 
   override _equals(other: grpc.ServerCredentials): boolean {
     return this === other;
   }
+}
+
+function contextOf({ chainPem, keyPem, rootsPem }: ServerTls): { cert: Buffer; key: Buffer; ca: Buffer } {
+  return { cert: Buffer.from(chainPem), key: Buffer.from(keyPem), ca: Buffer.from(rootsPem) };
 }
 
 /** A gRPC server without services yet. */
@@ -51,11 +64,11 @@ export function createServer(options: SecureServerOptions): grpc.Server {
 export async function listenSecure(
   server: grpc.Server,
   address: ListenAddress,
-  tls: { chainPem: string; keyPem: string; rootsPem: string },
+  credentials: ListenerCredentials,
 ): Promise<number> {
   const target = address.host.includes(":") ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;
   const { promise, resolve, reject } = Promise.withResolvers<number>();
-  server.bindAsync(target, new OptionalClientCertificate(tls), (cause, port) => {
+  server.bindAsync(target, credentials, (cause, port) => {
     if (cause === null) return resolve(port);
     const remedy = "choose another --secure-grpc-address, or stop what listens there";
     reject(new MeshError("AMB0220", `cannot listen on ${target} for gRPC`, { remedy, cause }));

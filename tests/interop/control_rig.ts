@@ -14,7 +14,7 @@ import type { PodObject } from "../../control/objects.ts";
 import { TokenIssuer } from "../../control/tokens.ts";
 import { AdsService } from "../../control/xds/ads_service.ts";
 import type { Resource, ResourceView } from "../../control/xds/resources.ts";
-import { createServer, listenSecure, stopServer } from "../../control/xds/secure_server.ts";
+import { createServer, ListenerCredentials, listenSecure, stopServer } from "../../control/xds/secure_server.ts";
 import type { ControlEndpoint } from "../../dataplane/agent/control_channel.ts";
 
 export const TRUST_DOMAIN = "cluster.local";
@@ -78,6 +78,7 @@ export class ControlRig implements AsyncDisposable {
   readonly tokens: TokenIssuer;
   ads: AdsService;
   port = 0;
+  credentials: ListenerCredentials;
   #server: grpc.Server;
   #connectionAgeMs = 0;
 
@@ -86,6 +87,7 @@ export class ControlRig implements AsyncDisposable {
     this.authority = authority;
     this.tokens = tokens;
     this.ads = undefined!;
+    this.credentials = undefined!;
     this.#server = undefined!;
   }
 
@@ -141,10 +143,8 @@ export class ControlRig implements AsyncDisposable {
     addCertificateService(this.#server, service, log);
     const certificate = await this.authority.issueServer(["localhost", "127.0.0.1"]);
     const address = { host: "127.0.0.1", port };
-    this.port = await listenSecure(this.#server, address, {
-      ...certificate,
-      rootsPem: this.authority.material.rootsPem,
-    });
+    this.credentials = new ListenerCredentials({ ...certificate, rootsPem: this.authority.material.rootsPem });
+    this.port = await listenSecure(this.#server, address, this.credentials);
   }
 
   async stopServing(): Promise<void> {
