@@ -64,6 +64,7 @@ class Run {
 
   async run(): Promise<number> {
     for (const name of sweepLeftovers()) progress(`deleted the namespace ${name} that a killed run left behind`);
+    const commit = describeCommit(); // Now, for it may move on while we measure.
     const folder = Deno.makeTempDirSync({ prefix: "ambit-bench-" });
     if (this.#options.keep) progress(`configuration and logs: ${folder}`);
     else this.#cleanup.add(`delete ${folder}`, () => Deno.removeSync(folder, { recursive: true }));
@@ -73,7 +74,7 @@ class Run {
     const facts: RunFacts = {
       date: new Date().toISOString(),
       machine: describeMachine(),
-      commit: describeCommit(),
+      commit,
       command: ["deno task bench l4", ...this.#args.map(withoutPath)].join(" "),
       peers: this.#peers,
       othersMax: Math.max(0, ...this.#foreign.map((it) => it.others)),

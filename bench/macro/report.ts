@@ -68,7 +68,7 @@ export function toMarkdown(facts: RunFacts, results: readonly SeriesResult[]): s
       const [min, median, max] = [row.spread.min, row.spread.median, row.spread.max].map((value) =>
         value.toFixed(row.metric.digits)
       );
-      return series.rounds.length === 1 || min === max ? median : `${median} (${min}–${max})`;
+      return min === max ? median : `${median} (${min}–${max})`;
     });
     lines.push(`| ${title} | ${cells.join(" | ")} |`);
   }

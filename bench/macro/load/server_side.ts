@@ -12,16 +12,28 @@ const BACKLOG = 8192;
 // One wake-up serves one connection at most this often, so that 64 of them share the loop evenly.
 const CHUNKS_PER_TURN = 4;
 
-/** Opens all four ports on every address. Throws AMB9003 when one is taken. */
-export function listen(reactor: Reactor, counters: Counters): void {
-  const users: [number, User][] = [
-    [PORTS.sink, new Sink(reactor)],
-    [PORTS.source, new Source(reactor)],
-    [PORTS.echo, new Echo(counters)],
-    [PORTS.oneShot, new OneShot(counters)],
-  ];
-  for (const [port, user] of users) {
-    const listener = openListener(port);
+export type PortName = keyof typeof PORTS;
+
+/**
+ * Opens four ports on every address; 0 lets the kernel choose.
+ * @returns What they are. Throws AMB9003 when one is taken.
+ */
+export function listen(
+  reactor: Reactor,
+  counters: Counters,
+  wanted: Readonly<Record<PortName, number>> = PORTS,
+): Record<PortName, number> {
+  const users: Record<PortName, User> = {
+    sink: new Sink(reactor),
+    source: new Source(reactor),
+    echo: new Echo(),
+    oneShot: new OneShot(),
+  };
+  const ports = { ...wanted };
+  for (const name of Object.keys(users) as PortName[]) {
+    const listener = openListener(wanted[name]), user = users[name];
+    reactor.os.localAddress(listener);
+    ports[name] = reactor.os.addressWords[4]!;
     reactor.add(listener, EPOLLIN, {
       onEvents: () => {
         for (let accepted = 0; accepted < 64; accepted++) {
@@ -33,6 +45,7 @@ export function listen(reactor: Reactor, counters: Counters): void {
       },
     });
   }
+  return ports;
 }
 
 function openListener(port: number): number {
@@ -78,7 +91,6 @@ class Source implements User {
 }
 
 class Echo implements User {
-  constructor(readonly counters: Counters) {}
   onOpen(): void {}
   onReadable(connection: Connection): void {
     const count = connection.receive(64 * 1024);
@@ -91,7 +103,6 @@ class Echo implements User {
 }
 
 class OneShot implements User {
-  constructor(readonly counters: Counters) {}
   onOpen(): void {}
   onReadable(connection: Connection): void {
     const count = connection.receive(EXCHANGE_BYTES - connection.mark);
