@@ -24,10 +24,18 @@ async function create(
     : encodeIstioCertificateRequest({ validitySeconds: 0, ...request });
   try {
     return await new Promise((resolve) => {
-      client.makeUnaryRequest(CA_METHOD, raw, raw, Buffer.from(bytes), metadata, (error, value) => {
-        if (error !== null) resolve({ code: error.code, details: error.details, certChain: [] });
-        else resolve({ code: grpc.status.OK, details: "", ...decodeIstioCertificateResponse(value!) });
-      });
+      client.makeUnaryRequest(
+        CA_METHOD,
+        raw,
+        raw,
+        Buffer.from(bytes),
+        metadata,
+        { deadline: Date.now() + 20_000 },
+        (error, value) => {
+          if (error !== null) resolve({ code: error.code, details: error.details, certChain: [] });
+          else resolve({ code: grpc.status.OK, details: "", ...decodeIstioCertificateResponse(value!) });
+        },
+      );
     });
   } finally {
     client.close();

@@ -15,7 +15,7 @@ Deno.test("XdsClient and AdsService: first state, a change, a removal, in order 
   rig.mesh.set(ADDRESS_TYPE_URL, resource("w1", "1"));
   rig.mesh.set(AUTHORIZATION_TYPE_URL, resource("ns/p", "1"));
   await using it = new ClientRig(rig, await rig.token());
-  await it.client.ready;
+  await it.ready();
   assertEquals(it.state.log, ["address [w1@1] -[]", "policy [ns/p@1] -[]"]);
   rig.ads.push([
     { typeUrl: ADDRESS_TYPE_URL, updated: [resource("w2", "1")], removed: ["w1"] },
@@ -31,7 +31,7 @@ Deno.test("XdsClient refuses a resource, keeps the old one and the rest of the b
   await using rig = await ControlRig.start();
   rig.mesh.set(ADDRESS_TYPE_URL, resource("w1", "1"));
   await using it = new ClientRig(rig, await rig.token());
-  await it.client.ready;
+  await it.ready();
   it.state.refuse = new Set(["w1"]);
   rig.ads.push([{ typeUrl: ADDRESS_TYPE_URL, updated: [resource("w1", "2"), resource("w2", "2")], removed: [] }]);
   await until(() => rig.ads.status()[0]!.watches[0]!.lastError !== "", "the NACK");
@@ -48,7 +48,7 @@ Deno.test("XdsClient asks for addresses one by one on demand, and waiters see th
   rig.mesh.set(ADDRESS_TYPE_URL, resource("w1", "1", 20, ["/10.0.0.1"]));
   rig.mesh.set(ADDRESS_TYPE_URL, resource("w2", "1"));
   await using it = new ClientRig(rig, await rig.token(), true);
-  await it.client.ready;
+  await it.ready();
   await until(() => it.state.log.length === 2, "both types answered");
   assertEquals(it.state.log.toSorted(), ["address [] -[]", "policy [] -[]"]);
   await it.client.request("/10.0.0.1");
@@ -66,7 +66,7 @@ Deno.test("AdsService: 10,000 resources reach a client; the time is printed (CP-
   for (const round of ["first", "second"]) {
     const startMs = performance.now();
     await using it = new ClientRig(rig, token);
-    await it.client.ready;
+    await it.ready();
     const firstMs = performance.now() - startMs;
     assertEquals(it.state.held.size, 10_000);
     const pushMs = performance.now();

@@ -18,7 +18,7 @@ Deno.test(
     for (let at = 0; at < 20; at++) rig.mesh.set(ADDRESS_TYPE_URL, resource(`w${at}`, "1"));
     rig.mesh.set(AUTHORIZATION_TYPE_URL, resource("ns/p", "1"));
     await using it = new ClientRig(rig, await rig.token());
-    await it.client.ready;
+    await it.ready();
     it.state.refuse = new Set(["w7"]);
     rig.ads.push([{ typeUrl: ADDRESS_TYPE_URL, updated: [resource("w7", "2")], removed: [] }]);
     await until(() => rig.ads.status()[0]!.watches[0]!.lastError !== "", "w7 refused");
@@ -46,7 +46,7 @@ Deno.test("XdsClient goes on trying while nothing listens, with growing pauses (
   assertEquals(new Set(it.terminations), new Set(["ConnectionError"]));
   assertStringIncludes(it.lines.find((line) => line.includes("xds connection lost"))!, "retryMs=20");
   await rig.listen(port);
-  await it.client.ready;
+  await it.ready();
 });
 
 Deno.test("XdsClient does not connect to a server that another CA vouches for", FAILING, async () => {
@@ -66,7 +66,7 @@ Deno.test(
     rig.mesh.set(ADDRESS_TYPE_URL, resource("w1", "1"));
     await using lasting = new ClientRig(rig, await rig.token());
     await using brief = new ClientRig(rig, await rig.token({}, { ttlMs: 1_000 }));
-    await Promise.all([lasting.client.ready, brief.client.ready]);
+    await Promise.all([lasting.ready(), brief.ready()]);
     await until(() => brief.lines.some((line) => line.includes("UNAUTHENTICATED")), "the expired token is refused");
     await until(() => lasting.client.connected && lasting.state.log.length >= 4, "the good one is back");
     assertEquals(brief.state.held.size, 1, "and what is held stays held");
@@ -82,13 +82,13 @@ Deno.test(
     await using other = await ControlRig.start();
     const token = await rig.token();
     await using standing = new ClientRig(rig, token);
-    await standing.client.ready;
+    await standing.ready();
     const certificate = await other.authority.issueServer(["localhost"]);
     rig.credentials.update({ ...certificate, rootsPem: other.authority.material.rootsPem });
     await using late = new ClientRig(rig, token);
     await until(() => late.terminations.length > 0, "who trusts the old root alone is out");
     await Deno.writeTextFile(`${rig.stateDir}/root.pem`, other.authority.material.rootsPem);
-    await late.client.ready; // Roots are read anew on each try (ZT-124).
+    await late.ready(); // Roots are read anew on each try (ZT-124).
     const identity = "spiffe://cluster.local/ns/istio-system/sa/ztunnel";
     const { privateKeyPem, publicKey } = await makeRequest(identity);
     const leaf = await other.authority.issueWorkload(new x509.PublicKey(publicKey.slice()), {

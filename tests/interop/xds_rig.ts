@@ -16,7 +16,7 @@ import {
   encodeDeltaDiscoveryRequest,
 } from "../../mesh/proto/discovery_codec.ts";
 import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
-import { ADS_METHOD, type ControlRig, raw } from "./control_rig.ts";
+import { ADS_METHOD, type ControlRig, raw, until } from "./control_rig.ts";
 
 export const NODE = { id: "ztunnel~10.0.0.1~ztunnel-1.istio-system~istio-system.svc.cluster.local", metadata: {} };
 
@@ -65,6 +65,17 @@ export class ClientRig implements AsyncDisposable {
       onTermination: (reason) => this.terminations.push(reason),
     });
     this.#done = this.client.run({ signal: this.#stop.signal });
+  }
+
+  /** Waits for the first state. @throws Error with the client's log after 20 s. */
+  async ready(): Promise<void> {
+    let reached = false;
+    this.client.ready.then(() => reached = true);
+    try {
+      await until(() => reached, "the first state", 20_000);
+    } catch (cause) {
+      throw new Error(this.lines.join("\n"), { cause });
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
