@@ -1,4 +1,5 @@
 /** Something that carries TCP from the client pod to the server pod. */
+import { MeshError } from "../../../base/errors.ts";
 import type { Cleanup } from "../cleanup.ts";
 import type { Topology } from "../topology.ts";
 
@@ -36,8 +37,13 @@ export interface Peer {
   setup(topology: Topology, workers: number, cleanup: Cleanup): Promise<RunningPeer>;
 }
 
-/** The first line of what a program says about itself. */
+/** The first line of what a program says about itself. Throws AMB9011 when it is not installed. */
 export async function versionLine(command: string, args: readonly string[]): Promise<string> {
-  const output = await new Deno.Command(command, { args: [...args], stdout: "piped", stderr: "null" }).output();
-  return new TextDecoder().decode(output.stdout).split("\n").find((line) => line.trim() !== "")?.trim() ?? command;
+  try {
+    const output = await new Deno.Command(command, { args: [...args], stdout: "piped", stderr: "null" }).output();
+    return new TextDecoder().decode(output.stdout).split("\n").find((line) => line.trim() !== "")?.trim() ?? command;
+  } catch (cause) {
+    if (!(cause instanceof Deno.errors.NotFound)) throw cause;
+    throw new MeshError("AMB9011", `there is no program ${command} here`, { remedy: `Install ${command}.`, cause });
+  }
 }
