@@ -139,6 +139,7 @@ export class Network implements Disposable {
     this.#places.push({ name, netns });
     // More local ports than the default 28,000: tests open many short connections from one address.
     writeSysctl(netns, "net/ipv4/ip_local_port_range", "10000 65000");
+    writeSysctl(netns, "net/ipv4/tcp_tw_reuse", "1");
     writeSysctl(netns, "net/ipv4/conf/all/rp_filter", "0");
     // Duplicate address detection would hold back the first packets of every new link.
     writeSysctl(netns, "net/ipv6/conf/default/accept_dad", "0");

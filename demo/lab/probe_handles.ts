@@ -1,6 +1,6 @@
 /** A probe's open connections and servers. */
-import { createHash } from "node:crypto";
 import { ignore } from "../../base/errors.ts";
+import { digestOf } from "./probe_loads.ts";
 import { sendRandom, type ServerKind, type Target, writeAll } from "./probe_operations.ts";
 
 /** How a connection was found: ended in order, ended by a reset or another error, or not ended. */
@@ -15,11 +15,17 @@ interface Connection {
   rest: string;
 }
 
-interface Server {
+/** What a server has seen. */
+export interface Served {
   accepted: number;
   open: number;
-  /** What the last `source` sent. */
-  sentSha256: string;
+  /** Digest of what the last connection brought or, with a `source`, was given. */
+  lastSha256: string;
+  /** Why the last connection that failed did. */
+  lastError: string;
+}
+
+interface Server extends Served {
   readonly held: Deno.TcpConn[];
 }
 
@@ -78,22 +84,23 @@ export class Handles {
     connection.socket.close();
   }
 
-  served(port: number): { accepted: number; open: number; sentSha256: string } {
-    const { accepted, open, sentSha256 } = this.#servers.get(port)!;
-    return { accepted, open, sentSha256 };
+  served(port: number): Served {
+    const { held: _, ...served } = this.#servers.get(port)!;
+    return served;
   }
 
   /**
    * - `line`: answers each line by `YOU <caller's address> <line>`.
    * - `sink`: reads to the end, then answers `<bytes> <sha256>` and closes.
    * - `source`: reads a line with a number, sends that many bytes and closes.
-   * - `reset`: reads one line and resets the connection, with bytes unread.
+   * - `farewell`: says a line, ends its direction, and reads to the end.
+   * - `reset`: reads one byte and resets the connection, with bytes unread.
    * - `silent`: accepts, and neither reads nor writes.
    */
   listen(port: number, kind: ServerKind): Promise<number> {
     const listener = Deno.listen({ hostname: "::", port });
     const actual = (listener.addr as Deno.NetAddr).port;
-    const server: Server = { accepted: 0, open: 0, sentSha256: "", held: [] };
+    const server: Server = { accepted: 0, open: 0, lastSha256: "", lastError: "", held: [] };
     this.#servers.set(actual, server);
     acceptAll(listener, server, kind);
     return Promise.resolve(actual);
@@ -114,7 +121,7 @@ async function acceptAll(listener: Deno.TcpListener, server: Server, kind: Serve
       server.held.push(socket);
       continue;
     }
-    SERVE[kind](socket, server).catch((error) => ignore(error, "the caller vanished")).finally(() => {
+    SERVE[kind](socket, server).catch((error) => server.lastError = String(error)).finally(() => {
       server.open--;
       try {
         socket.close();
@@ -125,35 +132,37 @@ async function acceptAll(listener: Deno.TcpListener, server: Server, kind: Serve
   }
 }
 
-const SERVE: Readonly<Record<Exclude<ServerKind, "silent">, (socket: Deno.TcpConn, server: Server) => Promise<void>>> =
-  {
-    async line(socket) {
-      socket.setNoDelay(true);
-      const connection: Connection = { socket, received: 0, rest: "" };
-      const caller = socket.remoteAddr.hostname.replace(/^::ffff:/, "");
-      while (true) {
-        const line = await readLine(connection);
-        await writeAll(socket, new TextEncoder().encode(`YOU ${caller} ${line}\n`));
-      }
-    },
-    async sink(socket) {
-      const hash = createHash("sha256"), chunk = new Uint8Array(LINE_BYTES_MAX);
-      let received = 0;
-      for (let count; (count = await socket.read(chunk)) !== null;) {
-        hash.update(chunk.subarray(0, count));
-        received += count;
-      }
-      await writeAll(socket, new TextEncoder().encode(`${received} ${hash.digest("hex")}\n`));
-    },
-    async source(socket, server) {
-      const bytes = Number(await readLine({ socket, received: 0, rest: "" }));
-      server.sentSha256 = await sendRandom(socket, bytes);
-    },
-    async reset(socket) {
-      // Closing a socket that still holds unread bytes makes the kernel send a reset (RFC 2525 §2.17).
-      await socket.read(new Uint8Array(1));
-    },
-  };
+type Serve = (socket: Deno.TcpConn, server: Server) => Promise<void>;
+
+const SERVE: Readonly<Record<Exclude<ServerKind, "silent">, Serve>> = {
+  async line(socket) {
+    socket.setNoDelay(true);
+    const connection: Connection = { socket, received: 0, rest: "" };
+    const caller = socket.remoteAddr.hostname.replace(/^::ffff:/, "");
+    while (true) {
+      const line = await readLine(connection);
+      await writeAll(socket, new TextEncoder().encode(`YOU ${caller} ${line}\n`));
+    }
+  },
+  async sink(socket, server) {
+    const { bytes, sha256 } = await digestOf(socket);
+    server.lastSha256 = sha256;
+    await writeAll(socket, new TextEncoder().encode(`${bytes} ${sha256}\n`));
+  },
+  async farewell(socket, server) {
+    await writeAll(socket, new TextEncoder().encode("that was all\n"));
+    await socket.closeWrite();
+    server.lastSha256 = (await digestOf(socket)).sha256;
+  },
+  async source(socket, server) {
+    const bytes = Number(await readLine({ socket, received: 0, rest: "" }));
+    server.lastSha256 = await sendRandom(socket, bytes);
+  },
+  async reset(socket) {
+    // Closing a socket that still holds unread bytes makes the kernel send a reset (RFC 2525 §2.17).
+    await socket.read(new Uint8Array(1));
+  },
+};
 
 async function readLine(connection: Connection): Promise<string> {
   const chunk = new Uint8Array(LINE_BYTES_MAX), decoder = new TextDecoder();

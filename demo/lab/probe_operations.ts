@@ -2,7 +2,8 @@
 import { createHash } from "node:crypto";
 import { connect as connectTls } from "node:tls";
 import { Buffer } from "node:buffer";
-import type { Ending, Handles } from "./probe_handles.ts";
+import type { Ending, Handles, Served } from "./probe_handles.ts";
+import { burst, deafPings, digestOf, Flow, IdleCrowd, lateUpload, resetMidway } from "./probe_loads.ts";
 
 export interface Target {
   readonly host: string;
@@ -21,7 +22,17 @@ const CHUNK_BYTES = 64 * 1024;
 
 /** The operations of one probe, over its open connections. */
 export function operations(handles: Handles) {
+  const crowd = new IdleCrowd(), flow = new Flow();
   return {
+    burst,
+    lateUpload,
+    resetMidway,
+    deafPings,
+    openIdle: (input: Parameters<IdleCrowd["open"]>[0]) => crowd.open(input),
+    useIdle: (input: Parameters<IdleCrowd["useAndClose"]>[0]) => crowd.useAndClose(input),
+    startFlow: (input: Target) => flow.start(input),
+    stopFlow: (_: Record<never, never>) => flow.stop(),
+
     /** One HTTP request on a connection of its own. */
     async request({ url, headers, timeoutMs = 5_000 }: {
       url: string;
@@ -93,13 +104,7 @@ export function operations(handles: Handles) {
       using _timer = closeAfter(connection, timeoutMs);
       const startedAtMs = performance.now();
       await writeAll(connection, new TextEncoder().encode(`${bytes}\n`));
-      const hash = createHash("sha256"), chunk = new Uint8Array(CHUNK_BYTES);
-      let received = 0;
-      for (let count; (count = await connection.read(chunk)) !== null;) {
-        hash.update(chunk.subarray(0, count));
-        received += count;
-      }
-      return { sha256: hash.digest("hex"), bytes: received, ms: performance.now() - startedAtMs };
+      return { ...await digestOf(connection), ms: performance.now() - startedAtMs };
     },
 
     /** Serves until the probe ends. See {@link Handles.listen} for the kinds. */
@@ -107,8 +112,8 @@ export function operations(handles: Handles) {
       return { port: await handles.listen(port, kind) };
     },
 
-    /** What a server of this probe has seen, and the digest of what it sent last if it is a `source`. */
-    served({ port }: { port: number }): { accepted: number; open: number; sentSha256: string } {
+    /** What a server of this probe has seen. */
+    served({ port }: { port: number }): Served {
       return handles.served(port);
     },
 
@@ -164,7 +169,7 @@ export function operations(handles: Handles) {
   };
 }
 
-export type ServerKind = "line" | "sink" | "source" | "reset" | "silent";
+export type ServerKind = "line" | "sink" | "source" | "farewell" | "reset" | "silent";
 export type Operations = ReturnType<typeof operations>;
 
 /** RFC 9113 §3.4 preface and an empty SETTINGS frame. */

@@ -143,8 +143,8 @@ async function transparency(stage: Stage): Promise<void> {
     const bytes = 64 * MIB;
     const up = await shopper.do("upload", { host: store.ipv4, port: SINK_PORT, bytes });
     const down = await shopper.do("download", { host: store.ipv4, port: SOURCE_PORT, bytes });
-    const { sentSha256 } = await store.probe.do("served", { port: SOURCE_PORT });
-    const ok = up.reply === `${bytes} ${up.sha256}` && down.sha256 === sentSha256 && down.bytes === bytes;
+    const { lastSha256 } = await store.probe.do("served", { port: SOURCE_PORT });
+    const ok = up.reply === `${bytes} ${up.sha256}` && down.sha256 === lastSha256 && down.bytes === bytes;
     return { ok, detail: `up in ${Math.round(up.ms)} ms, down in ${Math.round(down.ms)} ms, digests equal: ${ok}` };
   });
   await checks.check("a destination that the mesh does not know is reached as it is", async () => {

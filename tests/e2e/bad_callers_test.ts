@@ -1,0 +1,106 @@
+/** Callers at port 15008 that mean no good, and that nobody else notices them. */
+import { assert, assertEquals } from "@std/assert";
+import { type ClientCertificate, Issuer } from "../../demo/lab/certificates.ts";
+import type { Probe } from "../../demo/lab/probe.ts";
+import { meshTest, type Rig } from "./mesh.ts";
+
+const HBONE_PORT = 15008, GOOD_PORT = 7000;
+const HOUR_MS = 3_600_000;
+// A handshake has 10 s; two more for the timer's grain and a busy machine.
+const HANDSHAKE_MS = { min: 9_500, max: 12_000 };
+const DISTURBANCE_MS_MAX = 2_000; // a gap that long on a busy machine is still no disturbance; an end is
+const MIB = 1024 ** 2;
+
+/** A test with a stranger outside the mesh, beside a good connection that must keep flowing all the while. */
+function strangerTest(name: string, run: (stranger: Probe, host: string, rig: Rig) => Promise<void>): void {
+  meshTest(name, async (rig) => {
+    const { mesh, client, server } = rig;
+    const stranger = await mesh.addPod({
+      name: "stranger",
+      namespace: "outside",
+      serviceAccount: "stranger",
+      node: "node-a",
+      enrolled: false,
+    });
+    await server.probe.do("listen", { port: GOOD_PORT, kind: "line" });
+    await client.probe.do("startFlow", { host: server.ipv4, port: GOOD_PORT });
+    await run(stranger.probe, server.ipv4, rig);
+    const { exchanges, longestGapMs, error } = await client.probe.do("stopFlow", {});
+    assertEquals(error, "", "the good connection goes on");
+    assert(exchanges > 0 && longestGapMs < DISTURBANCE_MS_MAX, `${exchanges} exchanges, a gap of ${longestGapMs} ms`);
+    const { reply } = await client.probe.do("line", { host: server.ipv4, port: GOOD_PORT, text: "still there?" });
+    assertEquals(reply, `YOU ${client.ipv4} still there?`);
+    for (const { ztunnel } of Object.values(mesh.nodes)) assert(!ztunnel.ended, ztunnel.tail());
+  });
+}
+
+strangerTest(
+  "certificates that are none of the mesh's are refused (ZT-083)",
+  async (stranger, host, { mesh, client }) => {
+    const identity = `spiffe://${client.principal}`, now = Date.now();
+    const own = await Issuer.ofMesh(`${mesh.folder}/state`), foreign = await Issuer.foreign();
+    const callers: Readonly<Record<string, ClientCertificate | undefined>> = {
+      "no certificate": undefined,
+      "a foreign CA": await foreign.issue(identity),
+      "a foreign CA and trust domain": await foreign.issue("spiffe://elsewhere.example/ns/e2e/sa/client"),
+      "our CA and a foreign trust domain": await own.issue("spiffe://elsewhere.example/ns/e2e/sa/client"),
+      "an expired one": await own.issue(identity, { fromMs: now - 2 * HOUR_MS, untilMs: now - HOUR_MS }),
+      "one that is not valid yet": await own.issue(identity, { fromMs: now + HOUR_MS, untilMs: now + 2 * HOUR_MS }),
+      "no SPIFFE identity": await own.issue("https://shop.example/client"),
+    };
+    for (const [what, certificate] of Object.entries(callers)) {
+      const outcome = await stranger.do("tls", { host, port: HBONE_PORT, ...certificate });
+      assert(!outcome.answered && outcome.ending !== "open", `${what}: ${JSON.stringify(outcome)}`);
+    }
+    const good = await stranger.do("tls", { host, port: HBONE_PORT, ...await own.issue(identity) });
+    assert(
+      good.answered,
+      "the same call with a good certificate is answered: it is the certificates that were refused",
+    );
+  },
+);
+
+strangerTest("bytes that are no TLS end the connection at once", async (stranger, host) => {
+  const garbage = [
+    "00".repeat(64),
+    "ff".repeat(4096),
+    "474554202f20485454502f312e310d0a0d0a",
+    "1603010200" + "aa".repeat(512),
+  ];
+  for (const hex of garbage) {
+    const outcome = await stranger.do("raw", { host, port: HBONE_PORT, hex, waitMs: 5_000 });
+    assert(outcome.ending !== "open" && outcome.ms < 3_000, JSON.stringify(outcome));
+    assert(outcome.receivedBytes < 64, "an alert at most is said to it");
+  }
+});
+
+strangerTest("who says nothing is hung up on after ten seconds", async (stranger, host) => {
+  const hello = "16030100c8010000c40303"; // the beginning of a ClientHello that never goes on
+  const outcomes = await Promise.all(
+    ["", hello].map((hex) => stranger.do("raw", { host, port: HBONE_PORT, hex, waitMs: 15_000 })),
+  );
+  for (const { ending, ms } of outcomes) {
+    assert(ending !== "open" && ms > HANDSHAKE_MS.min && ms < HANDSHAKE_MS.max, `${ending} after ${ms} ms`);
+  }
+});
+
+strangerTest("who asks and never reads fills no memory", async (stranger, host, { mesh, client }) => {
+  const { ztunnel } = mesh.nodes["node-b"];
+  const residentBytes = () =>
+    Number(/^VmRSS:\s+(\d+) kB/m.exec(Deno.readTextFileSync(`/proc/${ztunnel.pid}/status`))![1]) * 1024;
+  const certificate = await (await Issuer.ofMesh(`${mesh.folder}/state`)).issue(`spiffe://${client.principal}`);
+  const before = residentBytes();
+  const { sentBytes, closed } = await stranger.do("deafPings", { host, port: HBONE_PORT, ...certificate, ms: 6_000 });
+  const grownBytes = residentBytes() - before;
+  assert(sentBytes > 0, "it did ask");
+  assert(
+    grownBytes < 64 * MIB,
+    `grew by ${Math.round(grownBytes / MIB)} MiB for ${sentBytes} bytes, closed: ${closed}`,
+  );
+});
+
+strangerTest("two hundred at once that say nothing keep nobody else waiting", async (stranger, host) => {
+  const input = { host, port: HBONE_PORT, hex: "", waitMs: 15_000 };
+  const outcomes = await Promise.all(Array.from({ length: 200 }, () => stranger.do("raw", input)));
+  assertEquals(outcomes.filter(({ ending }) => ending === "open"), []);
+});
