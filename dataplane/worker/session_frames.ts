@@ -145,6 +145,11 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
     }
   }
 
+  /** The application gets what came before a frame that may end its stream. */
+  #flushGatherOf(streamId: number): void {
+    if (this.#gatherTunnel !== null && this.#gatherTunnel.streamId === streamId) this.flushGather();
+  }
+
   onFrame(type: number, flags: number, streamId: number, bytes: Uint8Array, start: number, end: number): number {
     if (!this.#greeted) {
       if (type !== FrameType.SETTINGS || (flags & FrameFlag.ACK) !== 0) return H2Error.PROTOCOL_ERROR;
@@ -155,10 +160,12 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
     }
     switch (type) {
       case FrameType.HEADERS:
+        this.#flushGatherOf(streamId);
         return this.#onHeaders(flags, streamId, bytes, start, end);
       case FrameType.CONTINUATION:
         return this.#onContinuation(flags, bytes, start, end);
       case FrameType.RST_STREAM:
+        this.#flushGatherOf(streamId);
         return this.#onReset(streamId, readUint32(bytes, start));
       case FrameType.SETTINGS:
         return this.#onSettings(flags, bytes, start, end);

@@ -254,6 +254,7 @@ export class Socket {
 
   constructor(fd: Fd) {
     this.fd = fd;
+    libc.setSocketFlag(fd, 6, 1, 1); // TCP_NODELAY: what a test writes comes in its next turn.
   }
 
   static connect(ip: IpWords, port: number): Socket {

@@ -1,0 +1,611 @@
+/** An inbound session against a client written by hand: what we announce, what we answer, what we do not put up with. */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { formatIp, type IpWords } from "../../base/address.ts";
+import { CLIENT_PREFACE, FrameFlag, FrameType } from "../../wire/h2/frame_rules.ts";
+import { ascii, frame, hex } from "../../wire/h2/testing.ts";
+import { AccessKind } from "../tables/access.ts";
+import { ResponseFlag, WORKER } from "../tables/layout.ts";
+import { policyOf } from "../tables/testing.ts";
+import { concat, connectBlock, connectFrame, H2Peer, word } from "./h2_peer_testing.ts";
+import { ListenerKind } from "./listener.ts";
+import type { Pod } from "./pod.ts";
+import { authority as meshAuthority, freshIp, issue, Rig, Server, Socket } from "./testing.ts";
+
+const CLIENT_URI = "spiffe://cluster.local/ns/default/sa/client",
+  SERVER_URI = "spiffe://cluster.local/ns/default/sa/server";
+const client = await issue(CLIENT_URI), own = await issue(SERVER_URI);
+const { DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION, PRIORITY, PUSH_PROMISE } =
+  FrameType;
+const { END_STREAM, END_HEADERS, PADDED, ACK } = FrameFlag;
+const STREAM_WINDOW = 4 << 20;
+
+interface Inbound {
+  readonly rig: Rig;
+  readonly pod: Pod;
+  readonly ip: IpWords;
+  readonly application: Server;
+  /** The application's authority. */
+  readonly authority: string;
+  /** A session after TLS handshake and greeting. */
+  peer(): H2Peer;
+  /** A tunnel on this stream, up. @returns The application's end. */
+  tunnel(peer: H2Peer, streamId: number): Socket;
+  arrive(): Socket;
+}
+
+function withInbound(body: (inbound: Inbound) => void, prepare: (rig: Rig) => void = () => {}): Promise<void> {
+  return Rig.with(1, (rig) => {
+    const ip = freshIp();
+    rig.addWorkload("server", ip);
+    prepare(rig);
+    const pod = rig.addPod(0, ip, SERVER_URI, { [ListenerKind.HBONE]: new Server(ip, 15008).fd });
+    rig.certify(0, pod, own);
+    rig.publish();
+    const application = new Server(ip);
+    rig.atEnd(() => application.close());
+    const authority = `${formatIp(...ip)}:${application.port}`;
+    const arrive = () => {
+      let arrived: Socket | undefined;
+      rig.until("the application is connected to", () => (arrived = application.accept()) !== undefined);
+      rig.atEnd(() => arrived!.close());
+      return arrived!;
+    };
+    body({
+      rig,
+      pod,
+      ip,
+      application,
+      authority,
+      arrive,
+      peer: () => H2Peer.dial(rig, ip, client).greet(),
+      tunnel(peer, streamId) {
+        peer.send(connectFrame(streamId, authority));
+        const socket = arrive();
+        assertEquals(peer.answer(streamId), { headers: [":status: 200"], ended: false });
+        return socket;
+      },
+    });
+  });
+}
+
+Deno.test("a server session announces exactly its settings and window, and acknowledges ours (ZT-061)", () =>
+  withInbound(({ peer: open }) => {
+    const peer = open();
+    peer.expect(SETTINGS, 0);
+    peer.expect(WINDOW_UPDATE, 0);
+    const acknowledgement = peer.expect(SETTINGS, 0);
+    assertEquals([acknowledgement.flags, acknowledgement.payload.length], [ACK, 0]);
+    const again = open(), first = again.expect(SETTINGS, 0), second = again.expect(WINDOW_UPDATE, 0);
+    assertEquals(first.flags, 0);
+    assertEquals(first.payload.toHex(), "0003000000c8" + "000400400000" + "000500100000" + "000600010000");
+    assertEquals(second.payload.toHex(), (16_711_681).toString(16).padStart(8, "0"));
+  }));
+
+Deno.test("a CONNECT is answered with 200 once the application is there, and carries bytes both ways (ZT-059)", () =>
+  withInbound(({ rig, peer: open, tunnel }) => {
+    const peer = open(), application = tunnel(peer, 1);
+    peer.send(frame(DATA, 0, 1, ascii("hello")), frame(DATA, PADDED, 1, hex("02 21 0000")));
+    let got = "";
+    rig.until("it arrives", () => (got += new TextDecoder().decode(application.read())) === "hello!");
+    application.write(ascii("answer") as Uint8Array<ArrayBuffer>);
+    assertEquals(new TextDecoder().decode(peer.expect(DATA, 1).payload), "answer");
+    peer.send(frame(DATA, END_STREAM, 1));
+    rig.until("the end arrives", () => (application.read(), application.ended));
+    application.finish();
+    const last = peer.expect(DATA, 1);
+    assertEquals([last.flags & END_STREAM, last.payload.length], [END_STREAM, 0]);
+    rig.until("the connection is over", () => rig.shards[0]!.connectionCount === 0);
+    assertEquals(peer.frames.filter(({ type }) => type === RST_STREAM), []);
+    assertEquals(rig.records(0).map((it) => [it.kind, it.flag, it.receivedBytes, it.sentBytes]), [
+      [AccessKind.COMPLETE, ResponseFlag.NONE, 6, 6],
+    ]);
+  }));
+
+function field(name: string, value: string): Uint8Array {
+  return concat(Uint8Array.of(0, name.length), ascii(name), Uint8Array.of(value.length), ascii(value));
+}
+const CONNECT_METHOD = field(":method", "CONNECT");
+
+Deno.test("every refused request gets its status, END_STREAM and RST_STREAM(NO_ERROR); the session stays (ZT-060)", () =>
+  withInbound(({ rig, ip, authority, peer: open, tunnel }) => {
+    const peer = open(), closed = new Server(freshIp());
+    closed.close();
+    const address = formatIp(...ip);
+    const cases: [string, Uint8Array, string][] = [
+      [
+        "another method",
+        concat(field(":method", "GET"), field(":scheme", "http"), field(":path", "/"), field(":authority", authority)),
+        "400",
+      ],
+      ["no port", concat(CONNECT_METHOD, field(":authority", address)), "400"],
+      ["no number", concat(CONNECT_METHOD, field(":authority", `${address}:http`)), "400"],
+      ["another address", concat(CONNECT_METHOD, field(":authority", "10.1.2.3:80")), "400"],
+      ["an unknown name", concat(CONNECT_METHOD, field(":authority", "nobody.example:80")), "503"],
+      ["a reserved port", concat(CONNECT_METHOD, field(":authority", `${address}:15008`)), "503"],
+      ["nobody listens", concat(CONNECT_METHOD, field(":authority", `${address}:${closed.port}`)), "503"],
+    ];
+    let streamId = 1;
+    for (const [name, block, status] of cases) {
+      for (const flags of [0, END_STREAM]) {
+        peer.send(frame(HEADERS, END_HEADERS | flags, streamId, block));
+        assertEquals(peer.answer(streamId), { headers: [`:status: ${status}`], ended: true }, name);
+        if (flags === 0) assertEquals(peer.reset(streamId), "NO_ERROR", name);
+        streamId += 2;
+      }
+    }
+    tunnel(peer, streamId).close;
+    assertEquals(peer.frames.filter(({ type }) => type === RST_STREAM || type === GOAWAY), []);
+    const counted = rig.records(0).filter(({ kind }) => kind === AccessKind.COMPLETE);
+    assertEquals(counted.map(({ flag }) => flag), [ResponseFlag.CONNECT, ResponseFlag.CONNECT]);
+  }));
+
+Deno.test("a request that policy denies gets 401, is counted, and reaches no application (ZT-060, ZT-107)", () =>
+  withInbound(({ rig, authority, application, peer: open }) => {
+    const peer = open();
+    peer.send(connectFrame(1, authority));
+    assertEquals(peer.answer(1), { headers: [":status: 401"], ended: true });
+    assertEquals(peer.reset(1), "NO_ERROR");
+    assertEquals(application.accept(), undefined);
+    assertEquals(rig.records(0).map(({ kind, flag, error }) => [kind, flag, error]), [[
+      AccessKind.COMPLETE,
+      ResponseFlag.DENY,
+      "connection closed due to policy rejection: explicitly denied by: default/no-client",
+    ]]);
+  }, (rig) => rig.mesh.putPolicy(denyClient())));
+
+function denyClient() {
+  const none = {
+    namespaces: [],
+    notNamespaces: [],
+    principals: [],
+    notPrincipals: [],
+    serviceAccounts: [{ namespace: "default", serviceAccount: "client" }],
+    notServiceAccounts: [],
+    sourceIps: [],
+    notSourceIps: [],
+    destinationIps: [],
+    notDestinationIps: [],
+    destinationPorts: [],
+    notDestinationPorts: [],
+  };
+  return policyOf("default/no-client", { scope: 1, action: 1, rules: [{ clauses: [[none]] }] });
+}
+
+Deno.test("a new DENY cuts the open connections it refuses with CANCEL, and no others (ZT-120, ZT-068)", () =>
+  withInbound(({ rig, peer: open, tunnel }) => {
+    const peer = open(), application = tunnel(peer, 1);
+    rig.mesh.putPolicy(
+      policyOf("elsewhere/no-client", { ...denyClient(), key: "elsewhere/no-client", namespace: "elsewhere" }),
+    );
+    rig.publish();
+    for (let turn = 0; turn < 5; turn++) rig.turn();
+    peer.send(frame(DATA, 0, 1, ascii("still")));
+    rig.until("bytes pass", () => (application.read(), application.receivedBytes === 5));
+    rig.mesh.putPolicy(denyClient());
+    rig.publish();
+    assertEquals(peer.reset(1), "CANCEL");
+    rig.until("the application is closed", () => (application.read(), application.ended || application.error !== 0));
+    const [record] = rig.records(0);
+    assertEquals(record!.flag, ResponseFlag.DENY);
+    assertMatch(record!.error!, /^connection closed due to policy change/);
+    assertEquals(peer.over, false);
+  }));
+
+Deno.test("RST_STREAM with NO_ERROR, CANCEL or STREAM_CLOSED is a clean end, any other an error (ZT-067)", () =>
+  withInbound(({ rig, peer: open, tunnel }) => {
+    const peer = open();
+    for (const [at, code] of [0, 8, 5, 2, 11].entries()) {
+      const streamId = 1 + 2 * at, application = tunnel(peer, streamId);
+      peer.send(frame(DATA, 0, streamId, ascii("last words")), frame(RST_STREAM, 0, streamId, word(code)));
+      rig.until(
+        "the application sees the end",
+        () => (application.read(), application.ended || application.error !== 0),
+      );
+      assertEquals(application.receivedBytes, 10);
+      rig.until("the connection is over", () => rig.shards[0]!.connectionCount === 0);
+      const [record] = rig.records(0);
+      const clean = code === 0 || code === 8 || code === 5;
+      assertEquals(record!.flag, clean ? ResponseFlag.NONE : ResponseFlag.CONNECT, `code ${code}`);
+    }
+  }));
+
+Deno.test("an application's reset reaches the peer as END_STREAM (ZT-066)", () =>
+  withInbound(({ rig, authority, application, peer: open }) => {
+    const peer = open();
+    peer.send(connectFrame(1, authority));
+    let arrived: Socket | undefined;
+    rig.until("the application is connected to", () => (arrived = application.accept()) !== undefined);
+    peer.answer(1);
+    peer.send(frame(DATA, 0, 1, ascii("unread")));
+    for (let turn = 0; turn < 3; turn++) rig.turn();
+    arrived!.abort();
+    assertEquals(peer.expect(DATA, 1).flags & END_STREAM, END_STREAM);
+    peer.send(frame(DATA, 0, 1, ascii("to nobody")));
+    rig.until("the connection is over", () => rig.shards[0]!.connectionCount === 0);
+    assertEquals(rig.records(0).map(({ flag }) => flag), [ResponseFlag.NONE]);
+  }));
+
+/** What ends a session, and with which error: sent after a greeting, and a tunnel on stream 1. */
+const CONNECTION_ERRORS: [string, Uint8Array, string][] = [
+  ["DATA on stream 0", frame(DATA, 0, 0, ascii("x")), "PROTOCOL_ERROR"],
+  ["DATA on an idle stream", frame(DATA, 0, 3, ascii("x")), "PROTOCOL_ERROR"],
+  ["DATA on an even stream", frame(DATA, 0, 2, ascii("x")), "PROTOCOL_ERROR"],
+  ["DATA with more padding than payload", frame(DATA, PADDED, 1, hex("02 00")), "PROTOCOL_ERROR"],
+  ["padded DATA without its length", frame(DATA, PADDED, 1), "FRAME_SIZE_ERROR"],
+  ["HEADERS on stream 0", frame(HEADERS, END_HEADERS, 0, connectBlock("a:1")), "PROTOCOL_ERROR"],
+  ["HEADERS on an even stream", frame(HEADERS, END_HEADERS, 4, connectBlock("a:1")), "PROTOCOL_ERROR"],
+  ["HEADERS with more padding than payload", frame(HEADERS, END_HEADERS | PADDED, 3, hex("09 00")), "PROTOCOL_ERROR"],
+  ["HEADERS with half a priority", frame(HEADERS, END_HEADERS | 0x20, 3, hex("00000000")), "FRAME_SIZE_ERROR"],
+  ["a block that does not decode", frame(HEADERS, END_HEADERS, 3, hex("ff ff ff ff ff")), "COMPRESSION_ERROR"],
+  ["an index beyond the tables", frame(HEADERS, END_HEADERS, 3, hex("fe")), "COMPRESSION_ERROR"],
+  ["a table size beyond ours", frame(HEADERS, END_HEADERS, 3, hex("3f e2 1f")), "COMPRESSION_ERROR"],
+  ["CONTINUATION out of the blue", frame(CONTINUATION, END_HEADERS, 1), "PROTOCOL_ERROR"],
+  [
+    "CONTINUATION on another stream",
+    concat(frame(HEADERS, 0, 3), frame(CONTINUATION, END_HEADERS, 5)),
+    "PROTOCOL_ERROR",
+  ],
+  [
+    "a frame inside a header block",
+    concat(frame(HEADERS, 0, 3), frame(PING, 0, 0, new Uint8Array(8))),
+    "PROTOCOL_ERROR",
+  ],
+  ["DATA inside a header block", concat(frame(HEADERS, 0, 3), frame(DATA, 0, 1, ascii("x"))), "PROTOCOL_ERROR"],
+  ["an unknown frame inside a header block", concat(frame(HEADERS, 0, 3), frame(0x77, 0, 0)), "PROTOCOL_ERROR"],
+  ["PRIORITY of four bytes", frame(PRIORITY, 0, 1, new Uint8Array(4)), "FRAME_SIZE_ERROR"],
+  ["PRIORITY on stream 0", frame(PRIORITY, 0, 0, new Uint8Array(5)), "PROTOCOL_ERROR"],
+  ["RST_STREAM of three bytes", frame(RST_STREAM, 0, 1, new Uint8Array(3)), "FRAME_SIZE_ERROR"],
+  ["RST_STREAM on stream 0", frame(RST_STREAM, 0, 0, word(8)), "PROTOCOL_ERROR"],
+  ["RST_STREAM on an idle stream", frame(RST_STREAM, 0, 9, word(8)), "PROTOCOL_ERROR"],
+  ["SETTINGS on a stream", frame(SETTINGS, 0, 1), "PROTOCOL_ERROR"],
+  ["SETTINGS of five bytes", frame(SETTINGS, 0, 0, new Uint8Array(5)), "FRAME_SIZE_ERROR"],
+  ["an acknowledgement with payload", frame(SETTINGS, ACK, 0, new Uint8Array(6)), "FRAME_SIZE_ERROR"],
+  ["ENABLE_PUSH 2", frame(SETTINGS, 0, 0, hex("0002 00000002")), "PROTOCOL_ERROR"],
+  ["a window of 2^31", frame(SETTINGS, 0, 0, hex("0004 80000000")), "FLOW_CONTROL_ERROR"],
+  ["a frame size below the least", frame(SETTINGS, 0, 0, hex("0005 00003fff")), "PROTOCOL_ERROR"],
+  ["a frame size above the largest", frame(SETTINGS, 0, 0, hex("0005 01000000")), "PROTOCOL_ERROR"],
+  ["PUSH_PROMISE", frame(PUSH_PROMISE, END_HEADERS, 1, hex("00000002 82")), "PROTOCOL_ERROR"],
+  ["PING of seven bytes", frame(PING, 0, 0, new Uint8Array(7)), "FRAME_SIZE_ERROR"],
+  ["PING on a stream", frame(PING, 0, 1, new Uint8Array(8)), "PROTOCOL_ERROR"],
+  ["GOAWAY of seven bytes", frame(GOAWAY, 0, 0, new Uint8Array(7)), "FRAME_SIZE_ERROR"],
+  ["GOAWAY on a stream", frame(GOAWAY, 0, 1, new Uint8Array(8)), "PROTOCOL_ERROR"],
+  ["WINDOW_UPDATE of three bytes", frame(WINDOW_UPDATE, 0, 0, new Uint8Array(3)), "FRAME_SIZE_ERROR"],
+  ["WINDOW_UPDATE of 0 for the session", frame(WINDOW_UPDATE, 0, 0, word(0)), "PROTOCOL_ERROR"],
+  ["WINDOW_UPDATE past 2^31-1", frame(WINDOW_UPDATE, 0, 0, word(0x7fffffff)), "FLOW_CONTROL_ERROR"],
+  ["WINDOW_UPDATE on an idle stream", frame(WINDOW_UPDATE, 0, 7, word(1)), "PROTOCOL_ERROR"],
+  [
+    "an initial window that overflows a stream's",
+    concat(
+      frame(WINDOW_UPDATE, 0, 1, word(0x7fffffff - 65_535)),
+      frame(SETTINGS, 0, 0, hex("0004 00010000")),
+    ),
+    "FLOW_CONTROL_ERROR",
+  ],
+  ["a frame beyond what we announced", hex("100001 00 00 00000001"), "FRAME_SIZE_ERROR"],
+  ["HEADERS beyond any list of ours", hex("020000 01 04 00000003"), "ENHANCE_YOUR_CALM"],
+  ["DATA after END_STREAM", concat(frame(DATA, END_STREAM, 1), frame(DATA, 0, 1, ascii("x"))), "STREAM_CLOSED"],
+];
+
+Deno.test("a session ends with the right error for every broken rule, and leaves nothing (RFC 9113 §6)", () =>
+  withInbound(({ rig, peer: open, tunnel }) => {
+    for (const [name, bytes, error] of CONNECTION_ERRORS) {
+      const peer = open(), application = tunnel(peer, 1);
+      peer.send(bytes);
+      assertEquals(peer.ending(), error, name);
+      rig.until("the application is closed", () => (application.read(), application.ended || application.error !== 0));
+      assertEquals(rig.shards[0]!.connectionCount, 0, name);
+    }
+    assertEquals(rig.tables.workers.getF64(0, WORKER.glitches), CONNECTION_ERRORS.length);
+    assertEquals(rig.tables.workers.getF64(0, WORKER.downstreamSessions), 0);
+  }));
+
+/** What ends a stream alone. */
+const STREAM_ERRORS: [string, Uint8Array, string][] = [
+  ["WINDOW_UPDATE of 0", frame(WINDOW_UPDATE, 0, 1, word(0)), "PROTOCOL_ERROR"],
+  ["WINDOW_UPDATE past 2^31-1", frame(WINDOW_UPDATE, 0, 1, word(0x7fffffff)), "FLOW_CONTROL_ERROR"],
+  ["trailers that do not end the stream", frame(HEADERS, END_HEADERS, 1, field("a", "b")), "PROTOCOL_ERROR"],
+];
+
+Deno.test("a stream's own error resets it and leaves the others alone (RFC 9113 §5.4.2)", () =>
+  withInbound(({ rig, peer: open, tunnel }) => {
+    for (const [name, bytes, error] of STREAM_ERRORS) {
+      const peer = open(), broken = tunnel(peer, 1), other = tunnel(peer, 3);
+      peer.send(bytes);
+      assertEquals(peer.reset(1), error, name);
+      rig.until("its application is closed", () => (broken.read(), broken.ended || broken.error !== 0));
+      peer.send(frame(DATA, 0, 3, ascii("fine")));
+      rig.until("the other carries on", () => (other.read(), other.receivedBytes === 4));
+    }
+    const malformed = open();
+    malformed.send(frame(HEADERS, END_HEADERS, 1, concat(CONNECT_METHOD, field("Upper", "x"))));
+    assertEquals(malformed.reset(1), "PROTOCOL_ERROR");
+  }));
+
+Deno.test("what means nothing to us is passed over: unknown frames, PRIORITY, unknown settings (RFC 9113 §5.5)", () =>
+  withInbound(({ rig, peer: open, tunnel }) => {
+    const peer = open(), application = tunnel(peer, 1);
+    peer.send(
+      frame(0x2a, 0xff, 0, new Uint8Array(100_000)),
+      frame(0xff, 0, 12, ascii("x")),
+      frame(PRIORITY, 0, 9, new Uint8Array(5)),
+      frame(SETTINGS, 0, 0, hex("00ff 00000001 0001 00000000")),
+      frame(DATA, 0, 1, ascii("after")),
+    );
+    rig.until("bytes pass", () => (application.read(), application.receivedBytes === 5));
+    assertEquals(peer.over, false);
+  }));
+
+/** Legal, but nobody needs thousands of them: all but the last are answered with ENHANCE_YOUR_CALM at some point. */
+const FLOODS: [string, (streamId: number) => Uint8Array][] = [
+  ["PING", () => frame(PING, 0, 0, new Uint8Array(8))],
+  ["SETTINGS", () => frame(SETTINGS, 0, 0)],
+  ["empty DATA", () => frame(DATA, 0, 1)],
+  ["PRIORITY", () => frame(PRIORITY, 0, 1, new Uint8Array(5))],
+  ["unknown frames", () => frame(0xaa, 0, 0)],
+  ["streams opened and reset", (id) => concat(connectFrame(id, "127.0.0.1:1"), frame(RST_STREAM, 0, id, word(8)))],
+  ["malformed requests", (id) => frame(HEADERS, END_HEADERS, id, field("UPPER", "x"))],
+  ["trailers of streams that are gone", () => frame(HEADERS, END_HEADERS | END_STREAM, 1, field("a", "b"))],
+];
+
+Deno.test("a flood of what is legal but useless ends with ENHANCE_YOUR_CALM, in bounded memory", () =>
+  withInbound(({ rig, peer: open, tunnel }) => {
+    for (const [name, make] of FLOODS) {
+      const peer = open();
+      if (name !== "trailers of streams that are gone") tunnel(peer, 1);
+      else {
+        peer.send(frame(HEADERS, END_HEADERS, 1, CONNECT_METHOD));
+        peer.expect(RST_STREAM, 1);
+      }
+      for (let round = 0; round < 60 && !peer.over; round++) {
+        peer.send(...Array.from({ length: 100 }, (_, at) => make(3 + 2 * (round * 100 + at))));
+        peer.poll();
+      }
+      assertEquals(peer.ending(), "ENHANCE_YOUR_CALM", name);
+    }
+    rig.until("no connection is left", () => rig.shards[0]!.connectionCount === 0);
+  }));
+
+Deno.test("a header block in endless CONTINUATIONs is cut off, full or empty (CVE-2024-27316 and its kin)", () =>
+  withInbound(({ peer: open }) => {
+    const full = open();
+    full.send(frame(HEADERS, 0, 1, connectBlock("a:1")));
+    for (let round = 0; round < 20 && !full.over; round++) full.send(frame(CONTINUATION, 0, 1, new Uint8Array(16_000)));
+    assertEquals(full.ending(), "ENHANCE_YOUR_CALM");
+    const empty = open();
+    empty.send(frame(HEADERS, 0, 1, connectBlock("a:1")));
+    for (let round = 0; round < 60 && !empty.over; round++) {
+      empty.send(...Array.from({ length: 100 }, () => frame(CONTINUATION, 0, 1)));
+      empty.poll();
+    }
+    assertEquals(empty.ending(), "ENHANCE_YOUR_CALM");
+  }));
+
+Deno.test("a list that unfolds beyond 64 KiB is refused with 400, however small its block (HPACK bomb)", () =>
+  withInbound(({ peer: open, tunnel }) => {
+    const peer = open();
+    const entry = concat(
+      Uint8Array.of(0x40, 1),
+      ascii("b"),
+      Uint8Array.of(0x7f, 0xa1, 0x1e),
+      new Uint8Array(4000).fill(0x61),
+    );
+    const block = concat(CONNECT_METHOD, field(":authority", "127.0.0.1:1"), entry, new Uint8Array(16_000).fill(0xbe));
+    peer.send(frame(HEADERS, END_HEADERS, 1, block));
+    assertEquals(peer.answer(1), { headers: [":status: 400"], ended: true });
+    tunnel(peer, 3);
+  }));
+
+Deno.test("more streams than announced are refused, not served (ZT-061)", () =>
+  withInbound(({ rig, authority, application, peer: open }) => {
+    const peer = open(), arrived: Socket[] = [];
+    for (let streamId = 1; streamId <= 401; streamId += 2) peer.send(connectFrame(streamId, authority));
+    assertEquals(peer.reset(401), "REFUSED_STREAM");
+    rig.until("200 are served", () => {
+      const socket = application.accept();
+      if (socket !== undefined) arrived.push(socket);
+      return arrived.length === 200;
+    });
+    for (const socket of arrived) socket.close();
+    for (let turn = 0; turn < 5; turn++) rig.turn();
+    assertEquals(application.accept(), undefined);
+  }));
+
+Deno.test("a peer that overruns a stream's window ends its session with FLOW_CONTROL_ERROR; a full one is fine", () =>
+  withInbound(({ rig, peer: open, tunnel }) => {
+    const peer = open(), application = tunnel(peer, 1), chunk = new Uint8Array(16_384);
+    let sent = 0;
+    for (; sent < STREAM_WINDOW; sent += chunk.length) peer.send(frame(DATA, 0, 1, chunk));
+    for (let turn = 0; turn < 20; turn++) rig.turn();
+    peer.poll();
+    assertEquals(peer.over, false);
+    const granted = peer.frames.filter(({ type, streamId }) => type === WINDOW_UPDATE && streamId === 1);
+    let window = 0;
+    for (const { payload } of granted) window += new DataView(payload.buffer).getUint32(0);
+    for (; sent < STREAM_WINDOW + window; sent += chunk.length) peer.send(frame(DATA, 0, 1, chunk));
+    peer.send(...Array.from({ length: 600 }, () => frame(DATA, 0, 1, chunk))); // 9 MiB that nobody granted.
+    assertEquals(peer.ending(), "FLOW_CONTROL_ERROR");
+    rig.until("the application is closed", () => (application.read(), application.ended || application.error !== 0));
+    assert(application.receivedBytes <= sent, "no byte beyond the window reached the application");
+  }));
+
+Deno.test("our bytes stay within the windows that the peer grants (RFC 9113 §6.9)", () =>
+  withInbound(({ rig, tunnel, peer: open }) => {
+    const peer = open();
+    peer.send(frame(SETTINGS, 0, 0, concat(hex("0004"), word(1000))));
+    const application = tunnel(peer, 1), body = new Uint8Array(200_000);
+    let written = 0, got = 0;
+    const step = () => {
+      written += application.write(body.subarray(0, Math.min(body.length, 200_000 - written)));
+      for (let turn = 0; turn < 3; turn++) rig.turn();
+      peer.poll();
+      for (const { type, payload } of peer.frames.splice(0)) if (type === DATA) got += payload.length;
+    };
+    step();
+    assertEquals(got, 1000);
+    peer.send(frame(WINDOW_UPDATE, 0, 1, word(1)));
+    step();
+    assertEquals(got, 1001);
+    peer.send(frame(SETTINGS, 0, 0, concat(hex("0004"), word(0)))); // The window is -1000 now (§6.9.2).
+    peer.send(frame(WINDOW_UPDATE, 0, 1, word(1000)));
+    step();
+    assertEquals(got, 1001);
+    peer.send(frame(WINDOW_UPDATE, 0, 1, word(100_000)));
+    for (let round = 0; round < 5; round++) step();
+    assertEquals(got, 65_535, "the session's window holds where the stream's does not");
+    peer.send(frame(WINDOW_UPDATE, 0, 0, word(1_000_000)));
+    for (let round = 0; round < 5; round++) step();
+    assertEquals(got, 1001 + 100_000);
+  }));
+
+Deno.test("a peer that asks and never reads is cut off, with bounded memory", () =>
+  withInbound(({ rig, ip, tunnel }) => {
+    const peer = H2Peer.dial(rig, ip, client).greet();
+    tunnel(peer, 1);
+    const pings = concat(...Array.from({ length: 200 }, () => frame(PING, 0, 0, new Uint8Array(8))));
+    let asked = 0;
+    for (let round = 0; round < 4_000 && rig.shards[0]!.connectionCount > 0; round++) {
+      const sent = peer.tls.write(pings); // And no read.
+      if (sent < 0) break;
+      asked += sent;
+      rig.pass(1_000 / 5, 200); // As fast as the budget of oddities allows, or faster.
+    }
+    assert(asked > 0);
+    assertEquals(rig.shards[0]!.connectionCount, 0);
+  }));
+
+Deno.test("a preface that is wrong, in pieces or cut off ends or waits", () =>
+  withInbound(({ rig, ip }) => {
+    const wrong = H2Peer.dial(rig, ip, client);
+    wrong.send(ascii("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+    assertEquals(wrong.ending(), "");
+    const almost = H2Peer.dial(rig, ip, client);
+    almost.send(CLIENT_PREFACE.subarray(0, 23), ascii("x"));
+    assertEquals(almost.ending(), "");
+    const pieces = H2Peer.dial(rig, ip, client);
+    for (const byte of CLIENT_PREFACE) pieces.send(Uint8Array.of(byte));
+    pieces.send(frame(SETTINGS, 0, 0));
+    pieces.next("an acknowledgement", ({ type, flags }) => type === SETTINGS && flags === ACK);
+    const [first, second] = rig.records(0);
+    assertEquals([first!.error, second!.error], Array(2).fill("not HTTP/2: wrong client preface"));
+  }));
+
+Deno.test("a silent peer is let go: without TLS after 10 s, without an answer to PING after 30 s (ZT-063)", () =>
+  withInbound(({ rig, ip, pod, tunnel, peer: open }) => {
+    const mute = Socket.connect(ip, 15008);
+    rig.until("it is accepted", () => pod.sessions.size === 1);
+    rig.pass(9_000);
+    assertEquals(pod.sessions.size, 1);
+    rig.pass(2_000);
+    assertEquals(pod.sessions.size, 0);
+    mute.close();
+    assertEquals(rig.records(0).map(({ error }) => error), ["TLS handshake timed out"]);
+
+    const lively = open();
+    tunnel(lively, 1);
+    for (let round = 0; round < 6; round++) { // A minute of answered PINGs, each 10 s after the last answer.
+      rig.pass(9_000);
+      lively.poll();
+      assertEquals(lively.frames.filter(({ type }) => type === PING), [], `round ${round}`);
+      rig.pass(1_200, 100);
+      const ping = lively.expect(PING, 0);
+      assertEquals(ping.flags, 0);
+      lively.send(frame(PING, ACK, 0, ping.payload));
+      for (let turn = 0; turn < 3; turn++) rig.turn();
+    }
+    rig.pass(29_000);
+    assertEquals(pod.sessions.size, 1);
+    rig.pass(2_500);
+    assertEquals(pod.sessions.size, 0);
+  }));
+
+Deno.test("garbage in place of TLS costs the one connection and is logged", () =>
+  withInbound(({ rig, ip, pod }) => {
+    for (
+      const bytes of [
+        ascii("GET / HTTP/1.1\r\n\r\n"),
+        new Uint8Array(3000).fill(0xff),
+        hex("16 03 01 00 05 01 00 00 01 00"),
+      ]
+    ) {
+      const socket = Socket.connect(ip, 15008);
+      socket.write(bytes as Uint8Array<ArrayBuffer>);
+      rig.until("it is closed", () => (socket.read(), socket.ended || socket.error !== 0));
+      socket.close();
+    }
+    assertEquals(pod.sessions.size, 0);
+    for (const { error, kind } of rig.records(0)) {
+      assertEquals(kind, AccessKind.EARLY);
+      assertMatch(error!, /^TLS handshake failed: error:/);
+    }
+  }));
+
+Deno.test("clients of other trust domains or without a certificate get no tunnel (ZT-083)", async () => {
+  const foreign = await meshAuthority.issue(["spiffe://other.domain/ns/default/sa/client"]);
+  const nameless = await meshAuthority.issue([]);
+  await withInbound(({ rig, ip, application }) => {
+    for (const leaf of [foreign, nameless]) {
+      const peer = H2Peer.dial(rig, ip, leaf).greet();
+      assertEquals(peer.ending(), "");
+      const [record] = rig.records(0);
+      assertMatch(record!.error!, /^the peer's certificate has no SPIFFE name in trust domain cluster.local/);
+    }
+    const bare = H2Peer.dial(rig, ip, { ...client, chain: client.chain }, { leaf: undefined });
+    bare.ending();
+    assertMatch(rig.records(0)[0]!.error!, /peer did not return a certificate/);
+    assertEquals(application.accept(), undefined);
+    assertEquals(rig.tables.workers.getF64(0, WORKER.handshakeFailures), 3);
+  });
+});
+
+Deno.test("a client's GOAWAY lets its streams run on, and ends the session with the last (ZT-073)", () =>
+  withInbound(({ rig, pod, peer: open, tunnel }) => {
+    const peer = open(), application = tunnel(peer, 1);
+    peer.send(frame(GOAWAY, 0, 0, concat(word(0), word(0))));
+    peer.send(frame(DATA, END_STREAM, 1, ascii("last")));
+    rig.until("bytes pass", () => (application.read(), application.ended));
+    application.write(ascii("answer") as Uint8Array<ArrayBuffer>);
+    application.finish();
+    assertEquals(new TextDecoder().decode(peer.expect(DATA, 1).payload), "answer");
+    rig.until("the session is over", () => pod.sessions.size === 0);
+    assertEquals(peer.ending(), "NO_ERROR");
+    const idle = open();
+    idle.send(frame(GOAWAY, 0, 0, concat(word(0), word(0))));
+    rig.until("the session is over", () => pod.sessions.size === 0);
+  }));
+
+Deno.test("trailers end a stream after the bytes that came with them (RFC 9113 §8.1)", () =>
+  withInbound(({ rig, peer: open, tunnel }) => {
+    const peer = open(), application = tunnel(peer, 1);
+    peer.send(frame(DATA, 0, 1, ascii("last")), frame(HEADERS, END_HEADERS | END_STREAM, 1, field("a", "b")));
+    rig.until("the end arrives", () => (application.read(), application.ended));
+    assertEquals(application.receivedBytes, 4);
+  }));
+
+Deno.test("a session that closes with its last stream has sent all of it, however slowly the peer reads (ZT-076)", () =>
+  withInbound(({ rig, ip, pod, tunnel }) => {
+    for (let size = 200_000; size < 6_000_000; size = Math.floor(size * 1.6)) {
+      const peer = H2Peer.dial(rig, ip, client).greet(concat(hex("0004"), word(0x7fff_ffff)));
+      peer.send(frame(WINDOW_UPDATE, 0, 0, word(0x7000_0000)));
+      const application = tunnel(peer, 1), body = new Uint8Array(size);
+      peer.send(frame(DATA, END_STREAM, 1), frame(GOAWAY, 0, 0, concat(word(0), word(0))));
+      for (let written = 0, turn = 0; written < size || turn++ < 5;) {
+        const sent = application.write(body.subarray(written));
+        written += sent;
+        if (written === size) application.finish();
+        rig.turn();
+        if (sent === 0 && written < size) peer.poll();
+      }
+      let got = 0, ended = false;
+      rig.until(`all ${size} bytes arrive`, () => {
+        peer.poll();
+        for (const { type, payload, flags } of peer.frames.splice(0)) {
+          if (type !== DATA) continue;
+          got += payload.length;
+          ended ||= (flags & END_STREAM) !== 0;
+        }
+        return ended || peer.over;
+      });
+      assertEquals([got, ended], [size, true]);
+      rig.until("the session is gone", () => pod.sessions.size === 0);
+    }
+  }));
