@@ -10,6 +10,9 @@ export type ListenerKind = (typeof ListenerKind)[keyof typeof ListenerKind];
 
 /** Accepts per turn: a flood at one pod leaves the others their share. */
 const ACCEPTS_MAX = 64;
+const EAGAIN = 11, ECONNABORTED = 103;
+/** Without descriptors the backlog stays readable: looking away for a while keeps it from taking every turn. */
+const SHORTAGE_PAUSE_MS = 100;
 
 export class Listener implements Pollable {
   readonly #shard: Shard;
@@ -17,6 +20,7 @@ export class Listener implements Pollable {
   readonly fd: number;
   readonly kind: ListenerKind;
   #row = -1;
+  readonly #shortage = new Deadline(() => this.#shard.reactor.change(this.fd, POLL_IN, this.#row));
 
   constructor(shard: Shard, pod: Pod, fd: number, kind: ListenerKind) {
     this.#shard = shard;
@@ -35,12 +39,20 @@ export class Listener implements Pollable {
     const shard = this.#shard, os = shard.os;
     for (let count = 0; count < ACCEPTS_MAX; count++) {
       const fd = os.accept(this.fd);
-      if (fd < 0) return; // None left; or a descriptor limit, and the backlog keeps them until there is room.
+      if (fd < 0) {
+        if (fd === -EAGAIN) return;
+        if (fd === -ECONNABORTED) continue; // Gone before we came to it.
+        shard.countGlitch();
+        shard.reactor.change(this.fd, 0, this.#row);
+        shard.reactor.timers.set(this.#shortage, SHORTAGE_PAUSE_MS, shard.reactor.nowMs);
+        return;
+      }
       shard.place(this.pod, fd, this.kind);
     }
   }
 
   close(): void {
+    this.#shard.reactor.timers.cancel(this.#shortage);
     if (this.#row >= 0) this.#shard.reactor.forget(this.#row);
     this.#row = -1;
     this.#shard.os.close(this.fd);
