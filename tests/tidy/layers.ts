@@ -22,7 +22,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   dataplane: {
     imports: ["base", "wire", "mesh", "os"],
-    packages: { [GRPC]: "agent/", [X509]: "agent/", "node:": "agent/" },
+    packages: { [GRPC]: "agent/", [X509]: "agent/", "@std/yaml": "agent/", "node:": "agent/" },
   },
   cni: { imports: ["base", "mesh", "os", "kube"], packages: { "node:": "" } },
   cli: { imports: ["base", "mesh", "os", "kube"], packages: { "@std/cli": "", "@std/yaml": "" } },
