@@ -6,6 +6,7 @@ import type { HboneRoute } from "../../mesh/route.ts";
 import type { Workload } from "../../mesh/workload.ts";
 import { formatForwarded } from "../../wire/forwarded.ts";
 import { H2Error } from "../../wire/h2/frame_rules.ts";
+import { statusText } from "../../wire/status_text.ts";
 import { CONNECTION, ConnectionKind, Direction, ResponseFlag } from "../tables/layout.ts";
 import { refuseConnection, reportOpened } from "./close.ts";
 import type { PoolEntry } from "./hbone_pool.ts";
@@ -64,7 +65,7 @@ export class OutboundTunnel extends Tunnel {
   onAnswer(status: number, endStream: boolean): void {
     this.answered = true;
     if (status !== 200) {
-      this.fail(H2Error.CANCEL, `http status: ${status}`);
+      this.fail(H2Error.CANCEL, `http status: ${statusText(status)}`);
       return;
     }
     this.up = true;

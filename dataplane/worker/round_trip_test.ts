@@ -118,7 +118,10 @@ Deno.test("an application that nobody listens for closes the caller, with the fl
     closed.close();
     const caller = rig.capture(0, client, ListenerKind.OUTBOUND, { ip: serverIp, port: closed.port });
     rig.until("the caller is closed", () => (caller.read(), caller.ended || caller.error !== 0));
-    assertEquals(rig.records(0).map(({ flag, error }) => [flag, error]), [[ResponseFlag.CONNECT, "http status: 503"]]);
+    assertEquals(rig.records(0).map(({ flag, error }) => [flag, error]), [[
+      ResponseFlag.CONNECT,
+      "http status: 503 Service Unavailable",
+    ]]);
     const [record] = rig.records(1);
     assertEquals(record!.flag, ResponseFlag.CONNECT);
     assertEquals(record!.error, "connect to the application failed (errno 111)");
