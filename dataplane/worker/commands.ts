@@ -125,7 +125,7 @@ export class Inbox implements Pollable {
     for (const listener of pod.listeners) listener.close();
     shard.dropParked(pod);
     shard.endConnections(pod, ResponseFlag.NONE, undefined);
-    for (const session of [...pod.sessions]) session.closeGracefully(REMOVED);
+    for (const session of [...pod.sessions]) session.closeNow(REMOVED);
     pod.pool.close(REMOVED);
     shard.leaveNetns();
   }
@@ -158,9 +158,12 @@ export class Inbox implements Pollable {
     shard.reactor.timers.set(this.#drainDeadline, deadlineMs, shard.reactor.nowMs);
   }
 
-  /** Whether a drain is over: nothing is open any more. */
+  /** Whether a drain is over: nothing is open any more, and all that was written has been taken. */
   get drained(): boolean {
-    return this.#shard.draining && this.#shard.connectionCount === 0;
+    const shard = this.#shard;
+    if (!shard.draining || shard.connectionCount > 0) return false;
+    for (const pod of shard.pods.values()) if (pod.sessions.size + pod.pool.sessionCount > 0) return false;
+    return true;
   }
 
   #endDrain(): void {

@@ -105,7 +105,7 @@ export class HbonePool {
   /** The pod's proxy goes: every session is told and closed (ZT-075). */
   close(end: SessionEnd): void {
     for (const entry of [...this.#entries.values()]) {
-      for (const session of [...entry.sessions]) session.closeGracefully(end);
+      for (const session of [...entry.sessions]) session.closeNow(end);
       entry.connecting?.die(end);
     }
   }

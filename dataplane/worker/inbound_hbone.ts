@@ -116,7 +116,7 @@ export class ServerSession extends HboneSession {
   }
 
   protected override onGoaway(_lastStreamId: number, _error: number): void {
-    if (this.tunnels.size === 0) this.die({ reason: "the peer went away", stage: "closed" });
+    if (this.tunnels.size === 0) this.closeGracefully({ reason: "the peer went away", stage: "closed" });
   }
 
   protected override onTunnelGone(): void {
@@ -131,6 +131,7 @@ export class ServerSession extends HboneSession {
       this.die({ reason: "draining", stage: "drain" });
       return;
     }
+    if (this.closing) return;
     this.goAway(0x7fffffff, H2Error.NO_ERROR);
     if (this.tunnels.size === 0) this.closeGracefully({ reason: "draining", stage: "drain" });
   }

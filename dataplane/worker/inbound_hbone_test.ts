@@ -1,6 +1,7 @@
 /** An inbound session against a client written by hand: what we announce, what we answer, what we do not put up with. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { formatIp, type IpWords } from "../../base/address.ts";
+import { setSocketFlag } from "../../os/libc_cold.ts";
 import { CLIENT_PREFACE, FrameFlag, FrameType } from "../../wire/h2/frame_rules.ts";
 import { ascii, frame, hex } from "../../wire/h2/testing.ts";
 import { AccessKind } from "../tables/access.ts";
@@ -18,6 +19,7 @@ const { DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTIN
   FrameType;
 const { END_STREAM, END_HEADERS, PADDED, ACK } = FrameFlag;
 const STREAM_WINDOW = 4 << 20;
+const SOL_SOCKET = 1, SO_SNDBUF = 7;
 
 interface Inbound {
   readonly rig: Rig;
@@ -585,6 +587,7 @@ Deno.test("a session that closes with its last stream has sent all of it, howeve
   withInbound(({ rig, ip, pod, tunnel }) => {
     for (let size = 200_000; size < 6_000_000; size = Math.floor(size * 1.6)) {
       const peer = H2Peer.dial(rig, ip, client).greet(concat(hex("0004"), word(0x7fff_ffff)));
+      for (const fd of rig.systems[0]!.owned) setSocketFlag(fd, SOL_SOCKET, SO_SNDBUF, 32_768); // So that it blocks.
       peer.send(frame(WINDOW_UPDATE, 0, 0, word(0x7000_0000)));
       const application = tunnel(peer, 1), body = new Uint8Array(size);
       peer.send(frame(DATA, END_STREAM, 1), frame(GOAWAY, 0, 0, concat(word(0), word(0))));

@@ -38,6 +38,8 @@ const ALERT_WARNING = 1, ALERT_FATAL = 2;
 
 /** No handshake takes longer; a silent peer costs one descriptor for this time. */
 export const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** For a session's last bytes to leave, and for the peer to end it too. */
+const CLOSE_TIMEOUT_MS = 5_000;
 const PING_INTERVAL_MS = 10_000, PING_TIMEOUT_MS = 20_000; // ZT-063
 
 export abstract class HboneSession extends SessionFrames implements Pollable, Resumable {
@@ -53,6 +55,9 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
   readonly #postHandshake: PostHandshakeReader;
   #prefaceBytes = 0;
   #pingOutstanding = false;
+  /** Set once the session says goodbye: what it ends with. */
+  #closing: SessionEnd | undefined = undefined;
+  #goodbyeSaid = false;
 
   constructor(shard: Shard, fd: number, handshake: TlsHandshake | null, server: boolean) {
     super(shard, fd, server);
@@ -153,6 +158,10 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
   }
 
   #onDeadline(): void {
+    if (this.#closing !== undefined) {
+      this.die(this.#closing);
+      return;
+    }
     if (this.phase === SessionPhase.HANDSHAKE) {
       this.die(this.timeoutEnd());
       return;
@@ -174,7 +183,7 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
   }
 
   protected override onPingAnswered(): void {
-    if (!this.#pingOutstanding) return;
+    if (!this.#pingOutstanding || this.#closing !== undefined) return;
     this.#pingOutstanding = false;
     this.shard.reactor.timers.set(this.#deadline, PING_INTERVAL_MS, this.shard.reactor.nowMs);
   }
@@ -191,6 +200,10 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
       }
       return;
     }
+    if (this.#goodbyeSaid) { // Nothing is answered any more; read it must be, or the close becomes a reset.
+      if (got === wanted || this.#hungUp) this.#receiveAgain();
+      return;
+    }
     have += got;
     let at = base;
     const end = base + have;
@@ -204,7 +217,10 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
     this.flushGather();
     if (this.phase !== SessionPhase.OPEN) return;
     this.#keepCarry(at, end);
-    if (got < wanted && !this.#hungUp) return;
+    if (got === wanted || this.#hungUp) this.#receiveAgain();
+  }
+
+  #receiveAgain(): void {
     if (this.#resumeAsked) return;
     this.#resumeAsked = true;
     this.shard.reactor.resumeLater(this);
@@ -294,13 +310,47 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
     this.die({ reason: `the peer sent ${what}`, stage: "tls" });
   }
 
-  /** Ends the session after saying so: GOAWAY, close_notify, close. Tunnels left in it end with `end`. */
+  /**
+   * Ends the session after saying so: GOAWAY, close_notify, end of the stream; then it waits for the peer's own end, since
+   * to close a socket that has unread bytes is to take back what has not arrived yet. With tunnels left in it the
+   * session ends at once, and they with `end`.
+   */
   closeGracefully(end: SessionEnd): void {
-    if (this.phase === SessionPhase.OPEN) {
+    if (this.#closing !== undefined) return;
+    if (this.phase !== SessionPhase.OPEN || this.tunnels.size > 0) {
+      this.closeNow(end);
+      return;
+    }
+    this.#closing = end;
+    this.shard.reactor.timers.set(this.#deadline, CLOSE_TIMEOUT_MS, this.shard.reactor.nowMs);
+    this.goAway(this.server ? this.lastStreamId : 0, H2Error.NO_ERROR);
+    this.askFlush();
+  }
+
+  /** Ends the session with GOAWAY and close_notify, as far as the socket takes them, and waits for nothing. */
+  closeNow(end: SessionEnd): void {
+    if (this.phase === SessionPhase.OPEN && !this.#goodbyeSaid) {
       this.goAway(this.server ? this.lastStreamId : 0, H2Error.NO_ERROR);
       if (this.phase === SessionPhase.OPEN) this.sender!.alert(ALERT_WARNING, Alert.CLOSE_NOTIFY);
     }
     this.die(end);
+  }
+
+  /** Whether {@link closeGracefully} has begun. */
+  protected get closing(): boolean {
+    return this.#closing !== undefined;
+  }
+
+  override onFlush(): void {
+    super.onFlush();
+    if (this.#closing === undefined || this.phase !== SessionPhase.OPEN || this.sender!.blocked) return;
+    if (!this.#goodbyeSaid) {
+      this.#goodbyeSaid = true;
+      this.sender!.alert(ALERT_WARNING, Alert.CLOSE_NOTIFY);
+      this.sender!.flush();
+      if (this.sender!.blocked) return; // Once more, when it has left.
+    }
+    this.shard.os.shutdownWrite(this.fd);
   }
 
   /** Ends the session now. Safe to call twice; the second does nothing. */
