@@ -19,6 +19,8 @@ export const RECEIVE_BYTES = STAGE_BYTES + PEER_RECORD_BYTES_MAX;
 export const GATHER_MAX = 512; // below IOV_MAX, 1024
 const IOVEC_BYTES = 16;
 export const SCRATCH_BYTES = 65536;
+/** What an application does not take is kept in pieces of this size: two records' worth, so little is wasted. */
+export const CHUNK_BYTES = 32768;
 
 /** Buffers shared by all connections of a worker; nothing in them outlives a turn, stages in use excepted. */
 export class Buffers {
@@ -30,11 +32,15 @@ export class Buffers {
   readonly #freeStages: number[] = [];
   readonly #stagesMax: number;
   #stageCount = 0;
+  readonly #freeChunks: number[] = [];
+  readonly #chunksMax: number;
+  #chunkCount = 0;
 
-  /** @param stagesMax How many sessions can have unsent records in the arena at once. */
-  constructor(memory: Memory, stagesMax: number) {
+  /** @param limits How many sessions can have unsent records in the arena at once, and how many chunks there are. */
+  constructor(memory: Memory, limits: { stagesMax: number; chunksMax: number }) {
     this.memory = memory;
-    this.#stagesMax = stagesMax;
+    this.#stagesMax = limits.stagesMax;
+    this.#chunksMax = limits.chunksMax;
     this.receiveAt = memory.allocate(RECEIVE_BYTES + 64, 4096);
     this.scatterAt = memory.allocate(IOVEC_BYTES * (STAGE_RECORDS + 1));
     this.gatherAt = memory.allocate(IOVEC_BYTES * GATHER_MAX);
@@ -52,6 +58,24 @@ export class Buffers {
   releaseStage(stage: number): void {
     assert(this.#freeStages.length < this.#stageCount, "a stage is released once");
     this.#freeStages.push(stage);
+  }
+
+  /** A chunk for bytes that wait. @returns -1 when all are taken. */
+  acquireChunk(): number {
+    if (this.#freeChunks.length > 0) return this.#freeChunks.pop()!;
+    if (this.#chunkCount === this.#chunksMax) return -1;
+    this.#chunkCount++;
+    return this.memory.allocate(CHUNK_BYTES, 4096);
+  }
+
+  releaseChunk(chunk: number): void {
+    assert(this.#freeChunks.length < this.#chunkCount, "a chunk is released once");
+    this.#freeChunks.push(chunk);
+  }
+
+  /** Chunks that tunnels hold. */
+  get chunksTaken(): number {
+    return this.#chunkCount - this.#freeChunks.length;
   }
 
   /** Stages that sessions hold. */

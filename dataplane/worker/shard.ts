@@ -24,7 +24,7 @@ import {
   WORKER,
 } from "../tables/layout.ts";
 import type { SnapshotReader } from "../tables/lookup.ts";
-import { Buffers, PEER_RECORD_BYTES_MAX } from "./buffers.ts";
+import { Buffers, CHUNK_BYTES, PEER_RECORD_BYTES_MAX, STAGE_BYTES } from "./buffers.ts";
 import type { Connection } from "./connection.ts";
 import { acceptPlaintext } from "./inbound_plain.ts";
 import { acceptSession } from "./inbound_hbone.ts";
@@ -35,7 +35,8 @@ import { Reactor, type Resumable } from "./reactor.ts";
 import { RECORDS_PER_KEY_MAX } from "./record_sender.ts";
 
 const EINPROGRESS = 115;
-const STAGES_MAX = 48; // 50 MB of the arena, touched only as far as sessions send at once
+/** Shares of the arena: stages to send from, at most 48, and chunks for what applications do not take. */
+const STAGES_MAX = 48, STAGES_SHARE = 0.4, CHUNKS_SHARE = 0.5;
 const CARRIES_KEPT_MAX = 64;
 const PARKED_TIMEOUT_MS = 5_000; // ZT-016
 const PARKED_MAX = 4_096;
@@ -133,7 +134,10 @@ export class Shard implements Resumable {
     this.os = os;
     this.tls = tls;
     this.reactor = new Reactor(os);
-    this.buffers = new Buffers(os.memory, STAGES_MAX);
+    this.buffers = new Buffers(os.memory, {
+      stagesMax: Math.min(STAGES_MAX, Math.floor(os.memory.sizeBytes * STAGES_SHARE / STAGE_BYTES)),
+      chunksMax: Math.floor(os.memory.sizeBytes * CHUNKS_SHARE / CHUNK_BYTES),
+    });
     this.tables = shared.tables;
     this.connections = shared.tables.connections[options.worker]!;
     this.flows = shared.flows;

@@ -14,11 +14,8 @@ import {
 } from "./reactor.ts";
 import type { SessionFrames } from "./session_frames.ts";
 import type { SessionEnd } from "./session_output.ts";
-import { SCRATCH_BYTES } from "./buffers.ts";
+import { KeptBytes } from "./kept_bytes.ts";
 import type { Shard } from "./shard.ts";
-
-const EAGAIN = 11;
-const KEPT_BYTES_MIN = 4096;
 
 export abstract class Tunnel extends Connection implements Pollable, Resumable {
   /** The application's socket. */
@@ -50,9 +47,7 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
   #pollRow = -1;
   #resumeAsked = false;
   /** Bytes from the stream that the socket did not take: bounded by the stream's receive window. */
-  #kept: Uint8Array | null = null;
-  #keptFrom = 0;
-  #keptBytes = 0;
+  #kept: KeptBytes | null = null;
   #shutdownPending = false;
 
   constructor(shard: Shard, pod: Pod, row: number, direction: Direction, fd: number) {
@@ -68,7 +63,7 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
 
   /** Whether bytes of the stream may be written straight to the socket. */
   get writable(): boolean {
-    return this.#keptBytes === 0 && !this.connecting;
+    return this.#kept === null && !this.connecting;
   }
 
   /** Whether both sides are there, so that bytes may flow. */
@@ -84,7 +79,7 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
       this.onConnected();
       if (this.closed) return;
     }
-    if ((events & POLL_OUT) !== 0 && this.#keptBytes > 0) this.drain();
+    if ((events & POLL_OUT) !== 0 && this.#kept !== null) this.drain();
     if (this.closed) return;
     if ((events & (POLL_READ_HANGUP | POLL_HANGUP | POLL_ERROR)) !== 0) {
       this.hungUp = true;
@@ -120,43 +115,30 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
     this.session?.credit(this, bytes);
   }
 
-  /** Copies bytes that the socket did not take out of the arena. Flow control bounds them. */
+  /** Keeps bytes that the socket did not take. Flow control bounds them; without memory for them the stream ends. */
   keep(at: number, bytes: number): void {
-    const needed = this.#keptBytes + bytes;
-    let kept = this.#kept;
-    if (kept === null || this.#keptFrom + needed > kept.length) {
-      let capacity = KEPT_BYTES_MIN;
-      while (capacity < needed) capacity *= 2;
-      const grown = kept !== null && kept.length >= needed ? kept : new Uint8Array(capacity);
-      if (kept !== null) {
-        if (grown === kept) kept.copyWithin(0, this.#keptFrom, this.#keptFrom + this.#keptBytes);
-        else grown.set(kept.subarray(this.#keptFrom, this.#keptFrom + this.#keptBytes));
-      }
-      this.#keptFrom = 0;
-      this.#kept = kept = grown;
+    if (this.closed) {
+      this.session?.credit(null, bytes);
+      return;
     }
-    kept.set(this.shard.os.memory.u8.subarray(at, at + bytes), this.#keptFrom + this.#keptBytes);
-    this.#keptBytes = needed;
+    const kept = this.#kept ??= new KeptBytes(this.shard.buffers);
+    const taken = kept.append(at, bytes);
+    if (taken === bytes) return;
+    this.session?.credit(null, bytes - taken);
+    this.fail(H2Error.ENHANCE_YOUR_CALM, "no memory left for what the application does not read");
   }
 
   /** Writes what was kept, as far as the socket takes it. */
   protected drain(): void {
-    const { os, buffers } = this.shard, u8 = os.memory.u8;
-    while (this.#keptBytes > 0) {
-      const bytes = this.#keptBytes < SCRATCH_BYTES ? this.#keptBytes : SCRATCH_BYTES;
-      u8.set(this.#kept!.subarray(this.#keptFrom, this.#keptFrom + bytes), buffers.scratchAt);
-      const sent = os.send(this.fd, os.memory.base + buffers.scratchAt, bytes);
-      if (sent < 0) {
-        if (sent !== -EAGAIN) this.onWriteFailed(-sent);
-        return;
-      }
-      this.#keptFrom += sent;
-      this.#keptBytes -= sent;
+    const kept = this.#kept;
+    while (kept !== null && kept.length > 0) {
+      const sent = kept.writeTo(this.shard.os, this.fd);
+      if (sent < 0) this.onWriteFailed(-sent);
+      if (sent <= 0) return;
       this.countToApplication(sent);
-      if (this.closed || sent < bytes) return;
+      if (this.closed) return;
     }
     this.#kept = null;
-    this.#keptFrom = 0;
     if (!this.#shutdownPending) return;
     this.#shutdownPending = false;
     this.shard.os.shutdownWrite(this.fd);
@@ -240,7 +222,7 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
     const session = this.session;
     if (session === null) return;
     this.session = null;
-    session.detach(this, this.#keptBytes);
+    session.detach(this, this.#kept?.length ?? 0);
   }
 
   override releaseResources(_flag: number): void {
@@ -253,6 +235,7 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
     }
     if (this.#pollRow >= 0) reactor.forget(this.#pollRow);
     this.#pollRow = -1;
+    this.#kept?.clear();
     this.#kept = null;
     this.shard.os.close(this.fd);
   }

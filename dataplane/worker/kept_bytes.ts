@@ -1,0 +1,82 @@
+/** Bytes of a stream that an application did not take yet: chunks of the worker's arena, in order, written out by vector. */
+import { assert } from "../../base/assert.ts";
+import type { Os } from "../../os/api.ts";
+import { type Buffers, CHUNK_BYTES } from "./buffers.ts";
+
+const EAGAIN = 11;
+const IOVEC_BYTES = 16;
+/** Chunks of one write: half a megabyte, more than a socket takes at once. */
+const CHUNKS_PER_WRITE_MAX = 16;
+
+/** A queue of bytes. Flow control bounds it: a peer sends no more than the stream's window. */
+export class KeptBytes {
+  /** Bytes that wait. */
+  length = 0;
+  readonly #buffers: Buffers;
+  /** Offsets in the arena. */
+  readonly #chunks: number[] = [];
+  #headFrom = 0;
+  #tailEnd = CHUNK_BYTES;
+
+  constructor(buffers: Buffers) {
+    this.#buffers = buffers;
+  }
+
+  /** Copies arena bytes [at, at + bytes) to the end. @returns How many; fewer only when the worker has no chunks left. */
+  append(at: number, bytes: number): number {
+    const u8 = this.#buffers.memory.u8;
+    let left = bytes;
+    while (left > 0) {
+      if (this.#tailEnd === CHUNK_BYTES) {
+        const chunk = this.#buffers.acquireChunk();
+        if (chunk < 0) break;
+        this.#chunks.push(chunk);
+        this.#tailEnd = 0;
+      }
+      const piece = Math.min(left, CHUNK_BYTES - this.#tailEnd);
+      const target = this.#chunks[this.#chunks.length - 1]! + this.#tailEnd;
+      u8.copyWithin(target, at, at + piece);
+      this.#tailEnd += piece;
+      this.length += piece;
+      at += piece;
+      left -= piece;
+    }
+    return bytes - left;
+  }
+
+  /** Writes to a socket what it takes in one call. @returns Bytes (0: it takes none now), or -errno. */
+  writeTo(os: Os, fd: number): number {
+    assert(this.length > 0, "only what waits is written");
+    const { memory, scatterAt } = this.#buffers, chunks = this.#chunks;
+    const count = Math.min(chunks.length, CHUNKS_PER_WRITE_MAX);
+    for (let index = 0; index < count; index++) {
+      const from = index === 0 ? this.#headFrom : 0;
+      const end = index === chunks.length - 1 ? this.#tailEnd : CHUNK_BYTES;
+      this.#buffers.setIovec(scatterAt + IOVEC_BYTES * index, memory.base + chunks[index]! + from, end - from);
+    }
+    const sent = os.sendVector(fd, memory.base + scatterAt, count);
+    if (sent === -EAGAIN) return 0;
+    if (sent > 0) this.#drop(sent);
+    return sent;
+  }
+
+  #drop(bytes: number): void {
+    this.length -= bytes;
+    this.#headFrom += bytes;
+    let whole = Math.floor(this.#headFrom / CHUNK_BYTES);
+    if (this.length === 0) whole = this.#chunks.length;
+    for (let index = 0; index < whole; index++) this.#buffers.releaseChunk(this.#chunks[index]!);
+    this.#chunks.splice(0, whole);
+    this.#headFrom = this.length === 0 ? 0 : this.#headFrom - whole * CHUNK_BYTES;
+    if (this.length === 0) this.#tailEnd = CHUNK_BYTES;
+  }
+
+  /** Gives all chunks back; the bytes are lost. */
+  clear(): void {
+    for (const chunk of this.#chunks) this.#buffers.releaseChunk(chunk);
+    this.#chunks.length = 0;
+    this.length = 0;
+    this.#headFrom = 0;
+    this.#tailEnd = CHUNK_BYTES;
+  }
+}
