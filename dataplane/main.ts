@@ -31,6 +31,8 @@ import { SnapshotWriter } from "./tables/publish.ts";
 const RESERVED_PORTS = [15001, 15006, 15008];
 const COLLECT_MS = 50; // Access records and worker requests wait at most this long; rings hold far more.
 const VERSION = "0.1.0";
+/** The kernel maps at most 1 GiB below 2 GiB for us (MAP_32BIT); all workers share it. */
+const WORKERS_MEMORY_MIB = 896;
 
 export interface ZtunnelOptions {
   /** Starts the drain. */
@@ -144,7 +146,7 @@ export async function runZtunnel(config: ZtunnelConfig, { signal: outer, log, fi
     streamsPerSessionMax: config.streamsPerSession,
     responseBaggage: config.responseBaggage,
     reservedPorts: RESERVED_PORTS,
-  }, config.workerMemoryMib << 20);
+  }, Math.min(config.workerMemoryMib, Math.floor(WORKERS_MEMORY_MIB / workerCount)) << 20);
   log.info("ztunnel started", { workers: workerCount, openssl: opensslVersion(), node: config.nodeName });
   const xdsDone = xds.run({ signal });
   // Nothing is proxied before the first full state (ZT-222).
