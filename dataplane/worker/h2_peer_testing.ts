@@ -118,7 +118,10 @@ export class H2Peer {
     if (this.#keys !== undefined) return this.#pollRaw();
     for (;;) {
       const bytes = this.tls.read();
-      if (bytes === undefined) return;
+      if (bytes === undefined) {
+        if (this.tls.closed) this.socket.finish(); // As anybody does who hears a goodbye.
+        return;
+      }
       this.#take(bytes);
     }
   }
