@@ -30,7 +30,7 @@ meshTest("a half-close by the server leaves the other direction open", async (ri
   await assertCarried(rig, 3);
 });
 
-meshTest("a reset by the server reaches the client", async (rig) => {
+meshTest("a reset by the server ends the client's connection (ZT-066)", async (rig) => {
   const { client, server } = rig;
   await server.probe.do("listen", { port: 7000, kind: "reset" });
   for (let round = 0; round < 10; round++) {
@@ -42,7 +42,7 @@ meshTest("a reset by the server reaches the client", async (rig) => {
   await assertCarried(rig, 10);
 });
 
-meshTest("a reset by the client reaches the server, in the middle of its sending", async (rig) => {
+meshTest("a reset by the client ends the server's sending (ZT-066)", async (rig) => {
   const { client, server } = rig;
   await server.probe.do("listen", { port: 7000, kind: "source" });
   for (let round = 0; round < 10; round++) {
