@@ -1,5 +1,5 @@
 /** Picks the role or command and hands over; nothing else. */
-import { ConfigDefinition, type Parsed, type Table } from "./base/config.ts";
+import { ConfigDefinition, type Given, type Parsed, type Table } from "./base/config.ts";
 import { chain, MeshError } from "./base/errors.ts";
 import { LogFilter, Logger } from "./base/log.ts";
 import { LineBuffer } from "./base/line_buffer.ts";
@@ -32,11 +32,15 @@ const COMMANDS: readonly Command[] = [
       const { ZTUNNEL_CONFIG } = await import("./dataplane/config.ts");
       const { runZtunnel } = await import("./dataplane/main.ts");
       const { applyLevels } = await import("./dataplane/agent/log_levels.ts");
+      const { MESH_FILE, readMeshFile } = await import("./dataplane/agent/proxy_config.ts");
+      const { SettingsSources } = await import("./dataplane/agent/settings_sources.ts");
+      const wantsHelp = ConfigDefinition.wantsHelp(args);
+      const sources = new SettingsSources(Deno.env.toObject(), wantsHelp ? undefined : readMeshFile(MESH_FILE));
       return await runRole(ZTUNNEL_CONFIG, "ztunnel, the node proxy", args, (config, role) => {
         const wrong = applyLevels(role.filter, config.logLevel);
         if (wrong !== undefined) role.log.warn("not a log level", { level: wrong });
-        return runZtunnel(config, role);
-      });
+        return runZtunnel(config, { ...role, sources });
+      }, sources);
     },
   },
   {
@@ -99,15 +103,23 @@ interface Role {
   readonly filter: LogFilter;
 }
 
+/** Where settings come from besides flags. */
+interface Sources {
+  environment(name: string): string | undefined;
+  /** What stands below the environment. */
+  below?(name: string): Given | undefined;
+}
+
 /** Parses the role's settings, gives it a log and a signal, and turns operational failures into an exit status. */
 async function runRole<T extends Table>(
   definition: ConfigDefinition<T>,
   summary: string,
   args: readonly string[],
   run: (config: Parsed<T>["config"], role: Role) => Promise<void>,
+  sources: Sources = { environment: (name) => Deno.env.get(name) },
 ): Promise<number> {
   if (ConfigDefinition.wantsHelp(args)) return print(definition.help(summary));
-  const parsed = definition.parse(args, (name) => Deno.env.get(name));
+  const parsed = definition.parse(args, sources.environment, sources.below);
   const lines = new LineBuffer(Deno.stdout);
   const filter = new LogFilter();
   const json = (parsed.config as Record<string, unknown>)["logFormat"] === "json";

@@ -26,12 +26,22 @@ export interface Setting<T> {
   readonly help: string;
   /** Never shown: its value is a secret. */
   readonly secret?: boolean;
+  /** An empty variable is a value, and not the same as one that is unset. */
+  readonly emptyCounts?: boolean;
 }
 
 // deno-lint-ignore no-explicit-any -- a table's rows differ in their type; each row's own type is kept by inference.
 export type Table = Readonly<Record<string, Setting<any>>>;
 export type ConfigOf<T extends Table> = { readonly [K in keyof T]: T[K] extends Setting<infer V> ? V : never };
-export type Origin = "default" | "flag" | "environment";
+/** `default`, `flag`, `environment`, or the name of a source below the environment. */
+export type Origin = string;
+
+/** A value from a source that stands below the environment. */
+export interface Given {
+  readonly text: string;
+  /** Its name, for the log and for errors. */
+  readonly source: string;
+}
 
 /** What parsing gives: the frozen settings, and for each where its value came from. */
 export interface Parsed<T extends Table> {
@@ -166,22 +176,26 @@ export class ConfigDefinition<T extends Table> {
   }
 
   /**
-   * Reads flags (`--flag value`, `--flag=value`), then the environment, then defaults. An empty variable counts as unset.
+   * Reads flags (`--flag value`, `--flag=value`), then the environment, then what `below` knows of a variable that is not
+   * set, then defaults. An empty variable counts as unset, unless the setting says otherwise.
    * @throws MeshError AMB0101 for what is not in the table, AMB0102 for a value out of range, AMB0103 for a missing one.
    */
-  parse(args: readonly string[], env: (name: string) => string | undefined): Parsed<T> {
+  parse(
+    args: readonly string[],
+    env: (name: string) => string | undefined,
+    below: (name: string) => Given | undefined = () => undefined,
+  ): Parsed<T> {
     const given = this.#readFlags(args);
     const config: Record<string, unknown> = {}, origins: Record<string, Origin> = {};
     for (const [key, setting] of Object.entries(this.table)) {
-      const fromFlag = given.get(key);
-      const fromEnv = setting.env === undefined ? undefined : env(setting.env) || undefined;
-      const source = fromFlag !== undefined ? `--${setting.flag}` : `environment variable ${setting.env}`;
-      const raw = fromFlag ?? fromEnv;
-      if (raw !== undefined) {
-        const result = setting.kind.parse(raw);
-        if ("wrong" in result) throw this.#badValue(setting, source, raw, result.wrong);
+      const raw = given.get(key) ?? this.#ofEnvironment(setting, env);
+      const beneath = raw === undefined && setting.env !== undefined ? below(setting.env) : undefined;
+      if (raw !== undefined || beneath !== undefined) {
+        const origin = given.has(key) ? "flag" : raw !== undefined ? "environment" : beneath!.source;
+        const result = setting.kind.parse(raw ?? beneath!.text);
+        if ("wrong" in result) throw this.#badValue(setting, origin, raw ?? beneath!.text, result.wrong);
         config[key] = result.value;
-        origins[key] = fromFlag !== undefined ? "flag" : "environment";
+        origins[key] = origin;
       } else {
         if (!("default" in setting)) throw this.#missing(setting);
         config[key] = setting.default;
@@ -221,6 +235,11 @@ export class ConfigDefinition<T extends Table> {
     return facts;
   }
 
+  #ofEnvironment(setting: Setting<unknown>, env: (name: string) => string | undefined): string | undefined {
+    const value = setting.env === undefined ? undefined : env(setting.env);
+    return value === "" && setting.emptyCounts !== true ? undefined : value;
+  }
+
   #readFlags(args: readonly string[]): Map<string, string> {
     const given = new Map<string, string>();
     for (let at = 0; at < args.length; at++) {
@@ -231,11 +250,11 @@ export class ConfigDefinition<T extends Table> {
       const key = this.#keyByFlag.get(flag);
       if (key === undefined) throw this.#unknown(argument);
       const setting = this.table[key]!;
-      if (given.has(key)) throw this.#badValue(setting, `--${flag}`, "", "is given twice");
+      if (given.has(key)) throw this.#badValue(setting, "flag", "", "is given twice");
       if (equals >= 0) given.set(key, argument.slice(equals + 1));
       else if (setting.kind.placeholder === "") given.set(key, "");
       else if (at + 1 < args.length) given.set(key, args[++at]!);
-      else throw this.#badValue(setting, `--${flag}`, "", "has no value");
+      else throw this.#badValue(setting, "flag", "", "has no value");
     }
     return given;
   }
@@ -255,10 +274,14 @@ export class ConfigDefinition<T extends Table> {
     });
   }
 
-  #badValue(setting: Setting<unknown>, source: string, raw: string, wrong: string): MeshError {
-    const shown = raw === "" || setting.secret ? "" : ` ${JSON.stringify(raw.slice(0, 100))}`;
+  #badValue(setting: Setting<unknown>, origin: Origin, raw: string, wrong: string): MeshError {
+    const shown = setting.secret ? "" : raw.slice(0, 100);
+    const quoted = shown === "" ? "" : ` ${JSON.stringify(shown)}`;
+    const what = origin === "environment"
+      ? `invalid env var ${setting.env}=${setting.secret ? "…" : shown} (${wrong})` // The form of ZT-008.
+      : `${origin === "flag" ? `--${setting.flag}` : origin}${quoted} ${wrong}`;
     const { placeholder, range } = setting.kind;
-    return new MeshError("AMB0102", `${source}${shown} ${wrong}`, {
+    return new MeshError("AMB0102", `${what}`, {
       remedy: `give ${range === "" ? placeholder : range}: ${setting.help}`,
     });
   }

@@ -70,7 +70,7 @@ Deno.test("parse() names the source of what is wrong", () => {
     [["--folder=x", "--cuont=4"], {}, "AMB0101", "knows no --cuont"],
     [["--folder=x", "stray"], {}, "AMB0101", "knows no stray"],
     [["--folder=x", "--count=10"], {}, "AMB0102", '--count "10" is not a whole number from 1 to 9 things'],
-    [["--folder=x"], { COUNT: "two" }, "AMB0102", 'environment variable COUNT "two"'],
+    [["--folder=x"], { COUNT: "two" }, "AMB0102", "invalid env var COUNT=two (is not a whole"],
     [["--folder=x", "--count"], {}, "AMB0102", "--count has no value"],
     [["--folder=x", "--folder=y"], {}, "AMB0102", "is given twice"],
     [["--folder=x", "--mode=other"], {}, "AMB0102", "is none of shared, dedicated"],

@@ -1,22 +1,38 @@
 /** The settings of role ztunnel, as one table; the environment names are Istio's (ZT section 1). */
 import { type ConfigOf, defineConfig, duration, integer, oneOf, optional, text, toggle } from "../base/config.ts";
+import { cpuQuantity, workerShare } from "./agent/worker_count.ts";
 
 const HOUR_MS = 3_600_000;
 
 export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
   proxyMode: {
-    kind: oneOf("shared"),
+    kind: oneOf("shared", "dedicated"),
     flag: "proxy-mode",
     env: "PROXY_MODE",
     default: "shared",
-    help: "one process for all pods of a node; dedicated mode is not there yet",
+    help: "one process for all pods of a node, or for one workload in the process's own network namespace",
+  },
+  proxyWorkloadInfo: {
+    kind: text("NAMESPACE/NAME/SERVICE-ACCOUNT"),
+    flag: "proxy-workload-info",
+    env: "PROXY_WORKLOAD_INFO",
+    default: "",
+    help: "in dedicated mode, the workload that this process serves",
+  },
+  enableProxy: {
+    kind: toggle(),
+    flag: "enable-proxy",
+    env: "ENABLE_PROXY",
+    default: true,
+    help: "carry TCP; without it and without DNS there is nothing to run",
   },
   xdsAddress: {
     kind: text("URL"),
     flag: "xds-address",
     env: "XDS_ADDRESS",
     default: "https://localhost:15012",
-    help: "istiod, for the mesh's configuration",
+    emptyCounts: true,
+    help: "istiod, for the mesh's configuration; empty: none, the mesh is what the local file says",
   },
   caAddress: {
     kind: text("URL"),
@@ -31,6 +47,20 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     env: "XDS_ROOT_CA",
     default: "./var/run/secrets/istio/root-cert.pem",
     help: "root certificate that istiod's own certificate leads to",
+  },
+  localXdsPath: {
+    kind: text("FILE"),
+    flag: "local-xds-path",
+    env: "LOCAL_XDS_PATH",
+    default: "",
+    help: "YAML file with workloads, services and policies, read once at start, beside or instead of istiod",
+  },
+  localXds: {
+    kind: text("YAML"),
+    flag: "local-xds",
+    env: "LOCAL_XDS",
+    default: "",
+    help: "the text of such a file itself",
   },
   caRootCa: {
     kind: text("FILE|PEM|SYSTEM"),
@@ -112,12 +142,33 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     help: "socket of the node agent, which hands over pods",
   },
   workers: {
-    kind: optional(integer(0, 16)),
+    kind: optional(workerShare()),
     flag: "workers",
     env: "ZTUNNEL_WORKER_THREADS",
     default: undefined,
-    defaultText: "a quarter of the CPUs, at least 2",
-    help: "threads that carry traffic; 0: one per CPU",
+    defaultText: "the CPU limit, or a quarter of the CPUs and at least 2",
+    help: "threads that carry traffic, at most 16; 0: one per CPU",
+  },
+  resourceCpuLimit: {
+    kind: optional(cpuQuantity()),
+    flag: "resource-cpu-limit",
+    env: "ZTUNNEL_RESOURCE_CPU_LIMIT",
+    default: undefined,
+    help: "CPU limit of ztunnel's own container, if it has one",
+  },
+  cpuLimit: {
+    kind: optional(cpuQuantity()),
+    flag: "cpu-limit",
+    env: "ZTUNNEL_CPU_LIMIT",
+    default: undefined,
+    help: "CPUs to count with, where no limit of the container is given",
+  },
+  resourceCpuRequest: {
+    kind: optional(cpuQuantity()),
+    flag: "resource-cpu-request",
+    env: "ZTUNNEL_RESOURCE_CPU_REQUEST",
+    default: undefined,
+    help: "CPU request of ztunnel's own container: no fewer threads than that",
   },
   inpodPortReuse: {
     kind: toggle(),
@@ -127,10 +178,11 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     help: "SO_REUSEPORT on listeners; with several workers it is always on",
   },
   packetMark: {
-    kind: integer(0, 0x7fffffff),
+    kind: optional(integer(0, 0x7fffffff)),
     flag: "packet-mark",
     env: "PACKET_MARK",
-    default: 1337,
+    default: undefined,
+    defaultText: "1337, in dedicated mode none",
     help: "SO_MARK of every socket made for a pod; the node agent's rules let it pass",
   },
   originalSource: {
@@ -168,6 +220,13 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     env: "ENABLE_RESPONSE_BAGGAGE",
     default: true,
     help: "tell clients who answered, in the answer's baggage",
+  },
+  localhostAppTunnel: {
+    kind: toggle(),
+    flag: "localhost-app-tunnel",
+    env: "LOCALHOST_APP_TUNNEL",
+    default: true,
+    help: "reach an application that takes PROXY headers by loopback",
   },
   ipv6: {
     kind: toggle(),

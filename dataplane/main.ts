@@ -11,14 +11,18 @@ import { AccessLog } from "./agent/access_log.ts";
 import { serveAdmin } from "./agent/admin.ts";
 import { CaClient } from "./agent/ca_client.ts";
 import { Certificates } from "./agent/certificates.ts";
+import { Dedicated } from "./agent/dedicated.ts";
 import { dumpOf } from "./agent/dump_sources.ts";
 import { type ControlEndpoint, parseRootSource, type TokenSource } from "./agent/control_channel.ts";
 import { FlowTotals } from "./agent/flow_totals.ts";
 import { Identities } from "./agent/identities.ts";
+import { applyLocal, readLocalFile } from "./agent/local_file.ts";
 import { dataplaneMetrics } from "./agent/metrics.ts";
 import { Pods } from "./agent/pods.ts";
 import { Publisher } from "./agent/publisher.ts";
+import { checkServers, dedicatedWorkload, type SettingsSources } from "./agent/settings_sources.ts";
 import { MeshState } from "./agent/state.ts";
+import { workerCountOf } from "./agent/worker_count.ts";
 import { trafficView } from "./agent/traffic_view.ts";
 import { WorkerPool } from "./agent/worker_pool.ts";
 import { XdsClient, type XdsState } from "./agent/xds_client.ts";
@@ -29,6 +33,9 @@ import { SnapshotWriter } from "./tables/publish.ts";
 
 /** Never connected to on behalf of anybody: our own listeners (ZT-006). */
 const RESERVED_PORTS = [15001, 15006, 15008];
+/** Each worker has listeners of its own in every pod, and a row in the tables. */
+const WORKERS_MAX = 16;
+const PACKET_MARK = 1337; // The node agent's rules let it pass (ZT-173).
 const COLLECT_MS = 50; // Access records and worker requests wait at most this long; rings hold far more.
 const VERSION = "0.1.0";
 /** The kernel maps at most 1 GiB below 2 GiB for us (MAP_32BIT); all workers share it. */
@@ -39,19 +46,30 @@ export interface ZtunnelOptions {
   readonly signal: AbortSignal;
   readonly log: Logger;
   readonly filter: LogFilter;
+  /** What the environment says beyond the settings: metadata and headers. */
+  readonly sources: SettingsSources;
 }
 
 /** Runs until `signal` aborts and the drain is over. @throws MeshError when it cannot start, or a worker dies. */
-export async function runZtunnel(config: ZtunnelConfig, { signal: outer, log, filter }: ZtunnelOptions): Promise<void> {
+export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions): Promise<void> {
+  const { signal: outer, log, filter, sources } = options;
+  const { proxyMode } = config, dedicated = proxyMode === "dedicated";
+  checkServers({ proxy: config.enableProxy, dns: false, onDemand: false });
+  const ownWorkload = dedicated ? dedicatedWorkload(config.proxyWorkloadInfo) : undefined;
+  const local = await readLocalFile({ path: config.localXdsPath, text: config.localXds });
   requirePrivileges();
   const shutDown = new AbortController();
   const signal = AbortSignal.any([outer, shutDown.signal]);
   const openFilesMax = raiseOpenFileLimit();
-  const workerCount = config.workers === undefined
-    ? Math.max(2, Math.ceil(navigator.hardwareConcurrency / 4))
-    : config.workers === 0
-    ? Math.min(16, navigator.hardwareConcurrency)
-    : config.workers;
+  const workersWanted = workerCountOf(config.workers, {
+    logicalCores: navigator.hardwareConcurrency,
+    resourceLimit: config.resourceCpuLimit,
+    cpuLimit: config.cpuLimit,
+    resourceRequest: config.resourceCpuRequest,
+  });
+  const workerCount = Math.min(WORKERS_MAX, workersWanted);
+  if (workerCount < workersWanted) log.warn("fewer workers than asked for", { wanted: workersWanted, workerCount });
+  const packetMark = config.packetMark ?? (dedicated ? 0 : PACKET_MARK);
   const handles = createTables(
     { workers: workerCount, connectionsPerWorker: config.connectionsPerWorker },
     config.network,
@@ -61,11 +79,19 @@ export async function runZtunnel(config: ZtunnelConfig, { signal: outer, log, fi
   const snapshots = new SnapshotWriter(tables, (worker) => workers.wake(worker), (Math.random() * 0x100000000) | 0);
   const state = new MeshState(config.nodeName);
   const publisher = new Publisher(snapshots, state, log.child("state"));
+  if (local !== undefined) {
+    applyLocal(state, local);
+    publisher.soon();
+    if (local.ignored.length > 0) {
+      log.warn("fields of the local file that nobody reads", { fields: local.ignored.join(", ") });
+    }
+  }
+  const withXds = config.xdsAddress !== ""; // ZT-009
   const identities = new Identities(tables, workers);
   const caClient = new CaClient({
-    endpoint: endpointOf(config, "ca"),
+    endpoint: endpointOf(config, sources, "ca"),
     ttlMs: config.secretTtl,
-    impersonate: true,
+    impersonate: !dedicated,
     now: Date.now,
     log: log.child("ca"),
   });
@@ -88,7 +114,7 @@ export async function runZtunnel(config: ZtunnelConfig, { signal: outer, log, fi
     identities,
     state,
     trustDomain: config.trustDomain,
-    packetMark: config.packetMark,
+    packetMark,
     ipv6: config.ipv6,
     reusePort: config.inpodPortReuse,
     originalSource: config.originalSource,
@@ -100,8 +126,8 @@ export async function runZtunnel(config: ZtunnelConfig, { signal: outer, log, fi
   const accessLog = new AccessLog(log);
   const metrics = dataplaneMetrics({ tables, flows, version: VERSION, openFiles: () => openFiles(openFilesMax) });
   const xds = new XdsClient({
-    endpoint: endpointOf(config, "xds"),
-    node: nodeOf(config),
+    endpoint: endpointOf(config, sources, "xds"),
+    node: nodeOf(config, sources),
     state: applierOf(state, publisher),
     onDemand: false,
     log: log.child("xds"),
@@ -111,6 +137,7 @@ export async function runZtunnel(config: ZtunnelConfig, { signal: outer, log, fi
       metrics.xdsMessageBytes.add({ url }, bytes);
     },
   });
+  using own = ownWorkload === undefined ? undefined : new Dedicated(pods, ownWorkload);
   let synced = false;
   const collect = () => {
     workers.readRequests();
@@ -130,33 +157,40 @@ export async function runZtunnel(config: ZtunnelConfig, { signal: outer, log, fi
       zdsCounters();
       return metrics.registry.text();
     },
-    configDump: () => dumpOf({ config, state, certificates, pods, tables, version: VERSION }),
+    configDump: () => dumpOf({ config, state, certificates, pods, tables, version: VERSION, local }),
     traffic() {
       collect();
       return trafficView(tables, flows, pods);
     },
-    pending: () => [...(synced ? [] : ["state manager"]), ...(zds.ready ? [] : ["workload proxy manager"])],
+    pending: () => [
+      ...(synced ? [] : ["state manager"]),
+      ...(own === undefined || own.bound ? [] : ["proxy"]),
+      ...(own !== undefined || zds.ready ? [] : ["workload proxy manager"]),
+    ],
     shutDown: () => shutDown.abort(),
   }, signal);
   const timer = setInterval(collect, COLLECT_MS);
   workers.start(handles, snapshots, {
     network: config.network,
-    packetMark: config.packetMark,
+    packetMark,
     keepalive: config.keepalive,
     streamsPerSessionMax: config.streamsPerSession,
     responseBaggage: config.responseBaggage,
     reservedPorts: RESERVED_PORTS,
   }, Math.min(config.workerMemoryMib, Math.floor(WORKERS_MEMORY_MIB / workerCount)) << 20);
   log.info("ztunnel started", { workers: workerCount, openssl: opensslVersion(), node: config.nodeName });
-  const xdsDone = xds.run({ signal });
+  const xdsDone = withXds ? xds.run({ signal }) : aborted(signal);
   // Nothing is proxied before the first full state (ZT-222).
-  const zdsDone = Promise.race([xds.ready, aborted(signal)]).then(() => {
+  const zdsDone = Promise.race([withXds ? xds.ready : undefined, aborted(signal)]).then(async () => {
     if (signal.aborted) return;
     synced = true;
     log.info("mesh state complete", { workloads: state.workloads.size, services: state.services.size });
-    return zds.run(signal);
+    if (own === undefined) return await zds.run(signal);
+    await own.start();
+    await aborted(signal);
   });
   try {
+    own?.bind();
     await Promise.race([aborted(signal), workers.failure.promise, xdsDone, zdsDone]);
     log.info("draining", { deadlineMs: config.drainDeadline });
     await workers.drain(config.drainDeadline);
@@ -186,7 +220,7 @@ function aborted(signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
 }
 
-function endpointOf(config: ZtunnelConfig, service: "xds" | "ca"): ControlEndpoint {
+function endpointOf(config: ZtunnelConfig, sources: SettingsSources, service: "xds" | "ca"): ControlEndpoint {
   const xds = service === "xds";
   return {
     address: xds ? config.xdsAddress : config.caAddress,
@@ -194,7 +228,7 @@ function endpointOf(config: ZtunnelConfig, service: "xds" | "ca"): ControlEndpoi
     token: tokenOf(config.authToken),
     clusterId: config.clusterId,
     alternativeHostname: xds ? config.altXdsHostname : config.altCaHostname,
-    headers: headersOf(xds ? "XDS_HEADER_" : "CA_HEADER_"),
+    headers: sources.headers(service),
   };
 }
 
@@ -209,21 +243,18 @@ function tokenOf(value: string): TokenSource {
   return value.includes("/") ? { kind: "none" } : { kind: "static", token: value };
 }
 
-/** XDS_HEADER_x and CA_HEADER_x: further metadata of calls. */
-function headersOf(prefix: string): Record<string, string> {
-  const headers: Record<string, string> = {};
-  for (const [name, value] of Object.entries(Deno.env.toObject())) {
-    if (name.startsWith(prefix)) headers[name.slice(prefix.length).toLowerCase()] = value;
-  }
-  return headers;
-}
-
 /** ZT-128. */
-function nodeOf(config: ZtunnelConfig): DiscoveryNode {
+function nodeOf(config: ZtunnelConfig, sources: SettingsSources): DiscoveryNode {
   const { podName, podNamespace, instanceIp, nodeName } = config;
   return {
     id: `ztunnel~${instanceIp}~${podName}.${podNamespace}~${podNamespace}.svc.cluster.local`,
-    metadata: { NAME: podName, NAMESPACE: podNamespace, INSTANCE_IPS: instanceIp, NODE_NAME: nodeName },
+    metadata: {
+      ...sources.nodeMetadata(),
+      NAME: podName,
+      NAMESPACE: podNamespace,
+      INSTANCE_IPS: instanceIp,
+      NODE_NAME: nodeName,
+    },
   };
 }
 

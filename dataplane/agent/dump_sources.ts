@@ -6,6 +6,7 @@ import { ZTUNNEL_CONFIG } from "../config.ts";
 import type { Certificates, CertificateStatus } from "./certificates.ts";
 import { type CertificateDetails, configDump, type DumpedCertificate, type Json } from "./config_dump.ts";
 import type { Pods } from "./pods.ts";
+import type { LocalResources } from "./local_file.ts";
 import type { MeshState } from "./state.ts";
 
 /** The dump as pretty JSON (ZT-208). */
@@ -16,14 +17,18 @@ export function dumpOf(sources: {
   pods: Pods;
   tables: Tables;
   version: string;
+  local: LocalResources | undefined;
 }): string {
-  const { config, state, certificates, pods, tables, version } = sources;
+  const { config, state, certificates, pods, tables, version, local } = sources;
   return configDump({
     state,
     version: { version, gitRevision: "unknown", buildStatus: "ambit", gitTag: version },
     config: shownSettings(config),
     certificates: certificates.status().map(dumpedCertificate),
-    pods: [...pods.list()].map(([uid, running]) => ({ uid, podRow: running.row, up: true, facts: running.pod.info })),
+    staticConfig: local?.shown,
+    pods: config.proxyMode === "dedicated"
+      ? undefined
+      : [...pods.list()].map(([uid, running]) => ({ uid, podRow: running.row, up: true, facts: running.pod.info })),
     tables,
   });
 }

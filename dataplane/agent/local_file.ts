@@ -61,7 +61,9 @@ const SERVICE_KEYS = [
 export async function readLocalFile(setting: { path: string; text: string }): Promise<LocalResources | undefined> {
   const { path, text } = setting;
   if (path !== "" && text !== "") {
-    throw new MeshError("AMB0320", "LOCAL_XDS and LOCAL_XDS_PATH are both set", { remedy: "unset one of them" });
+    throw new MeshError("AMB0320", "only one of LOCAL_XDS_PATH or LOCAL_XDS may be set", {
+      remedy: "unset one of them",
+    });
   }
   if (path === "") return text === "" ? undefined : parseLocal(text, "LOCAL_XDS");
   let content: string;

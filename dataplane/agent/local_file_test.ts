@@ -179,7 +179,7 @@ Deno.test("parseLocal() lists fields of workloads that nobody reads (ZT-145)", (
 
 Deno.test("readLocalFile() refuses both settings at once, and a file that is not there (ZT-008)", async () => {
   const both = await assertRejects(() => readLocalFile({ path: "a", text: "b" }), MeshError);
-  assertEquals(both.message, "LOCAL_XDS and LOCAL_XDS_PATH are both set");
+  assertEquals(both.message, "only one of LOCAL_XDS_PATH or LOCAL_XDS may be set");
   const missing = await assertRejects(() => readLocalFile({ path: "/nonexistent/mesh.yaml", text: "" }), MeshError);
   assertEquals(missing.code, "AMB0321");
   assertEquals(await readLocalFile({ path: "", text: "" }), undefined);

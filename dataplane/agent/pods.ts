@@ -12,6 +12,9 @@ import type { MeshState } from "./state.ts";
 import type { WorkerPool } from "./worker_pool.ts";
 import type { EnrolledPod, PodStarter } from "./zds_client.ts";
 
+/** In place of a namespace's descriptor: the namespace that the process is in (dedicated mode). */
+export const OWN_NETNS = -1;
+
 /** Ports of the data listeners in every pod's namespace (ZT section 1). */
 export const POD_PORTS = { outbound: 15001, plaintext: 15006, hbone: 15008 } as const;
 
@@ -50,12 +53,13 @@ export class Pods implements PodStarter {
     return this.#running;
   }
 
+  /** @param opened what {@link listen} gave, where it was called before; it is taken over. */
   // deno-lint-ignore require-await -- the interface is asynchronous; entering a namespace must not be.
-  async addPod(pod: EnrolledPod): Promise<void> {
+  async addPod(pod: EnrolledPod, opened?: readonly (readonly Listening[])[]): Promise<void> {
     const { tables, identities, state, trustDomain, workers, log, onChange } = this.#options;
     const { name, namespace, serviceAccount } = pod.info;
     const row = this.#freeRow();
-    const listeners = this.#listen(pod.netnsFd);
+    const listeners = opened ?? this.listen(pod.netnsFd);
     const uri = formatIdentity({ trustDomain, namespace, serviceAccount });
     let identityRow: number;
     try {
@@ -99,29 +103,25 @@ export class Pods implements PodStarter {
     log.info("pod removed", { uid, name: running.pod.info.name, namespace: running.pod.info.namespace });
   }
 
-  #freeRow(): number {
-    const rows = this.#options.tables.pods;
-    for (let row = 0; row < rows.rowCount; row++) if (rows.load(row, POD.state) === PodState.FREE) return row;
-    throw new MeshError("AMB2403", `this node has ${rows.rowCount} enrolled pods already`, {
-      remedy: "run fewer pods on this node",
-    });
-  }
-
   /** Listeners by worker: outbound, HBONE, plaintext; all or none. @throws MeshError AMB7304, AMB2404 */
-  #listen(netnsFd: number): readonly (readonly Listening[])[] {
+  listen(netnsFd: number): readonly (readonly Listening[])[] {
     const { ipv6, packetMark: mark, workers } = this.#options;
     // Several workers listen on one port only by SO_REUSEPORT, whatever INPOD_PORT_REUSE says.
     const reusePort = this.#options.reusePort || workers.count > 1;
     const opened: Listening[] = [];
-    using netns = openNetns(`/proc/thread-self/fd/${netnsFd}`); // A handle of our own; the descriptor is the client's.
-    try {
-      withinNetns(netns, () => {
-        for (let worker = 0; worker < workers.count; worker++) {
-          for (const port of [POD_PORTS.outbound, POD_PORTS.hbone, POD_PORTS.plaintext]) {
-            opened.push(listenWildcard({ port, ipv6, mark, reusePort }));
-          }
+    const open = () => {
+      for (let worker = 0; worker < workers.count; worker++) {
+        for (const port of [POD_PORTS.outbound, POD_PORTS.hbone, POD_PORTS.plaintext]) {
+          opened.push(listenWildcard({ port, ipv6, mark, reusePort }));
         }
-      });
+      }
+    };
+    try {
+      if (netnsFd === OWN_NETNS) open();
+      else {
+        using netns = openNetns(`/proc/thread-self/fd/${netnsFd}`); // A handle of our own; the descriptor is the client's.
+        withinNetns(netns, open);
+      }
       if (this.#options.originalSource === true && !opened.every((it) => it.transparent)) {
         throw new MeshError("AMB2404", "IP_TRANSPARENT was refused, and ENABLE_ORIG_SRC=true insists on it", {
           remedy: "give ztunnel CAP_NET_ADMIN, or unset ENABLE_ORIG_SRC",
@@ -132,5 +132,13 @@ export class Pods implements PodStarter {
       throw error;
     }
     return Array.from({ length: workers.count }, (_, worker) => opened.slice(worker * 3, worker * 3 + 3));
+  }
+
+  #freeRow(): number {
+    const rows = this.#options.tables.pods;
+    for (let row = 0; row < rows.rowCount; row++) if (rows.load(row, POD.state) === PodState.FREE) return row;
+    throw new MeshError("AMB2403", `this node has ${rows.rowCount} enrolled pods already`, {
+      remedy: "run fewer pods on this node",
+    });
   }
 }
