@@ -70,6 +70,7 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
     this.#dataTunnel = tunnel;
     if (tunnel === null) return 0;
     if (tunnel.endReceived) return H2Error.STREAM_CLOSED;
+    if (!this.server && !tunnel.carries) return H2Error.PROTOCOL_ERROR; // DATA before its HEADERS (RFC 9113 §8.1)
     if (flowBytes > tunnel.receiveWindow) return H2Error.FLOW_CONTROL_ERROR;
     tunnel.receiveWindow -= flowBytes;
     return 0;

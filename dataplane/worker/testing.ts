@@ -219,6 +219,7 @@ export class Server {
   readonly fd: Fd;
   readonly ip: IpWords;
   readonly port: number;
+  #closed = false;
 
   constructor(ip: IpWords, port = 0, backlog = 128) {
     this.ip = ip;
@@ -237,7 +238,8 @@ export class Server {
   }
 
   close(): void {
-    libc.close(this.fd);
+    if (!this.#closed) libc.close(this.fd);
+    this.#closed = true;
   }
 }
 
@@ -251,6 +253,7 @@ export class Socket {
   /** An errno that a call met, 0 for none. */
   error = 0;
   receivedBytes = 0;
+  #closed = false;
 
   constructor(fd: Fd) {
     this.fd = fd;
@@ -287,11 +290,13 @@ export class Socket {
     host.shutdownWrite(this.fd);
   }
   close(): void {
-    libc.close(this.fd);
+    if (!this.#closed) libc.close(this.fd);
+    this.#closed = true;
   }
   /** Closes with a reset. */
   abort(): void {
-    host.abort(this.fd);
+    if (!this.#closed) host.abort(this.fd);
+    this.#closed = true;
   }
 }
 
