@@ -12,6 +12,9 @@ import { serveAdmin } from "./agent/admin.ts";
 import { CaClient } from "./agent/ca_client.ts";
 import { Certificates } from "./agent/certificates.ts";
 import { Dedicated } from "./agent/dedicated.ts";
+import { parseListenAddress } from "./agent/dns/listen_address.ts";
+import { DnsProxy } from "./agent/dns/proxy.ts";
+import { dnsSettings } from "./agent/dns/settings.ts";
 import { dumpOf } from "./agent/dump_sources.ts";
 import { type ControlEndpoint, parseRootSource, type TokenSource } from "./agent/control_channel.ts";
 import { FlowTotals } from "./agent/flow_totals.ts";
@@ -21,7 +24,7 @@ import { dataplaneMetrics } from "./agent/metrics.ts";
 import { Pods } from "./agent/pods.ts";
 import { Publisher } from "./agent/publisher.ts";
 import { checkServers, dedicatedWorkload, type SettingsSources } from "./agent/settings_sources.ts";
-import { MeshState } from "./agent/state.ts";
+import { MeshState, type PodFacts } from "./agent/state.ts";
 import { workerCountOf } from "./agent/worker_count.ts";
 import { trafficView } from "./agent/traffic_view.ts";
 import { WorkerPool } from "./agent/worker_pool.ts";
@@ -54,7 +57,7 @@ export interface ZtunnelOptions {
 export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions): Promise<void> {
   const { signal: outer, log, filter, sources } = options;
   const { proxyMode } = config, dedicated = proxyMode === "dedicated";
-  checkServers({ proxy: config.enableProxy, dns: false, onDemand: false });
+  checkServers({ proxy: config.enableProxy, dns: config.dnsCapture, onDemand: false });
   const ownWorkload = dedicated ? dedicatedWorkload(config.proxyWorkloadInfo) : undefined;
   const local = await readLocalFile({ path: config.localXdsPath, text: config.localXds });
   requirePrivileges();
@@ -108,6 +111,19 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     log: log.child("certificates"),
   });
   identities.useCertificates(certificates);
+  const flows = new FlowTotals(tables);
+  const metrics = dataplaneMetrics({ tables, flows, version: VERSION, openFiles: () => openFiles(openFilesMax) });
+  const listenForDns = parseListenAddress(config.dnsProxyAddress);
+  await using dns = config.dnsCapture
+    ? new DnsProxy({
+      ...dnsSettings(config, log.child("dns")),
+      state,
+      listen: listenForDns,
+      mark: packetMark,
+      metrics,
+      log: log.child("dns"),
+    })
+    : undefined;
   const pods = new Pods({
     tables,
     workers,
@@ -118,16 +134,15 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     ipv6: config.ipv6,
     reusePort: config.inpodPortReuse,
     originalSource: config.originalSource,
+    dns,
     log: log.child("pods"),
     onChange: publisher.soon,
   });
   const zds = new ZdsClient({ path: config.inpodUds, pods, log: log.child("zds") });
-  const flows = new FlowTotals(tables);
   const accessLog = new AccessLog(log);
-  const metrics = dataplaneMetrics({ tables, flows, version: VERSION, openFiles: () => openFiles(openFilesMax) });
   const xds = new XdsClient({
     endpoint: endpointOf(config, sources, "xds"),
-    node: nodeOf(config, sources),
+    node: nodeOf(config, sources, ownWorkload),
     state: applierOf(state, publisher),
     onDemand: false,
     log: log.child("xds"),
@@ -191,7 +206,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
   });
   try {
     own?.bind();
-    await Promise.race([aborted(signal), workers.failure.promise, xdsDone, zdsDone]);
+    await Promise.race([aborted(signal), workers.failure.promise, dns?.done ?? aborted(signal), xdsDone, zdsDone]);
     log.info("draining", { deadlineMs: config.drainDeadline });
     await workers.drain(config.drainDeadline);
   } finally {
@@ -243,9 +258,10 @@ function tokenOf(value: string): TokenSource {
   return value.includes("/") ? { kind: "none" } : { kind: "static", token: value };
 }
 
-/** ZT-128. */
-function nodeOf(config: ZtunnelConfig, sources: SettingsSources): DiscoveryNode {
-  const { podName, podNamespace, instanceIp, nodeName } = config;
+/** ZT-128. In dedicated mode, unless it is told otherwise, we are the pod that we serve. */
+function nodeOf(config: ZtunnelConfig, sources: SettingsSources, own: PodFacts | undefined): DiscoveryNode {
+  const { instanceIp, nodeName } = config;
+  const podName = config.podName || (own?.name ?? ""), podNamespace = config.podNamespace || (own?.namespace ?? "");
   return {
     id: `ztunnel~${instanceIp}~${podName}.${podNamespace}~${podNamespace}.svc.cluster.local`,
     metadata: {
