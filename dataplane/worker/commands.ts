@@ -168,10 +168,10 @@ export class Inbox implements Pollable {
 
   #endDrain(): void {
     const shard = this.#shard;
-    shard.endConnections(undefined, ResponseFlag.CONNECT, DRAINED.reason);
-    for (const pod of shard.pods.values()) {
+    for (const pod of shard.pods.values()) { // Sessions first: their streams end with them, without RST_STREAM (ZT-077).
       for (const session of [...pod.sessions]) session.die(DRAINED);
       pod.pool.close(DRAINED);
     }
+    shard.endConnections(undefined, ResponseFlag.CONNECT, DRAINED.reason);
   }
 }

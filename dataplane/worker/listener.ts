@@ -63,11 +63,14 @@ export class Listener implements Pollable {
 export class Parked {
   readonly fd: number;
   readonly kind: ListenerKind;
+  /** When it began to wait. */
+  readonly sinceMs: number;
   readonly deadline: Deadline;
 
-  constructor(fd: number, kind: ListenerKind, onTimeout: (parked: Parked) => void) {
+  constructor(fd: number, kind: ListenerKind, sinceMs: number, onTimeout: (parked: Parked) => void) {
     this.fd = fd;
     this.kind = kind;
+    this.sinceMs = sinceMs;
     this.deadline = new Deadline(() => onTimeout(this));
   }
 }

@@ -106,6 +106,8 @@ export class Shard implements Resumable {
   #netns = -1;
   readonly #homeNetns: number;
   #parkedCount = 0;
+  /** Since when the connection waits that is being tried again; -1: none is. */
+  #waitingSinceMs = -1;
   /** Filled anew for each judgement. */
   readonly #facts = {
     identity: undefined as Identity | undefined,
@@ -305,7 +307,8 @@ export class Shard implements Resumable {
       this.countGlitch();
       return;
     }
-    const parked = new Parked(fd, kind as ListenerKind, (it) => {
+    const nowMs = this.reactor.nowMs, sinceMs = this.#waitingSinceMs < 0 ? nowMs : this.#waitingSinceMs;
+    const parked = new Parked(fd, kind as ListenerKind, sinceMs, (it) => {
       pod.parked.delete(it);
       this.#parkedCount--;
       this.#logParkedTimeout(it);
@@ -313,21 +316,23 @@ export class Shard implements Resumable {
     });
     pod.parked.add(parked);
     this.#parkedCount++;
-    this.reactor.timers.set(parked.deadline, PARKED_TIMEOUT_MS, this.reactor.nowMs);
+    this.reactor.timers.set(parked.deadline, sinceMs + PARKED_TIMEOUT_MS - nowMs, nowMs);
   }
 
-  /** Goes on with what waited, once nothing is missing any more. */
+  /** Goes on with what waited for nothing but its workload, and with the rest once there is word of a certificate. */
   unpark(pod: Pod): void {
     if (pod.parked.size === 0) return;
-    const { identity } = pod;
-    if (identity.tls === undefined && identity.failure === undefined) return;
     if (this.view.localWorkload(pod.row) === undefined) return;
+    const { identity } = pod, certain = identity.tls !== undefined || identity.failure !== undefined;
     for (const parked of [...pod.parked]) {
+      if (parked.kind === ListenerKind.HBONE && !certain) continue;
       pod.parked.delete(parked);
       this.#parkedCount--;
       this.reactor.timers.cancel(parked.deadline);
+      this.#waitingSinceMs = parked.sinceMs; // It may have to wait on, and for no longer than if it had not been asked.
       this.begin(pod, parked.fd, parked.kind);
     }
+    this.#waitingSinceMs = -1;
   }
 
   /** Drops what waited: the pod has gone. */
