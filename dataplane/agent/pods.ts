@@ -3,12 +3,12 @@ import { assert } from "../../base/assert.ts";
 import { MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { formatIdentity } from "../../mesh/identity.ts";
-import { openNetns, withinNetns } from "../../os/netns.ts";
+import { type Netns, openNetns, ownNetns, withinNetns } from "../../os/netns.ts";
 import { closeFd, type Listening, listenWildcard } from "../../os/sockets.ts";
 import type { Tables } from "../tables/handles.ts";
 import { Command, POD, PodFlag, PodState } from "../tables/layout.ts";
 import type { Identities } from "./identities.ts";
-import type { MeshState } from "./state.ts";
+import type { MeshState, PodFacts } from "./state.ts";
 import type { WorkerPool } from "./worker_pool.ts";
 import type { EnrolledPod, PodStarter } from "./zds_client.ts";
 
@@ -17,6 +17,13 @@ export const OWN_NETNS = -1;
 
 /** Ports of the data listeners in every pod's namespace (ZT section 1). */
 export const POD_PORTS = { outbound: 15001, plaintext: 15006, hbone: 15008 } as const;
+
+/** The DNS proxy, as far as pods come and go. */
+export interface PodDns {
+  /** Serves DNS in the pod; takes the namespace over. Throws MeshError when it cannot, with nothing left behind. */
+  addPod(uid: string, facts: PodFacts, netns: Netns): void;
+  deletePod(uid: string): void;
+}
 
 export interface PodsOptions {
   readonly tables: Tables;
@@ -29,6 +36,8 @@ export interface PodsOptions {
   readonly reusePort: boolean;
   /** undefined: keep source addresses if the kernel lets us; true: insist; false: do not try (ZT-050). */
   readonly originalSource: boolean | undefined;
+  /** undefined: DNS is not served. */
+  readonly dns: PodDns | undefined;
   readonly log: Logger;
   /** The mesh state changed: publish soon. */
   readonly onChange: () => void;
@@ -56,15 +65,17 @@ export class Pods implements PodStarter {
   /** @param opened what {@link listen} gave, where it was called before; it is taken over. */
   // deno-lint-ignore require-await -- the interface is asynchronous; entering a namespace must not be.
   async addPod(pod: EnrolledPod, opened?: readonly (readonly Listening[])[]): Promise<void> {
-    const { tables, identities, state, trustDomain, workers, log, onChange } = this.#options;
+    const { tables, identities, state, trustDomain, workers, dns, log, onChange } = this.#options;
     const { name, namespace, serviceAccount } = pod.info;
     const row = this.#freeRow();
     const listeners = opened ?? this.listen(pod.netnsFd);
     const uri = formatIdentity({ trustDomain, namespace, serviceAccount });
     let identityRow: number;
     try {
+      dns?.addPod(pod.uid, pod.info, handleOf(pod.netnsFd));
       identityRow = identities.acquire(uri);
     } catch (error) {
+      dns?.deletePod(pod.uid);
       for (const { fd } of listeners.flat()) closeFd(fd);
       throw error;
     }
@@ -89,11 +100,12 @@ export class Pods implements PodStarter {
   }
 
   async deletePod(uid: string): Promise<void> {
-    const { tables, workers, identities, state, log, onChange } = this.#options;
+    const { tables, workers, identities, state, dns, log, onChange } = this.#options;
     const running = this.#running.get(uid);
     assert(running !== undefined, "only a pod that was started is deleted");
     this.#running.delete(uid);
     const { row } = running;
+    dns?.deletePod(uid);
     tables.pods.store(row, POD.state, PodState.CLOSING);
     await workers.tellAllAndWait(Command.POD_REMOVED, row, tables.pods.get(row, POD.epoch));
     identities.release(running.uri);
@@ -119,7 +131,7 @@ export class Pods implements PodStarter {
     try {
       if (netnsFd === OWN_NETNS) open();
       else {
-        using netns = openNetns(`/proc/thread-self/fd/${netnsFd}`); // A handle of our own; the descriptor is the client's.
+        using netns = handleOf(netnsFd);
         withinNetns(netns, open);
       }
       if (this.#options.originalSource === true && !opened.every((it) => it.transparent)) {
@@ -141,4 +153,9 @@ export class Pods implements PodStarter {
       remedy: "run fewer pods on this node",
     });
   }
+}
+
+/** A handle of our own; the descriptor is the client's. */
+function handleOf(netnsFd: number): Netns {
+  return netnsFd === OWN_NETNS ? ownNetns() : openNetns(`/proc/thread-self/fd/${netnsFd}`);
 }

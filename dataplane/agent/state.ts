@@ -49,6 +49,8 @@ export class MeshState implements SnapshotSource {
   readonly services = new Map<string, Encoded<Service>>();
   readonly policies = new Map<string, Encoded<Policy>>();
   readonly #nodeName: string;
+  /** Keys of the services of a hostname, in lower case, in the order they became known (ZT-181, ZT-182). */
+  readonly #byHostname = new Map<string, Set<string>>();
   /** Who names a service, known or not: by service key, then uid. */
   readonly #members = new Map<string, Map<string, Workload>>();
   /** Local workloads by namespace and service account (ZT-144). */
@@ -136,6 +138,11 @@ export class MeshState implements SnapshotSource {
     return staged;
   }
 
+  /** Every service of a hostname in lower case, in the order they became known, for DNS. */
+  *servicesOfHostname(hostname: string): Iterable<Service> {
+    for (const key of this.#byHostname.get(hostname) ?? []) yield this.services.get(key)!.resource;
+  }
+
   /** A service's endpoints as stored: healthy, or of any health if the service says so (ZT-137). */
   storedEndpoints(key: string): readonly Workload[] {
     const service = this.services.get(key)?.resource;
@@ -216,6 +223,9 @@ export class MeshState implements SnapshotSource {
     const key = serviceKey(service.namespace, service.hostname);
     if (sameBytes(this.services.get(key)?.bytes, bytes)) return;
     this.services.set(key, { resource: service, bytes: new Uint8Array(bytes) });
+    const hostname = service.hostname.toLowerCase(), keys = this.#byHostname.get(hostname);
+    if (keys === undefined) this.#byHostname.set(hostname, new Set([key]));
+    else keys.add(key);
     this.#changedServices.add(key);
   }
 
@@ -227,7 +237,17 @@ export class MeshState implements SnapshotSource {
       this.workloads.delete(name);
       this.#changedWorkloads.add(name);
       if (this.#isLocal(workload)) removed.push(workload);
-    } else if (this.services.delete(name)) this.#changedServices.add(name);
+    } else this.#removeService(name);
+  }
+
+  #removeService(key: string): void {
+    const hostname = this.services.get(key)?.resource.hostname.toLowerCase();
+    if (hostname === undefined) return;
+    const keys = this.#byHostname.get(hostname);
+    keys?.delete(key);
+    if (keys?.size === 0) this.#byHostname.delete(hostname);
+    this.services.delete(key);
+    this.#changedServices.add(key);
   }
 
   #isLocal(workload: Workload): boolean {

@@ -1,0 +1,32 @@
+/** The DNS proxy's part of ztunnel's settings. */
+import type { Logger } from "../../../base/log.ts";
+import { MeshError } from "../../../base/errors.ts";
+import { parseName } from "../../../wire/dns/name.ts";
+import type { ZtunnelConfig } from "../../config.ts";
+import type { DnsProxyOptions } from "./proxy.ts";
+import { readResolvConf } from "./resolv_conf.ts";
+
+/** @throws MeshError AMB2412 for a cluster domain that is no name. */
+export function dnsSettings(
+  config: ZtunnelConfig,
+  log: Logger,
+): Pick<DnsProxyOptions, "answers" | "upstreams" | "reusePort"> {
+  const clusterDomain = parseName(config.clusterDomain);
+  if (clusterDomain === undefined || clusterDomain === "") {
+    throw new MeshError("AMB2412", `${JSON.stringify(config.clusterDomain)} is no domain`, {
+      remedy: "set CLUSTER_DOMAIN to a name such as cluster.local",
+    });
+  }
+  const upstreams = () => readResolvConf(config.resolvConf, log);
+  return {
+    answers: {
+      clusterDomain,
+      // In dedicated mode the workload's resolver has our settings (ZT-180).
+      search: config.proxyMode === "dedicated" ? upstreams().search : undefined,
+      preferredNamespace: config.preferredServiceNamespace,
+      ipv6: config.ipv6,
+    },
+    upstreams,
+    reusePort: config.inpodPortReuse,
+  };
+}

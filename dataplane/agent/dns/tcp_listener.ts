@@ -1,0 +1,75 @@
+/** Takes queries by TCP: several on a connection, answered in the order they become known (RFC 7766 §6.2.1.1, ZT-176). */
+import { MeshError } from "../../../base/errors.ts";
+import * as libc from "../../../os/libc_cold.ts";
+import { type Poller, READABLE, type Watched } from "../../../os/poller.ts";
+import { closeFd } from "../../../os/sockets.ts";
+import type { Respond } from "./responder.ts";
+import { TcpConnection } from "./tcp_connection.ts";
+
+/** Open connections a listener has at most; further ones are closed at once. */
+export const TCP_CONNECTIONS_MAX = 64;
+/** Bytes of answers that a listener's clients have not taken yet; who would exceed it is closed. */
+export const PENDING_BYTES_MAX = 4 * 1024 * 1024;
+const BATCH = 16; // Accepts a turn.
+
+/** One listening socket and its connections; owns their descriptors. */
+export class TcpListener implements Disposable {
+  readonly #fd: number;
+  readonly #options: { readonly poller: Poller; readonly respond: Respond; readonly now: () => number };
+  readonly #watched: Watched;
+  readonly #connections = new Set<TcpConnection>();
+  readonly #budget = { pendingBytes: 0, pendingBytesMax: PENDING_BYTES_MAX };
+
+  constructor(
+    fd: number,
+    options: { readonly poller: Poller; readonly respond: Respond; readonly now: () => number },
+  ) {
+    this.#fd = fd;
+    this.#options = options;
+    this.#watched = options.poller.watch(fd, READABLE, () => this.#accept());
+  }
+
+  get connectionCount(): number {
+    return this.#connections.size;
+  }
+
+  /** Closes connections that were idle for too long, and accepts again after a want of descriptors. */
+  sweep(): void {
+    for (const connection of this.#connections) connection.sweep();
+    this.#watched.want(READABLE);
+  }
+
+  [Symbol.dispose](): void {
+    this.#watched.end();
+    closeFd(this.#fd);
+    for (const connection of this.#connections) connection.close();
+  }
+
+  #accept(): void {
+    for (let left = BATCH; left > 0; left--) {
+      const fd = libc.accept(this.#fd);
+      if (fd === -libc.Errno.EAGAIN) return;
+      // Without descriptors left it would be ready for ever; the sweep tries again.
+      if (fd < 0) return this.#watched.want(0);
+      if (this.#connections.size >= TCP_CONNECTIONS_MAX) {
+        closeFd(fd);
+        continue;
+      }
+      this.#open(fd);
+    }
+  }
+
+  #open(fd: number): void {
+    try {
+      const connection: TcpConnection = new TcpConnection(fd, {
+        ...this.#options,
+        budget: this.#budget,
+        onClose: () => this.#connections.delete(connection),
+      });
+      this.#connections.add(connection);
+    } catch (error) {
+      if (!(error instanceof MeshError)) throw error;
+      closeFd(fd); // The kernel watches no more descriptors: one client less.
+    }
+  }
+}
