@@ -33,6 +33,8 @@ export class ServerSession extends HboneSession {
   /** undefined: a verified certificate without an identity of the mesh's form (ZT-084). */
   identity: Identity | undefined = undefined;
   identityUri = "";
+  /** Said to drain, not yet which stream was the last. */
+  #lastStreamOwed = false;
 
   constructor(shard: Shard, pod: Pod, fd: number, addresses: { peerIp: IpWords; peerPort: number; localIp: IpWords }) {
     super(shard, fd, pod.identity.tls!.accept(fd), true);
@@ -134,6 +136,22 @@ export class ServerSession extends HboneSession {
     if (this.closing) return;
     this.goAway(0x7fffffff, H2Error.NO_ERROR);
     if (this.tunnels.size === 0) this.closeGracefully({ reason: "draining", stage: "drain" });
+    else {
+      this.#lastStreamOwed = true;
+      const at = this.reserveControl(17);
+      if (at >= 0) this.commitControl(at, frames.writePing(this.controlTarget, at, 0x616d6269, 0x74, false));
+    }
+  }
+
+  /**
+   * The downstream has read that we drain, and is told which of its streams were looked at (ZT-076). The answer to an
+   * earlier PING serves as well: a stream that crossed either GOAWAY is refused by name.
+   */
+  protected override onPingAnswered(): void {
+    super.onPingAnswered();
+    if (!this.#lastStreamOwed || this.phase !== SessionPhase.OPEN || this.closing) return;
+    this.#lastStreamOwed = false;
+    this.goAway(this.lastStreamId, H2Error.NO_ERROR);
   }
 
   protected override onClosed(end: SessionEnd): void {

@@ -1,0 +1,47 @@
+/** How a drain tells a downstream which of its streams were looked at. */
+import { assertEquals } from "@std/assert";
+import { formatIp } from "../../base/address.ts";
+import { FrameFlag, FrameType } from "../../wire/h2/frame_rules.ts";
+import { frame } from "../../wire/h2/testing.ts";
+import { Command } from "../tables/layout.ts";
+import { connectFrame, H2Peer } from "./h2_peer_testing.ts";
+import { ListenerKind } from "./listener.ts";
+import { freshIp, issue, Rig, Server, type Socket } from "./testing.ts";
+
+const { GOAWAY, HEADERS, PING } = FrameType;
+const own = await issue("spiffe://cluster.local/ns/default/sa/server");
+const client = await issue("spiffe://cluster.local/ns/default/sa/client");
+
+Deno.test("a drain says GOAWAY and PING, and after the answer GOAWAY with the last stream (ZT-076)", () =>
+  Rig.with(1, (rig) => {
+    const ip = freshIp();
+    rig.addWorkload("server", ip);
+    const hbone = new Server(ip, 15008).fd;
+    const pod = rig.addPod(0, ip, "spiffe://cluster.local/ns/default/sa/server", { [ListenerKind.HBONE]: hbone });
+    rig.certify(0, pod, own);
+    rig.publish();
+    const listener = new Server(ip);
+    rig.atEnd(() => listener.close());
+    const peer = H2Peer.dial(rig, ip, client).greet();
+    peer.send(connectFrame(1, `${formatIp(...ip)}:${listener.port}`));
+    let application: Socket | undefined;
+    rig.until("the connection arrives", () => (application = listener.accept()) !== undefined);
+    rig.atEnd(() => application!.close());
+    peer.expect(HEADERS, 1);
+
+    rig.command(0, Command.DRAIN, 5_000);
+    assertEquals(peer.expect(GOAWAY, 0).payload.toHex(), "7fffffff" + "00000000");
+    const ping = peer.next("a PING", ({ type, flags }) => type === PING && (flags & FrameFlag.ACK) === 0);
+    const furtherGoaways = () => peer.frames.filter(({ type }) => type === GOAWAY);
+    // A stream that crosses the first GOAWAY is refused by name, and is the last one looked at.
+    peer.send(connectFrame(3, "127.0.0.1:1"));
+    assertEquals(peer.reset(3), "REFUSED_STREAM");
+    assertEquals(furtherGoaways(), []);
+    peer.send(frame(PING, FrameFlag.ACK, 0, ping.payload));
+    assertEquals(peer.expect(GOAWAY, 0).payload.toHex(), "00000003" + "00000000");
+    peer.send(frame(PING, FrameFlag.ACK, 0, ping.payload), frame(PING, 0, 0, new Uint8Array(8)));
+    peer.next("our answer", ({ type, flags }) => type === PING && (flags & FrameFlag.ACK) !== 0);
+    assertEquals(furtherGoaways(), []);
+    rig.pass(5_500);
+    rig.until("the session is gone", () => pod.sessions.size === 0);
+  }));
