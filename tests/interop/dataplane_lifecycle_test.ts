@@ -7,6 +7,7 @@ import { OPTIONS } from "./dataplane_node.ts";
 import { bothWays, Rig, type RigPod } from "./dataplane_rig.ts";
 
 const HBONE_LISTENERS = [15001, 15006, 15008];
+const UPLOAD_BYTES = 32 * 1_048_576;
 
 function listening(pod: RigPod): number[] {
   const { stdout } = runWithin(pod.place.netns, "ss", { args: ["-Hltn"] });
@@ -14,6 +15,14 @@ function listening(pod: RigPod): number[] {
     Number(/:(\d+)$/.exec(line.trim().split(/\s+/)[3] ?? "")?.[1])
   );
   return HBONE_LISTENERS.filter((port) => ports.includes(port));
+}
+
+/** Whether a connection to a server of the pod is open. */
+function hasConnection(pod: RigPod, port: number): boolean {
+  const { stdout } = runWithin(pod.place.netns, "ss", {
+    args: ["-Htn", "state", "established", "sport", "=", `:${port}`],
+  });
+  return stdout.length > 0;
 }
 
 Deno.test("a ztunnel of another make takes its pods from our node agent (CNI-311)", OPTIONS, async (t) => {
@@ -89,6 +98,17 @@ Deno.test("drain and death of either ztunnel end the other's connections, and pa
           ways.map(({ from, to }) => from.do("hold", { host: to.ip, port: APP_PORT.echo, count: 2 })),
         );
         assertEquals(held.map(({ failures }) => failures), [[], []]);
+        // Under way for 3 s, since nobody reads before: longer than the signal takes, shorter than a drain may.
+        const uploads = signal === "SIGKILL" ? [] : ways.map(async ({ from, to }) => {
+          const target = { host: to.ip, port: APP_PORT.slowSink, bytes: UPLOAD_BYTES };
+          const { sha256, reply } = await from.do("upload", target);
+          assertEquals(reply, `${UPLOAD_BYTES} ${sha256}`);
+        });
+        await until(
+          "the uploads are under way",
+          2_000,
+          () => ways.every(({ to }) => uploads.length === 0 || hasConnection(to, APP_PORT.slowSink)),
+        );
         const stopped = performance.now();
         node.ztunnel.kill(signal);
         if (signal === "SIGTERM") {
@@ -113,6 +133,7 @@ Deno.test("drain and death of either ztunnel end the other's connections, and pa
           ),
         );
         const endedMs = performance.now() - stopped;
+        await Promise.all(uploads);
         await node.ztunnel.status;
         assertEquals(endings.map(({ ending }) => ending), Array(4).fill("eof"));
         if (signal === "SIGTERM") {
