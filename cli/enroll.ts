@@ -14,6 +14,13 @@ export const ENROLL_CONFIG = defineConfig("ambit enroll", {
   namespace: name("namespace", "namespace of the workload; part of its identity"),
   serviceAccount: name("service-account", "service account of the workload; part of its identity"),
   name: name("name", "the workload's pod name, as in the mesh configuration"),
+  dns: {
+    kind: optional(toggle()),
+    flag: "dns",
+    default: undefined,
+    defaultText: "as the node agent is set",
+    help: "send its DNS queries to ztunnel, or with --dns=false do not",
+  },
   list: { kind: toggle(), flag: "list", default: false, help: "enrol nothing: list what is enrolled" },
   enrolSocket: {
     kind: text("PATH"),
@@ -36,7 +43,7 @@ export async function runEnroll(args: string[]): Promise<number> {
   const { config } = ENROLL_CONFIG.parse(flags, (variable) => Deno.env.get(variable));
   if (config.list) return await list(config.enrolSocket, config.output);
   const target = oneTarget(ENROLL_CONFIG.command, positionals);
-  const { namespace, serviceAccount, name } = config;
+  const { namespace, serviceAccount, name, dns: dnsCapture } = config;
   const missing = ["namespace", "service-account", "name"].filter((_, at) =>
     [namespace, serviceAccount, name][at] === undefined
   );
@@ -45,7 +52,7 @@ export async function runEnroll(args: string[]): Promise<number> {
       remedy: `For example: ambit enroll ${target} --namespace shop --service-account web --name web-0`,
     });
   }
-  const body = { target, namespace, serviceAccount, name };
+  const body = { target, namespace, serviceAccount, name, dnsCapture }; // JSON leaves out what is undefined.
   const request = { method: "POST", path: "/enrol", body } as const;
   const status = await askNodeAgent(config.enrolSocket, request) as EnrolmentStatus;
   writeOut(

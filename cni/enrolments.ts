@@ -16,7 +16,7 @@ export interface PodAnnouncer {
 
 interface Enrolment {
   readonly uid: string;
-  readonly request: EnrolRequest;
+  request: EnrolRequest;
   readonly netns: Netns;
   state: EnrolledEntry["state"];
   problems: readonly string[];
@@ -55,7 +55,7 @@ export class Enrolments implements Disposable {
           netns[Symbol.dispose]();
           continue;
         }
-        applyPodRules(netns, this.#options.rules);
+        applyPodRules(netns, this.#rulesOf(entry.request));
         this.#byUid.set(uid, { uid, request: entry.request, netns, state: "enrolled", problems: [] });
       } catch (error) {
         // It stays in the list: the next audit tries again, and meanwhile the rules of before are still there.
@@ -88,7 +88,10 @@ export class Enrolments implements Disposable {
         enrolment = { uid, request, netns, state: "enrolling", problems: [] };
         this.#byUid.set(uid, enrolment);
         this.#save(); // Before the first rule: whatever happens, a later start knows where rules may be.
-      } else netns[Symbol.dispose]();
+      } else {
+        netns[Symbol.dispose]();
+        enrolment.request = request; // Only what is no identity can differ: what it says of DNS.
+      }
       await this.#establish(enrolment, zds, { signal, removeOnFailure: enrolment.state !== "enrolled" });
       return statusOf(enrolment);
     });
@@ -159,7 +162,7 @@ export class Enrolments implements Disposable {
   ): Promise<void> {
     const { log } = this.#options, target = enrolment.request.target.text;
     try {
-      applyPodRules(enrolment.netns, this.#options.rules);
+      applyPodRules(enrolment.netns, this.#rulesOf(enrolment.request));
       await zds.addPod(announced(enrolment), { signal: options.signal });
     } catch (error) {
       enrolment.problems = [chain(error)];
@@ -209,7 +212,7 @@ export class Enrolments implements Disposable {
   }
 
   async #auditOne(enrolment: Enrolment, zds: PodAnnouncer): Promise<void> {
-    const { request } = enrolment, { log, rules } = this.#options;
+    const { request } = enrolment, { log } = this.#options, rules = this.#rulesOf(request);
     if (enrolment.state === "unenrolling") return await this.#remove(enrolment, zds, { gone: false });
     let now: Netns;
     try {
@@ -268,6 +271,12 @@ export class Enrolments implements Disposable {
     throw new MeshError("AMB7102", `${request.target.text} is the namespace that ${other.request.target.text} has`, {
       remedy: "Name it as it was enrolled; one network namespace is one workload.",
     });
+  }
+
+  /** What the enrolment itself says of DNS outweighs the setting for all. */
+  #rulesOf({ dnsCapture }: EnrolRequest): PodRuleOptions {
+    const { rules } = this.#options;
+    return dnsCapture === undefined ? rules : { ...rules, dnsCapture };
   }
 
   /** Runs `work` after all that was asked for this target before, in the order it was asked. */

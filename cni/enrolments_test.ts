@@ -52,7 +52,7 @@ class Bench implements Disposable {
     return await this.enrolments.restore();
   }
 
-  request(change: Record<string, string> = {}): EnrolRequest {
+  request(change: Record<string, string | boolean> = {}): EnrolRequest {
     const fields = { target: `netns/${this.name}`, namespace: "shop", serviceAccount: "web", name: "web-0", ...change };
     const request = parseEnrolRequest(fields);
     assert("target" in request, "the request is well formed");
@@ -205,4 +205,17 @@ test("Enrolments does one thing at a time with one target, and releases all", as
   assertEquals(checkPodRules(bench.netns, {}), []);
   await enrolments.releaseAll(ztunnel);
   assertEquals([tables(bench.netns), enrolments.status()], [[], []]);
+});
+
+test("what an enrolment says of DNS holds for it alone, over a restart, until it is enrolled otherwise", async (bench) => {
+  const { netns } = bench;
+  const ztunnel: PodAnnouncer = { addPod: () => Promise.resolve(), deletePod: () => Promise.resolve() };
+  const captured = await bench.enrolments.enrol(bench.request({ dnsCapture: true }), ztunnel);
+  assertEquals([captured.dnsCapture, checkPodRules(netns, { dnsCapture: true })], [true, []]);
+  assertEquals((await bench.restart()).length, 1);
+  await bench.enrolments.audit(ztunnel);
+  assertEquals([checkPodRules(netns, { dnsCapture: true }), bench.enrolments.status()], [[], [captured]]);
+  const plain = await bench.enrolments.enrol(bench.request(), ztunnel);
+  assertEquals([plain.dnsCapture, checkPodRules(netns, {}), tables(netns).length], [undefined, [], 2]);
+  await bench.enrolments.unenrol(bench.request().target, ztunnel);
 });

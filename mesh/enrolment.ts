@@ -13,6 +13,8 @@ export interface EnrolRequest {
   readonly serviceAccount: string;
   /** The pod's name: how the workload is called in the mesh configuration. */
   readonly name: string;
+  /** Whether its DNS queries go to ztunnel; undefined: as the node agent is set. */
+  readonly dnsCapture?: boolean;
 }
 
 /** `enrolling` and `unenrolling` are seen while it happens, or after a crash in the middle of it. */
@@ -27,6 +29,8 @@ export interface EnrolmentStatus {
   readonly serviceAccount: string;
   readonly name: string;
   readonly state: EnrolmentState;
+  /** What its own enrolment says of DNS; undefined: nothing, the node agent's setting holds. */
+  readonly dnsCapture?: boolean;
   /** Inode of the network namespace. */
   readonly netnsInode: number;
   /** What the last check of its rules found, or why the last attempt failed. Empty: all in place. */
@@ -69,5 +73,9 @@ export function parseEnrolRequest(value: unknown): EnrolRequest | { readonly wro
     }
     names[field] = name;
   }
-  return { target, namespace: names.namespace!, serviceAccount: names.serviceAccount!, name: names.name! };
+  const { dnsCapture } = fields;
+  if (dnsCapture !== undefined && typeof dnsCapture !== "boolean") return { wrong: "dnsCapture is no boolean" };
+  const { namespace, serviceAccount, name } = names;
+  const request = { target, namespace: namespace!, serviceAccount: serviceAccount!, name: name! };
+  return dnsCapture === undefined ? request : { ...request, dnsCapture };
 }

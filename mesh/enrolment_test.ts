@@ -25,3 +25,12 @@ Deno.test("parseEnrolRequest() says which field is wrong", () => {
   }
   for (const value of [null, 1, "x", []]) assertEquals("wrong" in parseEnrolRequest(value), true);
 });
+
+Deno.test("parseEnrolRequest() keeps what is said of DNS, and only a boolean says anything", () => {
+  const good = { target: "pid/7", namespace: "shop", serviceAccount: "web", name: "web-0" };
+  for (const dnsCapture of [true, false, undefined]) {
+    const parsed = parseEnrolRequest({ ...good, dnsCapture });
+    assertEquals("wrong" in parsed ? parsed.wrong : parsed.dnsCapture, dnsCapture);
+  }
+  assertEquals(parseEnrolRequest({ ...good, dnsCapture: "true" }), { wrong: "dnsCapture is no boolean" });
+});
