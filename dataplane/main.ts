@@ -192,6 +192,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     streamsPerSessionMax: config.streamsPerSession,
     responseBaggage: config.responseBaggage,
     reservedPorts: RESERVED_PORTS,
+    localhostAppTunnel: config.localhostAppTunnel,
   }, Math.min(config.workerMemoryMib, Math.floor(WORKERS_MEMORY_MIB / workerCount)) << 20);
   log.info("ztunnel started", { workers: workerCount, openssl: opensslVersion(), node: config.nodeName });
   const xdsDone = withXds ? xds.run({ signal }) : aborted(signal);

@@ -7,7 +7,7 @@ import { closeFd, createEventFd, signalEventFd } from "../../os/sockets.ts";
 import { openCommandRing, openRequestRing, pushWords, type TableHandles, type Tables } from "../tables/handles.ts";
 import { Command, Request, REQUEST_WORDS } from "../tables/layout.ts";
 import type { SnapshotWriter } from "../tables/publish.ts";
-import type { ShardOptions } from "../worker/shard.ts";
+import type { ShardOptions } from "../worker/shard_options.ts";
 import { HANDOVER_ENTRIES, HANDOVER_WORDS, type WorkerStart } from "../worker/start.ts";
 
 const DONE_POLL_MS = 5, DONE_TIMEOUT_MS = 4_000; // The node agent waits 5 s for an acknowledgement.

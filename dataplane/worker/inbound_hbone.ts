@@ -12,6 +12,7 @@ import { H2Error } from "../../wire/h2/frame_rules.ts";
 import * as frames from "../../wire/h2/frame_writers.ts";
 import { writeResponseBlock } from "../../wire/h2/hpack_encoder.ts";
 import { ConnectionKind, Direction, ResponseFlag, WORKER } from "../tables/layout.ts";
+import { loopbackOf, proxyHeader, sendHeader } from "./application_tunnel.ts";
 import { refuseRequest, reportOpened } from "./close.ts";
 import type { Pod } from "./pod.ts";
 import { POLL_BOTH_EDGES } from "./reactor.ts";
@@ -167,6 +168,7 @@ export class ServerSession extends HboneSession {
 export class InboundTunnel extends Tunnel {
   readonly #endStream: boolean;
   readonly #baggage: string;
+  readonly #header: Uint8Array | undefined;
   readonly #deadline = new Deadline(() => this.#refuse("connection timed out"));
 
   constructor(
@@ -174,9 +176,10 @@ export class InboundTunnel extends Tunnel {
     row: number,
     streamId: number,
     fd: number,
-    options: { endStream: boolean; baggage: string },
+    options: { endStream: boolean; baggage: string; header: Uint8Array | undefined },
   ) {
     super(session.shard, session.pod, row, Direction.INBOUND, fd);
+    this.#header = options.header;
     this.#endStream = options.endStream;
     this.#baggage = options.baggage;
     this.connecting = true;
@@ -200,6 +203,11 @@ export class InboundTunnel extends Tunnel {
     this.markOpen();
     (this.session as ServerSession).respond(this.streamId, 200, this.#baggage, false);
     if (this.closed) return;
+    const failed = this.#header === undefined ? 0 : sendHeader(this.shard, this.fd, this.#header);
+    if (failed < 0) {
+      this.fail(H2Error.CANCEL, `the application took no PROXY header (errno ${-failed})`);
+      return;
+    }
     this.drain(); // What came before the application was there.
     if (!this.closed && this.#endStream) this.onEndReceived();
   }
@@ -267,13 +275,10 @@ function acceptRequest(session: ServerSession, streamId: number, endStream: bool
     session.refuse(streamId, target.status, endStream);
     return;
   }
-  if (target.proxyDestination !== undefined) {
-    shard.logSessionEnd(
-      session.peerIp,
-      session.peerPort,
-      session.localIp,
-      "application tunnel PROXY is not carried yet",
-    );
+  const peer = { ip: session.peerIp, port: session.peerPort }, told = target.proxyDestination;
+  const header = told && proxyHeader(peer, told, session.identity === undefined ? "" : session.identityUri);
+  if (told !== undefined && header === undefined) {
+    shard.logSessionEnd(session.peerIp, session.peerPort, session.localIp, "the identity fits no PROXY header");
     session.refuse(streamId, 503, endStream);
     return;
   }
@@ -292,8 +297,9 @@ function acceptRequest(session: ServerSession, streamId: number, endStream: bool
     refuseRequest(shard, row, flow, ResponseFlag.DENY, text, error);
     return;
   }
-  const source = pod.transparent ? session.peerIp : undefined;
-  const ip = session.localIp;
+  const byLoopback = header !== undefined && shard.localhostAppTunnel;
+  const source = pod.transparent && !byLoopback ? session.peerIp : undefined;
+  const ip = byLoopback ? loopbackOf(session.localIp) : session.localIp;
   const fd = shard.connectFrom(pod, ip[0], ip[1], ip[2], ip[3], target.connectPort, source);
   if (fd < 0) {
     session.refuse(streamId, 503, endStream);
@@ -301,7 +307,7 @@ function acceptRequest(session: ServerSession, streamId: number, endStream: bool
     return;
   }
   const baggage = shard.responseBaggage ? shard.baggageOf(local) : "";
-  const tunnel = new InboundTunnel(session, row, streamId, fd, { endStream, baggage });
+  const tunnel = new InboundTunnel(session, row, streamId, fd, { endStream, baggage, header });
   tunnel.authority = text;
   tunnel.flow = flow;
   tunnel.facts = { workload: local, identity: session.identity };

@@ -33,6 +33,7 @@ import { routeOutbound } from "./outbound.ts";
 import type { Pod } from "./pod.ts";
 import { Reactor, type Resumable } from "./reactor.ts";
 import { RECORDS_PER_KEY_MAX } from "./record_sender.ts";
+import type { ShardOptions } from "./shard_options.ts";
 
 const EINPROGRESS = 115;
 /** Shares of the arena: stages to send from, at most 48, and chunks for what applications do not take. */
@@ -41,18 +42,6 @@ const CARRIES_KEPT_MAX = 64;
 const PARKED_TIMEOUT_MS = 5_000; // ZT-016
 const PARKED_MAX = 4_096;
 const JUDGED_PER_TURN_MAX = 256;
-
-/** What a worker is told at its start and never changes. */
-export interface ShardOptions {
-  readonly worker: number;
-  readonly network: string;
-  readonly packetMark: number;
-  readonly keepalive: boolean;
-  readonly streamsPerSessionMax: number;
-  readonly responseBaggage: boolean;
-  readonly reservedPorts: readonly number[];
-  readonly recordsPerKey?: number;
-}
 
 /** What we say of a workload to the other end of a tunnel (ZT-055). */
 function baggageFor(workload: Workload): Baggage {
@@ -86,6 +75,7 @@ export class Shard implements Resumable {
   readonly reservedPorts: readonly number[];
   readonly streamsPerSessionMax: number;
   readonly responseBaggage: boolean;
+  readonly localhostAppTunnel: boolean;
   readonly recordsPerKey: number;
   readonly requestHead = new RequestHead(65_536);
   readonly responseHead = new ResponseHead(16_384);
@@ -149,6 +139,7 @@ export class Shard implements Resumable {
     this.reservedPorts = options.reservedPorts;
     this.streamsPerSessionMax = options.streamsPerSessionMax;
     this.responseBaggage = options.responseBaggage;
+    this.localhostAppTunnel = options.localhostAppTunnel;
     this.recordsPerKey = options.recordsPerKey ?? RECORDS_PER_KEY_MAX;
     this.random = () => os.random32() / 0x100000000;
     this.#options = options;

@@ -1,6 +1,6 @@
 /** What the agent posts to a worker, once, at its start. After it the two speak through shared memory alone. */
 import type { TableHandles } from "../tables/handles.ts";
-import type { ShardOptions } from "./shard.ts";
+import type { ShardOptions } from "./shard_options.ts";
 
 /** Records of a hand-over ring: listener kind, pod row, pod epoch, descriptor. */
 export const HANDOVER_WORDS = 4;

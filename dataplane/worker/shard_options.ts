@@ -1,0 +1,15 @@
+/** What a worker is told at its start. */
+
+/** It never changes afterwards. */
+export interface ShardOptions {
+  readonly worker: number;
+  readonly network: string;
+  readonly packetMark: number;
+  readonly keepalive: boolean;
+  readonly streamsPerSessionMax: number;
+  readonly responseBaggage: boolean;
+  readonly reservedPorts: readonly number[];
+  /** An application tunnel is reached by loopback (ZT-097). */
+  readonly localhostAppTunnel: boolean;
+  readonly recordsPerKey?: number;
+}
