@@ -6,7 +6,8 @@ import { frame } from "../../wire/h2/testing.ts";
 import { Command } from "../tables/layout.ts";
 import { connectFrame, H2Peer } from "./h2_peer_testing.ts";
 import { ListenerKind } from "./listener.ts";
-import { freshIp, issue, Rig, Server, type Socket } from "./testing.ts";
+import { freshIp, Server, type Socket } from "./loopback_testing.ts";
+import { issue, Rig } from "./testing.ts";
 
 const { GOAWAY, HEADERS, PING } = FrameType;
 const own = await issue("spiffe://cluster.local/ns/default/sa/server");

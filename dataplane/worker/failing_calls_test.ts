@@ -2,7 +2,8 @@
 import { assert, assertEquals } from "@std/assert";
 import type { IpWords } from "../../base/address.ts";
 import { ListenerKind } from "./listener.ts";
-import { FAILURES, freshIp, issue, Rig, Server, Socket } from "./testing.ts";
+import { FAILURES, freshIp, Server, Socket } from "./loopback_testing.ts";
+import { issue, Rig } from "./testing.ts";
 
 const CLIENT_URI = "spiffe://cluster.local/ns/default/sa/client",
   SERVER_URI = "spiffe://cluster.local/ns/default/sa/server";

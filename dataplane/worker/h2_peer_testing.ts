@@ -9,7 +9,8 @@ import { CLIENT_PREFACE, errorName, FRAME_RULES, FrameFlag, FrameType } from "..
 import { HpackDecoder } from "../../wire/h2/hpack_decoder.ts";
 import { writeConnectBlock } from "../../wire/h2/hpack_encoder.ts";
 import { frame, HeaderTexts } from "../../wire/h2/testing.ts";
-import { hostMemory, hostTls, type Rig, Socket } from "./testing.ts";
+import { hostMemory, hostTls, Socket } from "./loopback_testing.ts";
+import { type Rig } from "./testing.ts";
 
 export interface Frame {
   readonly type: number;

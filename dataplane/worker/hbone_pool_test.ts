@@ -7,7 +7,8 @@ import { ResponseFlag, WORKER } from "../tables/layout.ts";
 import { concat, H2Peer, word } from "./h2_peer_testing.ts";
 import { ListenerKind } from "./listener.ts";
 import type { Pod } from "./pod.ts";
-import { freshIp, issue, Rig, Server, Socket } from "./testing.ts";
+import { freshIp, Server, Socket } from "./loopback_testing.ts";
+import { issue, Rig } from "./testing.ts";
 
 const { DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, PUSH_PROMISE } = FrameType;
 const { END_STREAM, END_HEADERS, ACK } = FrameFlag;

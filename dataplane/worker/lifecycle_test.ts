@@ -19,7 +19,8 @@ import { policyOf, randomOf } from "../tables/testing.ts";
 import { connectFrame, H2Peer } from "./h2_peer_testing.ts";
 import { ListenerKind } from "./listener.ts";
 import type { Pod } from "./pod.ts";
-import { freshIp, issue, Rig, Server, Socket } from "./testing.ts";
+import { freshIp, Server, Socket } from "./loopback_testing.ts";
+import { issue, Rig } from "./testing.ts";
 
 const { DATA, GOAWAY, HEADERS, RST_STREAM } = FrameType;
 const SOL_SOCKET = 1, SO_SNDBUF = 7;

@@ -6,7 +6,8 @@ import { Direction, ResponseFlag } from "../tables/layout.ts";
 import { randomOf } from "../tables/testing.ts";
 import { ListenerKind } from "./listener.ts";
 import type { Pod } from "./pod.ts";
-import { freshIp, host, issue, Rig, Server, type Socket } from "./testing.ts";
+import { freshIp, host, Server, type Socket } from "./loopback_testing.ts";
+import { issue, Rig } from "./testing.ts";
 
 const CLIENT_URI = "spiffe://cluster.local/ns/default/sa/client",
   SERVER_URI = "spiffe://cluster.local/ns/default/sa/server";

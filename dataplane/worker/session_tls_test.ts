@@ -6,7 +6,8 @@ import { ascii, frame, hex } from "../../wire/h2/testing.ts";
 import { randomOf } from "../tables/testing.ts";
 import { concat, connectFrame, H2Peer } from "./h2_peer_testing.ts";
 import { ListenerKind } from "./listener.ts";
-import { freshIp, issue, Rig, Server, type Socket } from "./testing.ts";
+import { freshIp, Server, type Socket } from "./loopback_testing.ts";
+import { issue, Rig } from "./testing.ts";
 
 const { DATA } = FrameType;
 const HANDSHAKE = 22, ALERT = 21, APPLICATION = 23;

@@ -3,7 +3,8 @@ import { assert, assertEquals } from "@std/assert";
 import { formatIp } from "../../base/address.ts";
 import { concat, connectBlock, H2Peer, word } from "../../dataplane/worker/h2_peer_testing.ts";
 import { ListenerKind } from "../../dataplane/worker/listener.ts";
-import { freshIp, issue, Rig, Server, Socket } from "../../dataplane/worker/testing.ts";
+import { freshIp, Server, Socket } from "../../dataplane/worker/loopback_testing.ts";
+import { issue, Rig } from "../../dataplane/worker/testing.ts";
 import { CLIENT_PREFACE, FrameFlag, FrameType } from "../../wire/h2/frame_rules.ts";
 import { ascii, frame, hex, Seeded, seeds } from "../../wire/h2/testing.ts";
 
