@@ -1,0 +1,207 @@
+/** What goes wrong in a run: drawn once, then put in round by round. Each fault says which exchanges it may end. */
+import { encodeAuthorization } from "../../mesh/proto/authorization_codec.ts";
+import { Command } from "../../dataplane/tables/layout.ts";
+import type { Chance } from "./chance.ts";
+import type { Exchange, SimPod } from "./exchange.ts";
+import type { Kernel } from "./kernel.ts";
+import type { SimNode } from "./node.ts";
+import { drawPolicy, policyFrom } from "./policies.ts";
+import type { SimSocket } from "./stream.ts";
+import { GOOD_ROOT, OTHER_ROOT, OUTSIDE, uriOf, type World } from "./world.ts";
+
+/** What may go wrong in this run, in percent a round. */
+interface Dangers {
+  readonly policies: number;
+  readonly churn: number;
+  readonly rotation: number;
+  readonly cuts: number;
+  readonly resets: number;
+  readonly refusals: number;
+  readonly exhaustion: number;
+  readonly hostility: number;
+  readonly removals: number;
+  readonly drain: number;
+  readonly lateCertificates: boolean;
+  readonly wrongRoots: number;
+}
+
+/** Whether an exchange may go over this connection between two pods. */
+export function over(socket: SimSocket): (exchange: Exchange) => boolean {
+  const ends = [socket.namespace, socket.peer!.namespace];
+  return (it) => ends.includes(it.client.namespace) && it.targets.some((pod) => ends.includes(pod.namespace));
+}
+
+export class Faults {
+  readonly dangers: Dangers;
+  readonly chance: Chance;
+  readonly kernel: Kernel;
+  readonly world: World;
+  #nextPolicy = 0;
+
+  constructor(world: World) {
+    const { chance, kernel } = world;
+    this.world = world;
+    this.chance = chance;
+    this.kernel = kernel;
+    const rare = (percent: number, often: number) => chance.often(percent) ? often : 0;
+    const peaceful = chance.often(25);
+    this.dangers = {
+      policies: peaceful ? 0 : rare(50, 6),
+      churn: peaceful ? 0 : rare(30, 3),
+      rotation: rare(50, 5),
+      cuts: peaceful ? 0 : rare(30, 2),
+      resets: peaceful ? 0 : rare(30, 2),
+      refusals: peaceful ? 0 : rare(15, 2),
+      exhaustion: peaceful ? 0 : rare(20, 2),
+      hostility: peaceful ? 0 : rare(25, 2),
+      removals: peaceful ? 0 : rare(30, 1),
+      drain: peaceful ? 0 : rare(10, 0.5),
+      lateCertificates: chance.often(30),
+      wrongRoots: peaceful ? 0 : rare(15, 2),
+    };
+  }
+
+  /** What this round brings. */
+  endanger(): void {
+    const { chance, kernel } = this, dangers = this.dangers;
+    const known = this.world.pods.filter((pod) => pod.known && !pod.removed);
+    const enrolled = known.filter((pod) => pod.enrolled);
+    if (chance.often(dangers.policies)) this.#changePolicies();
+    if (chance.often(dangers.churn)) this.#churn(chance.pick(known));
+    if (chance.often(dangers.rotation) && enrolled.length > 0) {
+      const pod = chance.pick(enrolled);
+      this.world.say(`${pod.name} gets a new certificate`);
+      this.world.nodes[pod.node]!.certify(uriOf(pod), GOOD_ROOT);
+    }
+    if (chance.often(dangers.wrongRoots) && enrolled.length > 0) this.#wrongRoot(chance.pick(enrolled));
+    if (chance.often(dangers.cuts) && this.world.nodes.length > 1) this.#cut();
+    if (chance.often(dangers.resets)) this.#reset();
+    if (chance.often(dangers.refusals) && enrolled.length > 0) {
+      const pod = chance.pick(enrolled);
+      this.world.say(`${pod.name} refuses`);
+      kernel.refusals.set(pod.namespace, kernel.nowMs + 200);
+      this.world.hazard("refused", 300, (it) => it.targets.includes(pod));
+    }
+    if (chance.often(dangers.exhaustion)) this.#exhaust(chance.pick(this.world.nodes));
+    if (chance.often(dangers.hostility)) {
+      this.world.say("somebody changes bytes between nodes");
+      this.world.hostileUntilMs = kernel.nowMs + 20;
+    }
+    if (chance.often(dangers.removals) && enrolled.length > 2) this.#remove(chance.pick(enrolled));
+    if (chance.often(dangers.drain)) this.#drain(chance.pick(this.world.nodes));
+  }
+
+  #changePolicies(): void {
+    const { chance } = this;
+    if (this.world.policies.size > 0 && chance.often(45)) {
+      const name = chance.pick([...this.world.policies.keys()]), key = policyFrom(this.world.policies.get(name)!).key;
+      this.world.say(`policy ${name} goes`);
+      this.world.policies.delete(name);
+      this.world.tellAll((node) => {
+        node.policies.delete(name);
+        node.state.applyPolicies([], [key]);
+      });
+    } else {
+      const fact = drawPolicy(chance, this.#nextPolicy++, this.world.pods.filter((pod) => pod.enrolled));
+      const policy = policyFrom(fact), bytes = encodeAuthorization(policy);
+      this.world.say(`policy ${fact.name}: ${fact.deny ? "deny" : "allow"} ${fact.accounts} in ${fact.ns ?? "all"}`);
+      this.world.policies.set(fact.name, fact);
+      this.world.tellAll((node) => {
+        node.policies.set(fact.name, fact);
+        node.state.applyPolicies([{ name: policy.key, bytes }], []);
+      });
+    }
+    this.world.policyVersions.push([...this.world.policies.values()]);
+    const version = this.world.policyVersions.length - 1;
+    this.world.tellAll((node) => node.policyVersion = version);
+    this.world.excuse("policy may end it", (it) => !this.world.isAllowedEverywhere(it));
+  }
+
+  /** A workload vanishes from the mesh for a while, or changes. */
+  #churn(pod: SimPod): void {
+    const { chance } = this, uid = `cluster//Pod/${pod.ns}/${pod.name}`;
+    if (chance.often(50)) {
+      this.world.say(`${pod.name} changes`);
+      this.world.putWorkload(pod, false, { capacity: chance.between(1, 9) });
+      return;
+    }
+    this.world.say(`${pod.name} leaves the mesh's view`);
+    this.world.churned.add(pod);
+    for (const exchange of this.world.live) {
+      if (exchange.client === pod || exchange.servers.includes(pod)) this.world.unsettle(exchange);
+    }
+    this.world.tellAll((node) => node.state.applyAddresses([], [uid]));
+    this.world.later(chance.below(2_000), () => {
+      if (!pod.removed) this.world.putWorkload(pod, false);
+    });
+  }
+
+  #wrongRoot(pod: SimPod): void {
+    this.world.say(`${pod.name} gets a certificate of another root`);
+    const node = this.world.nodes[pod.node]!;
+    node.certify(uriOf(pod), OTHER_ROOT);
+    this.world.hazard(
+      "a certificate of another root",
+      5_000,
+      (it) => it.client === pod || it.targets.includes(pod),
+    );
+    this.world.later(250, () => node.certify(uriOf(pod), GOOD_ROOT));
+  }
+
+  #cut(): void {
+    const { chance, kernel } = this, one = chance.below(this.world.nodes.length);
+    const other = chance.often(10) ? OUTSIDE : (one + 1) % this.world.nodes.length;
+    const forMs = chance.pick([10, 300, 3_000, 25_000, 45_000]);
+    this.world.say(`link ${one}-${other} is cut for ${forMs} ms`);
+    kernel.cut(one, other, forMs);
+    if (forMs < 3_000) return;
+    const touches = (it: Exchange, node: number) => [it.client, ...it.targets].some((pod) => pod.node === node);
+    this.world.hazard("the link is cut", forMs + 2_000, (it) => touches(it, one) && touches(it, other));
+  }
+
+  /** The path between two nodes forgets a connection. */
+  #reset(): void {
+    const alive = [...this.kernel.crossing].filter((socket) => socket.state === "open" && !socket.broken);
+    this.kernel.crossing.clear();
+    for (const socket of alive) this.kernel.crossing.add(socket);
+    if (alive.length === 0) return;
+    const socket = this.chance.pick(alive);
+    this.world.say(`connection ${socket.serial} is reset`);
+    this.world.hazard("a connection was reset", 500, over(socket));
+    socket.breakOff(104);
+    socket.peer!.breakOff(104);
+  }
+
+  #exhaust(node: SimNode): void {
+    this.world.say(`node${node.options.index} has no descriptors left`);
+    const forMs = this.chance.below(300);
+    node.process.exhausted = true;
+    this.world.hazard("descriptors run short", forMs + 1_000, (it) => it.serverEnd === undefined);
+    this.world.later(forMs, () => {
+      node.process.exhausted = false;
+    });
+  }
+
+  #remove(pod: SimPod): void {
+    this.world.say(`${pod.name} is removed`);
+    this.world.hazard("its pod was removed", Infinity, (it) => it.client === pod || it.targets.includes(pod));
+    pod.removed = true;
+    this.world.servers.get(pod)!.kill();
+    for (const exchange of this.world.live) {
+      if (exchange.client === pod) exchange.clientEnd.close();
+      if (exchange.serverEnd !== undefined && exchange.servers.includes(pod)) exchange.serverEnd.close();
+    }
+    const gone = () => this.world.nodes[pod.node]!.removePod(pod);
+    if (this.chance.often(50)) gone();
+    else this.world.later(this.chance.below(200), gone);
+    this.world.tellAll((node) => node.state.applyAddresses([], [`cluster//Pod/${pod.ns}/${pod.name}`]));
+  }
+
+  #drain(node: SimNode): void {
+    if (node.stopped) return;
+    this.world.say(`node${node.options.index} drains`);
+    const here = (it: Exchange) => [it.client, ...it.targets].some((pod) => pod.node === node.options.index);
+    this.world.hazard("its node drains", Infinity, here);
+    node.tell(Command.DRAIN, this.chance.below(3_000));
+  }
+}

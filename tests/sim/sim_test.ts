@@ -1,0 +1,174 @@
+/** The data path of ztunnel under faults, seed by seed, and the simulation itself held to noticing mistakes. */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { Chance } from "./chance.ts";
+import { MARK } from "./exchange.ts";
+import { isAllowed } from "./policies.ts";
+import { type Mutation, runSeed } from "./world.ts";
+import { EventCounter, SimSocket } from "./stream.ts";
+
+const SEEDS = 100, TWICE_EVERY = 20, MUTATED_SEEDS = 60;
+
+Deno.test(`the data path keeps its promises under faults, seeds 1 to ${SEEDS}`, () => {
+  let exchanges = 0, excused = 0;
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    const outcome = runSeed(seed);
+    exchanges += outcome.exchanges;
+    excused += outcome.excused;
+    if (seed % TWICE_EVERY === 0) {
+      assertEquals(runSeed(seed).hash, outcome.hash, `seed ${seed} runs the same way twice`);
+    }
+  }
+  assert(excused > exchanges / 10, `faults reach connections: ${excused} of ${exchanges}`);
+  assert(excused < exchanges * 9 / 10, `most connections can be held to a good end: ${excused} of ${exchanges}`);
+});
+
+/** Every n-th call is true. */
+function every(count: number): () => boolean {
+  let calls = 0;
+  return () => ++calls % count === 0;
+}
+
+/** Mistakes, and what the simulation says of each. */
+const MISTAKES: readonly { readonly name: string; readonly noticed: RegExp; readonly make: () => Mutation }[] = [
+  {
+    name: "a byte is lost on its way from an application",
+    noticed: /is the one sent|gets all|nothing disturbed it/,
+    make: () => {
+      const due = every(40);
+      return { received: (_socket, bytes) => bytes.length > 1 && due() ? bytes.length - 1 : bytes.length };
+    },
+  },
+  {
+    name: "two bytes change places",
+    noticed: /is the one sent|streams begin as sent|nothing disturbed it/,
+    make: () => {
+      const due = every(40);
+      return {
+        received: (_socket, bytes) => {
+          if (bytes.length > 20 && due()) bytes.subarray(10, 12).reverse();
+          return bytes.length;
+        },
+      };
+    },
+  },
+  {
+    name: "a socket is not closed",
+    noticed: /descriptors are back|watch the same descriptors|come to an end in calm|given an open descriptor/,
+    make: () => {
+      const due = every(50);
+      return { keepsOpen: (file) => file instanceof SimSocket && due() };
+    },
+  },
+  {
+    name: "plaintext is on the wire",
+    noticed: /plaintext is seen/,
+    make: () => ({
+      onWire: (socket, bytes) => {
+        if (socket.servicePort === 15008 && bytes.length > 300) bytes.set(MARK, 100);
+      },
+    }),
+  },
+  {
+    name: "the verdict of policy is inverted",
+    noticed: /policy against it is in force/,
+    make: () => ({
+      isAllowed: (policies, client, server) => policies.length > 0 && !isAllowed(policies, client, server),
+    }),
+  },
+  {
+    name: "open connections are not judged again",
+    noticed: /policy against it is in force/,
+    make: () => ({
+      prepare: (world) => {
+        for (const node of world.nodes) for (const { shard } of node.workers) shard.judgeAgain = () => {};
+      },
+    }),
+  },
+  {
+    name: "records are taken without looking at their tag",
+    noticed: /is the one sent|streams begin as sent/,
+    make: () => ({
+      prepare: (world) => {
+        for (const node of world.nodes) node.certificates.trusting = true;
+      },
+    }),
+  },
+  {
+    name: "an edge is lost",
+    noticed: /come to an end in calm|nothing disturbed it/,
+    make: () => {
+      const due = every(60);
+      return { losesEvent: (file) => file instanceof SimSocket && due() };
+    },
+  },
+  {
+    name: "a wake-up is lost for good",
+    noticed: /published at the start|pods leave|come to an end|nothing disturbed it/,
+    make: () => ({ losesEvent: (file) => file instanceof EventCounter }),
+  },
+  {
+    name: "a flow is not released",
+    noticed: /no flow is referenced/,
+    make: () => ({
+      prepare: (world) => {
+        for (const node of world.nodes) {
+          for (const { shard } of node.workers) {
+            const due = every(5), release = shard.flows.release.bind(shard.flows);
+            shard.flows.release = (row) => due() ? undefined : release(row);
+          }
+        }
+      },
+    }),
+  },
+  {
+    name: "a stage is not given back",
+    noticed: /stages are back/,
+    make: () => ({
+      prepare: (world) => {
+        for (const node of world.nodes) {
+          for (const { shard } of node.workers) {
+            const due = every(50), release = shard.buffers.releaseStage.bind(shard.buffers);
+            shard.buffers.releaseStage = (stage) => due() ? undefined : release(stage);
+          }
+        }
+      },
+    }),
+  },
+  {
+    name: "received bytes are counted twice",
+    noticed: /received bytes are counted/,
+    make: () => ({
+      prepare: (world) => {
+        for (const node of world.nodes) {
+          for (const { shard } of node.workers) {
+            const count = shard.flows.countBytes.bind(shard.flows);
+            shard.flows.countBytes = (row, received, sent) => count(row, received * 2, sent);
+          }
+        }
+      },
+    }),
+  },
+];
+
+for (const { name, noticed, make } of MISTAKES) {
+  Deno.test(`the simulation notices when ${name}`, () => {
+    for (let seed = 1; seed <= MUTATED_SEEDS; seed++) {
+      try {
+        runSeed(seed, { mutation: make() });
+      } catch (error) {
+        assertMatch((error as Error).message, noticed);
+        return;
+      }
+    }
+    throw new Error(`nobody noticed in ${MUTATED_SEEDS} seeds`);
+  });
+}
+
+Deno.test("Chance gives the same numbers for the same seed, and others for another", () => {
+  const draw = (seed: number) => {
+    const chance = new Chance(seed);
+    return Array.from({ length: 20 }, () => chance.bits());
+  };
+  assertEquals(draw(7), draw(7));
+  assert(draw(7).join() !== draw(8).join());
+});

@@ -1,0 +1,401 @@
+/** One run: a mesh drawn from a seed, its applications at work, faults among them, and what must hold all the time. */
+import { encodeServiceAddress, encodeWorkloadAddress } from "../../mesh/proto/workload_codec.ts";
+import { ipv4, serviceOf, workloadOf } from "../../dataplane/tables/testing.ts";
+import { Chance, hold, Trace } from "./chance.ts";
+import { End, Exchange, holdsMark, type Manners, PREAMBLE_BYTES, ServerApp, type SimPod } from "./exchange.ts";
+import { Faults, over } from "./faults.ts";
+import { Kernel, Port } from "./kernel.ts";
+import { SimNode } from "./node.ts";
+import { isAllowed, type PolicyFact } from "./policies.ts";
+import type { Sabotage } from "./sim_os.ts";
+import { restartSerials, SimSocket } from "./stream.ts";
+
+const APP_PORT = 8080, SERVICE_PORT = 80;
+/** The node of pods that no proxy knows. */
+export const OUTSIDE = 9;
+const SERVICE_IP = ipv4(0x0a600001);
+const ROUNDS_MAX = 260, STILL_ROUNDS_MAX = 1_200, LEAVE_ROUNDS_MAX = 300;
+export const GOOD_ROOT = 1, OTHER_ROOT = 2;
+
+/** Mistakes that a test of the simulation itself puts in, to see that they are noticed. */
+export interface Mutation extends Sabotage {
+  readonly onWire?: (socket: SimSocket, bytes: Uint8Array) => void;
+  /** What the oracle believes instead. */
+  readonly isAllowed?: (policies: readonly PolicyFact[], client: SimPod, server: SimPod) => boolean;
+  /** Changes the workers before they start. */
+  readonly prepare?: (world: World) => void;
+}
+
+/** What may end whatever it concerns. */
+interface Hazard {
+  readonly reason: string;
+  readonly untilMs: number;
+  readonly concerned: (exchange: Exchange) => boolean;
+}
+
+export interface Outcome {
+  readonly hash: number;
+  readonly exchanges: number;
+  readonly excused: number;
+  readonly bytes: number;
+  readonly rounds: number;
+}
+
+export class World {
+  readonly chance: Chance;
+  readonly kernel: Kernel;
+  readonly trace: Trace;
+  readonly nodes: SimNode[] = [];
+  readonly pods: SimPod[] = [];
+  readonly exchanges: Exchange[] = [];
+  readonly servers = new Map<SimPod, ServerApp>();
+  readonly faults: Faults;
+  readonly policies = new Map<string, PolicyFact>();
+  readonly #endpoints: SimPod[] = [];
+  readonly #mutation: Mutation | undefined;
+  /** What the control plane has said, one after the other. */
+  readonly policyVersions: (readonly PolicyFact[])[] = [[]];
+  hostileUntilMs = 0;
+  readonly #hazards: Hazard[] = [];
+  #rounds = 0;
+  churned = new Set<SimPod>();
+  readonly #byApplication = new Map<SimSocket, Exchange>();
+  readonly live: Exchange[] = [];
+
+  constructor(seed: number, options: { trace?: Trace; mutation?: Mutation } = {}) {
+    restartSerials();
+    const chance = this.chance = new Chance(seed);
+    this.trace = options.trace ?? new Trace();
+    this.#mutation = options.mutation;
+    this.kernel = new Kernel(chance, this.trace);
+    this.faults = new Faults(this);
+    this.kernel.contraryPercent = chance.pick([0, 1, 5, 20]);
+    this.kernel.latencyMsMax = chance.pick([0, 2, 10, 40]);
+    this.kernel.bufferSizes = chance.pick([[300, 2_000], [4_096, 65_536], [262_144], [1_048_576], [
+      700,
+      9_000,
+      262_144,
+    ]]);
+    this.kernel.onWire = (socket, bytes) => this.#onWire(socket, bytes);
+    this.#build();
+  }
+
+  // ---- the mesh
+
+  #build(): void {
+    const { chance, kernel } = this, nodeCount = chance.between(1, 3);
+    for (let index = 0; index < nodeCount; index++) {
+      this.nodes.push(
+        new SimNode(kernel, {
+          index,
+          workers: chance.between(1, 2),
+          home: kernel.addNamespace(ipv4(0xc0a80001 + index), index, `node${index}`),
+          streamsPerSessionMax: chance.pick([1, 2, 5, 100]),
+          recordsPerKey: chance.pick([2, 7, 100, 1 << 20]),
+          transparent: chance.often(70),
+        }),
+      );
+    }
+    for (const node of this.nodes) {
+      for (const worker of node.workers) {
+        worker.os.onSend = (socket) => this.#checkPolicy(node, worker.settled, worker.generation, socket);
+        worker.os.sabotage = this.#mutation ?? {};
+      }
+    }
+    this.#mutation?.prepare?.(this);
+    const podCount = chance.between(2, 6);
+    for (let number = 0; number < podCount; number++) {
+      const kind = number < 2 ? 0 : chance.below(6), node = kind === 5 ? OUTSIDE : chance.below(nodeCount);
+      this.#addPod(number, node, kind < 4, kind < 5);
+    }
+    this.#endpoints.push(...this.pods.filter((pod) => pod.enrolled && chance.often(60)));
+    const service = serviceOf("default", "shop.default.svc", {
+      addresses: [{ network: "", ip: SERVICE_IP }],
+      ports: [{ servicePort: SERVICE_PORT, targetPort: APP_PORT }],
+    });
+    this.tellAll((node) => {
+      node.state.applyAddresses([{ name: "default/shop.default.svc", bytes: encodeServiceAddress(service) }], []);
+    }, true);
+    for (const pod of this.pods) if (pod.known) this.putWorkload(pod, true);
+    for (const pod of this.pods) {
+      if (pod.enrolled) {
+        const late = this.faults.dangers.lateCertificates && chance.often(50) ? chance.below(3_500) : 0;
+        this.nodes[pod.node]!.addPod(pod, uriOf(pod));
+        kernel.after(late, () => this.nodes[pod.node]!.certify(uriOf(pod), GOOD_ROOT));
+      }
+      this.servers.set(pod, new ServerApp(pod, APP_PORT));
+    }
+    for (let turns = 0; turns < 50 && !this.nodes.every((node) => node.settled); turns++) {
+      kernel.pass(1);
+      for (const node of this.nodes) {
+        node.agentStep();
+        for (let worker = 0; worker < node.workers.length; worker++) node.turn(worker);
+      }
+    }
+    hold(this.nodes.every((node) => node.settled), "the mesh is published at the start");
+  }
+
+  #addPod(number: number, node: number, enrolled: boolean, known: boolean): void {
+    const ip = ipv4(0x0a000001 + node * 256 + number), namespace = this.kernel.addNamespace(ip, node, `pod${number}`);
+    namespace.enrolled = enrolled;
+    const ns = this.chance.often(70) ? "default" : "other", name = `pod${number}`;
+    this.pods.push({ name, account: `sa-${name}`, ns, ip, node, namespace, enrolled, known, removed: false });
+  }
+
+  /** Something for every node, late at each by another delay. */
+  tellAll(apply: (node: SimNode) => void, atOnce = false): void {
+    for (const node of this.nodes) node.update(atOnce ? 0 : this.chance.below(100), () => apply(node));
+  }
+
+  putWorkload(pod: SimPod, atOnce: boolean, change: { readonly capacity?: number } = {}): void {
+    const inService = this.#endpoints.includes(pod);
+    const workload = workloadOf(`cluster//Pod/${pod.ns}/${pod.name}`, {
+      name: pod.name,
+      namespace: pod.ns,
+      addresses: [pod.ip],
+      tunnelProtocol: pod.enrolled ? 1 : 0,
+      serviceAccount: pod.account,
+      canonicalName: pod.name,
+      node: `node${pod.node}`,
+      services: inService
+        ? new Map([["default/shop.default.svc", [{ servicePort: SERVICE_PORT, targetPort: APP_PORT }]]])
+        : new Map(),
+      ...change,
+    });
+    const bytes = encodeWorkloadAddress(workload);
+    this.tellAll((node) => node.state.applyAddresses([{ name: workload.uid, bytes }], []), atOnce);
+  }
+
+  // ---- what applications do
+
+  #openExchange(): void {
+    const { chance, kernel } = this, there = this.pods.filter((pod) => !pod.removed);
+    const client = chance.pick(there);
+    const toService = this.#endpoints.length > 0 && client.enrolled && chance.often(25);
+    const others = there.filter((pod) => pod !== client);
+    if (others.length === 0) return;
+    const targets = toService ? this.#endpoints : [chance.pick(others)];
+    const exchange = new Exchange(this.exchanges.length, client, targets, {
+      client: this.#drawManners(),
+      server: this.#drawManners(),
+    });
+    this.exchanges.push(exchange);
+    this.live.push(exchange);
+    const socket = new SimSocket(kernel, client.namespace, false);
+    exchange.clientEnd = new End(exchange, socket, exchange.manners.client, true, 0);
+    if (targets.some((pod) => this.churned.has(pod))) this.unsettle(exchange);
+    if (this.churned.has(client)) this.unsettle(exchange);
+    if (!this.isAllowedEverywhere(exchange)) exchange.excuse("policy may refuse it");
+    for (const { reason, untilMs, concerned } of this.#hazards) {
+      if (kernel.nowMs <= untilMs && concerned(exchange)) exchange.excuse(reason);
+    }
+    const to = toService ? { ip: SERVICE_IP, port: SERVICE_PORT } : { ip: targets[0]!.ip, port: APP_PORT };
+    this.trace.tell(`${kernel.nowMs} ${exchange.name} opens${toService ? " by service" : ""}`);
+    const outcome = kernel.connect(socket, to, undefined);
+    if (outcome !== -115) {
+      exchange.excuse("unreachable");
+      socket.fail(-outcome);
+    }
+  }
+
+  #drawManners(): Manners {
+    const { chance } = this, sizes = [0, 1, 700, 5_000, 20_000, 60_000, chance.often(4) ? 800_000 : 100];
+    const sends = PREAMBLE_BYTES + chance.below(chance.pick(sizes) + 1);
+    return {
+      sends,
+      pace: chance.pick([300, 5_000, 65_536]),
+      resetsAfter: chance.often(6) ? chance.below(sends + 1) : -1,
+      leaves: false,
+    };
+  }
+
+  unsettle(exchange: Exchange): void {
+    exchange.routeUncertain = true;
+    exchange.excuse("the mesh changes under it");
+  }
+
+  /** Whether no policy that is in force anywhere, or on its way, may refuse it. */
+  isAllowedEverywhere(exchange: Exchange): boolean {
+    const applied = Math.min(...this.nodes.map((node) => node.stopped ? Infinity : node.policyVersion));
+    const versions = [
+      ...this.policyVersions.slice(Math.min(applied, this.policyVersions.length - 1)),
+      ...this.nodes.flatMap((node) => [...node.policiesAt.values()]),
+    ];
+    return versions.every((policies) =>
+      exchange.targets.every((server) => !server.enrolled || isAllowed(policies, exchange.client, server))
+    );
+  }
+
+  excuse(reason: string, concerned: (exchange: Exchange) => boolean): void {
+    for (const exchange of this.live) if (concerned(exchange)) exchange.excuse(reason);
+  }
+
+  /** As {@link #excuse}, also for what opens until then. */
+  hazard(reason: string, forMs: number, concerned: (exchange: Exchange) => boolean): void {
+    this.excuse(reason, concerned);
+    this.#hazards.push({ reason, untilMs: this.kernel.nowMs + forMs, concerned });
+  }
+
+  say(what: string): void {
+    this.trace.tell(`${this.kernel.nowMs} ${what}`);
+  }
+
+  later(ms: number, run: () => void): void {
+    this.kernel.after(ms, run);
+  }
+
+  // ---- what must hold
+
+  #onWire(socket: SimSocket, bytes: Uint8Array): void {
+    this.#mutation?.onWire?.(socket, bytes);
+    const peer = socket.peer!;
+    if (!socket.proxy && !peer.proxy) return; // Neither end is ours.
+    if (socket.namespace === peer.namespace) return;
+    if (socket.servicePort === Port.HBONE) {
+      hold(!holdsMark(bytes), "no application's plaintext is seen on an HBONE connection");
+      if (
+        this.kernel.nowMs < this.hostileUntilMs && this.chance.often(20) &&
+        socket.namespace.node !== peer.namespace.node
+      ) {
+        bytes[this.chance.below(bytes.length)]! ^= 1 << this.chance.below(8);
+        // A changed length may keep the session waiting for long.
+        this.hazard("its bytes were changed", Infinity, over(socket));
+      }
+      return;
+    }
+    const client = this.pods.find((pod) => pod.namespace === socket.namespace);
+    const server = this.pods.find((pod) => pod.namespace === peer.namespace);
+    if (client === undefined || server === undefined || this.churned.has(client) || this.churned.has(server)) return;
+    if (client.removed || server.removed) return;
+    hold(!(client.enrolled && server.enrolled), `${client.name} and ${server.name} speak HBONE, and nothing else`);
+  }
+
+  /** Before a proxy writes to its application: is the client still let in? */
+  #checkPolicy(node: SimNode, settled: number, generation: number, socket: SimSocket): void {
+    const peer = socket.peer;
+    if (peer === undefined || peer.proxy || peer.namespace !== socket.namespace) return;
+    const exchange = this.#byApplication.get(peer);
+    if (exchange === undefined || exchange.routeUncertain || exchange.serverEnd === undefined) return;
+    const before = node.policiesAt.get(settled), now = node.policiesAt.get(generation);
+    if (before === undefined || now === undefined) return;
+    const server = exchange.servers[0]!, judge = this.#mutation?.isAllowed ?? isAllowed;
+    const refused = !judge(before, exchange.client, server) && !judge(now, exchange.client, server);
+    hold(!refused, `${exchange.name}: no byte is delivered once the policy against it is in force`);
+  }
+
+  // ---- the run
+
+  run(): Outcome {
+    const { chance } = this, rounds = chance.between(60, ROUNDS_MAX), opens = chance.between(3, 30);
+    for (this.#rounds = 0; this.#rounds < rounds; this.#rounds++) {
+      if (chance.often(100 * opens / rounds)) this.#openExchange();
+      this.faults.endanger();
+      this.#round(chance.pick([0, 0.25, 1, 4, 20, chance.often(5) ? 800 : 3]), false);
+    }
+    this.#calm();
+    this.say("calm");
+    let before = -1, still = 0;
+    for (let rounds = 0; this.live.length > 0; rounds++) {
+      const moved = this.#moved;
+      still = moved === before ? still + 1 : 0;
+      before = moved;
+      hold(still < STILL_ROUNDS_MAX, `all come to an end in calm: ${this.live.map((it) => it.describe()).join(", ")}`);
+      this.#round(rounds < 100 ? 2 : 50, true);
+    }
+    for (const exchange of this.exchanges) exchange.check();
+    this.#leave();
+    return {
+      hash: this.trace.hash,
+      exchanges: this.exchanges.length,
+      excused: this.exchanges.filter((it) => it.excused !== "").length,
+      bytes: this.exchanges.reduce((sum, it) => sum + it.clientEnd.received + (it.serverEnd?.received ?? 0), 0),
+      rounds: this.#rounds,
+    };
+  }
+
+  /** Grows with everything that an application gets done. */
+  get #moved(): number {
+    return this.exchanges.reduce((sum, { clientEnd, serverEnd }) => {
+      const server = serverEnd === undefined ? 0 : serverEnd.received + serverEnd.sent + (serverEnd.done ? 1 : 0);
+      return sum + clientEnd.received + clientEnd.sent + (clientEnd.done ? 1 : 0) + server;
+    }, 0);
+  }
+
+  #round(ms: number, calm: boolean): void {
+    const { chance, kernel } = this;
+    kernel.pass(ms);
+    const turns = this.nodes.flatMap((node) => node.workers.map((_, worker) => ({ node, worker })));
+    for (const { node, worker } of chance.shuffle(turns)) if (calm || chance.often(85)) node.turn(worker);
+    for (const node of this.nodes) if (calm || chance.often(50)) node.agentStep();
+    for (const [pod, app] of this.servers) if (!pod.removed) app.step(this.exchanges, chance);
+    for (let at = this.live.length - 1; at >= 0; at--) {
+      const exchange = this.live[at]!, server = exchange.serverEnd;
+      if (server !== undefined) this.#byApplication.set(server.socket, exchange);
+      if (chance.often(70)) exchange.clientEnd.step(chance, calm);
+      if (chance.often(70)) server?.step(chance, calm);
+      if (exchange.done && (server !== undefined || this.#cannotArrive(exchange, calm))) this.live.splice(at, 1);
+    }
+  }
+
+  /** The client has ended and no server end will come for it, or it does not matter. */
+  #cannotArrive(exchange: Exchange, calm: boolean): boolean {
+    return exchange.excused !== "" || calm;
+  }
+
+  /** From here on nothing goes wrong any more. */
+  #calm(): void {
+    const { kernel } = this;
+    kernel.heal();
+    kernel.contraryPercent = 0;
+    kernel.bufferBytesMin = 65_536;
+    this.hostileUntilMs = 0;
+    for (const node of this.nodes) {
+      node.process.exhausted = false;
+      for (const uri of node.identityUris) node.certify(uri, GOOD_ROOT);
+    }
+  }
+
+  /** Pods go one by one; afterwards nothing may be left of any connection. */
+  #leave(): void {
+    for (const pod of this.pods) if (pod.enrolled && !pod.removed) this.nodes[pod.node]!.removePod(pod);
+    let left = LEAVE_ROUNDS_MAX;
+    while (!this.nodes.every((node) => node.stopped || (node.podCount === 0 && node.settled))) {
+      hold(--left > 0, "pods leave");
+      this.#round(5, true);
+    }
+    for (let turns = 0; turns < 40; turns++) this.#round(50, true);
+    for (const node of this.nodes) node.checkEmpty();
+    this.#checkAmounts();
+  }
+
+  /** Where nothing was disturbed, the counters say what the applications say. */
+  #checkAmounts(): void {
+    if (this.exchanges.some((it) => it.excused !== "")) return;
+    const sum = (list: readonly Exchange[], up: boolean) => list.reduce((total, it) => total + it.bytesTo(!up), 0);
+    const outbound = this.exchanges.filter((it) => it.client.enrolled);
+    const inbound = this.exchanges.filter((it) => it.servers[0]!.enrolled);
+    for (const [direction, list] of [outbound, inbound].entries()) {
+      const received = this.nodes.reduce((total, node) => total + node.totals.received[direction]!, 0);
+      const sent = this.nodes.reduce((total, node) => total + node.totals.sent[direction]!, 0);
+      hold(received === sum(list, true), `received bytes are counted, direction ${direction}: ${received}`);
+      hold(sent === sum(list, false), `sent bytes are counted, direction ${direction}: ${sent}`);
+    }
+  }
+}
+
+/** A pod's identity. */
+export function uriOf(pod: SimPod): string {
+  return `spiffe://cluster.local/ns/${pod.ns}/sa/${pod.account}`;
+}
+
+/** Runs a seed. */
+export function runSeed(seed: number, options: { print?: (line: string) => void; mutation?: Mutation } = {}): Outcome {
+  const trace = new Trace(options.print);
+  try {
+    return new World(seed, { trace, mutation: options.mutation }).run();
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    const text = `seed ${seed}: ${error.message}\n  ${trace.lines.slice(-25).join("\n  ")}`;
+    throw new Error(text, { cause: error });
+  }
+}
