@@ -85,14 +85,15 @@ function whoWeAre(): string {
 
 /** What the administrator can change, most likely cause first. */
 function cure(): string {
+  const asRoot = effectiveUserId() === 0 ? "Outside of a container, or: " : "Run it as root (sudo), or: ";
   if (setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") === "1") {
-    return "Run it as root (sudo), or: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0";
+    return `${asRoot}sysctl kernel.apparmor_restrict_unprivileged_userns=0`;
   }
   if (setting("/proc/sys/kernel/unprivileged_userns_clone") === "0") {
-    return "Run it as root (sudo), or: sudo sysctl kernel.unprivileged_userns_clone=1";
+    return `${asRoot}sysctl kernel.unprivileged_userns_clone=1`;
   }
   if (setting("/proc/sys/user/max_user_namespaces") === "0") {
-    return "Run it as root (sudo), or: sudo sysctl user.max_user_namespaces=15000";
+    return `${asRoot}sysctl user.max_user_namespaces=15000`;
   }
   return effectiveUserId() === 0
     ? "In a container, start it with --cap-add SYS_ADMIN --cap-add NET_ADMIN --security-opt seccomp=unconfined " +

@@ -4,7 +4,7 @@ import { parseMetrics, type Sample } from "./metrics.ts";
 import type { NodePlace, PodPlace } from "./network.ts";
 import { Probe } from "./probe.ts";
 import { denoProgram, Program } from "./program.ts";
-import { until } from "./until.ts";
+import { Hopeless, until } from "./until.ts";
 
 export const ENTRY = new URL("../../main.ts", import.meta.url);
 const READY_TIMEOUT_MS = 30_000;
@@ -82,7 +82,7 @@ export class LabNode implements AsyncDisposable {
   /** Waits until ztunnel has its first configuration and has heard the node agent. */
   async ztunnelReady(): Promise<void> {
     await until(`ztunnel of ${this.place.node} is ready`, READY_TIMEOUT_MS, async () => {
-      if (this.#ztunnel.ended) throw new Error(`ztunnel of ${this.place.node} ended:\n${this.#ztunnel.tail()}`);
+      if (this.#ztunnel.ended) throw new Hopeless(`ztunnel of ${this.place.node} ended:\n${this.#ztunnel.tail()}`);
       const { output } = await this.probe.attempt("request", { url: "http://127.0.0.1:15021/healthz/ready" }) as {
         output?: { status: number };
       };

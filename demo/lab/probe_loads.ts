@@ -1,7 +1,5 @@
 /** Many connections at once: what a probe does to find out whether each of them is served. */
 import { createHash } from "node:crypto";
-import { connect as connectTls } from "node:tls";
-import { Buffer } from "node:buffer";
 import { sendRandom, type Target, writeAll } from "./probe_operations.ts";
 
 const LINE = new TextEncoder().encode("ping\n");
@@ -162,40 +160,6 @@ export async function resetMidway({ host, port }: Target): Promise<Record<never,
   await writeAll(connection, new TextEncoder().encode(`${1 << 30}\n`));
   await connection.read(new Uint8Array(1));
   return {}; // Closing a socket that still holds unread bytes makes the kernel send a reset (RFC 2525 §2.17).
-}
-
-/** RFC 9113 §3.4 preface, empty SETTINGS, then PING frames as long as they are taken, and nothing is ever read. */
-export async function deafPings(options: Target & { certificate: string; key: string; ms: number }): Promise<
-  { sentBytes: number; closed: boolean }
-> {
-  const { host, port, certificate, key, ms } = options;
-  const socket = connectTls({
-    host,
-    port,
-    cert: certificate,
-    key,
-    rejectUnauthorized: false,
-    ALPNProtocols: ["h2"],
-  });
-  await new Promise((resolve, reject) => {
-    socket.once("secureConnect", resolve);
-    socket.once("error", reject);
-  });
-  let closed = false, sentBytes = 0;
-  socket.pause();
-  socket.on("error", () => closed = true);
-  socket.on("close", () => closed = true);
-  socket.write(Buffer.from("505249202a20485454502f322e300d0a0d0a534d0d0a0d0a000000040000000000", "hex"));
-  const pings = Buffer.concat(
-    Array.from({ length: 1000 }, () => Buffer.from("0000080600000000000102030405060708", "hex")),
-  );
-  const deadlineMs = performance.now() + ms;
-  while (!closed && performance.now() < deadlineMs) {
-    if (socket.writableLength < 1_000_000 && socket.write(pings)) sentBytes += pings.length;
-    await new Promise((resolve) => setTimeout(resolve, 1));
-  }
-  socket.destroy();
-  return { sentBytes, closed };
 }
 
 /** The digest of everything that a connection brings until it ends. */

@@ -3,7 +3,8 @@ import { createHash } from "node:crypto";
 import { connect as connectTls } from "node:tls";
 import { Buffer } from "node:buffer";
 import type { Ending, Handles, Served } from "./probe_handles.ts";
-import { burst, deafPings, digestOf, Flow, IdleCrowd, lateUpload, resetMidway } from "./probe_loads.ts";
+import { deafDownloads, deafPings } from "./probe_deaf.ts";
+import { burst, digestOf, Flow, IdleCrowd, lateUpload, resetMidway } from "./probe_loads.ts";
 
 export interface Target {
   readonly host: string;
@@ -28,6 +29,7 @@ export function operations(handles: Handles) {
     lateUpload,
     resetMidway,
     deafPings,
+    deafDownloads,
     openIdle: (input: Parameters<IdleCrowd["open"]>[0]) => crowd.open(input),
     useIdle: (input: Parameters<IdleCrowd["useAndClose"]>[0]) => crowd.useAndClose(input),
     startFlow: (input: Target) => flow.start(input),

@@ -2,7 +2,7 @@
 import { ignore, MeshError } from "../../base/errors.ts";
 import { spawnWithin } from "../../os/process.ts";
 import type { Place } from "./network.ts";
-import { until } from "./until.ts";
+import { Hopeless, until } from "./until.ts";
 
 const LINES_KEPT_MAX = 4_000;
 const STOP_GRACE_MS = 4_000;
@@ -83,7 +83,7 @@ export class Program implements AsyncDisposable {
     try {
       return await until(`${this.name}: ${what}`, timeoutMs, () => {
         const found = this.linesSince(since).find(matches);
-        if (found === undefined && this.ended) throw this.#endedEarly(what);
+        if (found === undefined && this.ended) throw new Hopeless(`it ended with status ${this.#exit?.code}`);
         return found;
       });
     } catch (cause) {
@@ -129,12 +129,6 @@ export class Program implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
-  }
-
-  #endedEarly(what: string): MeshError {
-    return new MeshError("AMB9102", `${this.name} ended with status ${this.#exit?.code} before ${what}`, {
-      remedy: "Its last lines tell why.",
-    });
   }
 
   async #pump(stream: ReadableStream<Uint8Array>): Promise<void> {

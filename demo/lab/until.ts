@@ -6,9 +6,12 @@ const POLL_MS = 20;
 /** A moment, for loops that poll. */
 export const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
+/** Thrown by a question to say that waiting on is of no use. */
+export class Hopeless extends Error {}
+
 /**
- * Asks again and again until the answer is neither undefined nor false, and returns it. Throws AMB9101 at the deadline;
- * an exception of `ask` counts as "not yet" and becomes the cause.
+ * Asks again and again until the answer is neither undefined nor false, and returns it. Throws AMB9101 at the deadline,
+ * or when `ask` throws {@link Hopeless}; any other exception of it counts as "not yet" and becomes the cause.
  */
 export async function until<T>(
   what: string,
@@ -25,8 +28,9 @@ export async function until<T>(
     } catch (error) {
       cause = error;
     }
-    if (performance.now() > deadlineMs) {
-      throw new MeshError("AMB9101", `${what} did not come about within ${timeoutMs} ms`, {
+    if (cause instanceof Hopeless || performance.now() > deadlineMs) {
+      const limit = cause instanceof Hopeless ? "" : ` within ${timeoutMs} ms`;
+      throw new MeshError("AMB9101", `${what} did not come about${limit}`, {
         remedy: "Read the roles' logs; on a machine with much else to do, try again.",
         cause,
       });

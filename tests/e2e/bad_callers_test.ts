@@ -1,8 +1,11 @@
 /** Callers at port 15008 that mean no good, and that nobody else notices them. */
 import { assert, assertEquals } from "@std/assert";
 import { type ClientCertificate, Issuer } from "../../demo/lab/certificates.ts";
+import type { Mesh, Pod } from "../../demo/lab/mesh.ts";
+import { WIRE } from "../../demo/lab/network.ts";
 import type { Probe } from "../../demo/lab/probe.ts";
-import { meshTest, type Rig } from "./mesh.ts";
+import { Wiretap } from "../../demo/lab/wiretap.ts";
+import { meshTest, type Rig, until } from "./mesh.ts";
 
 const HBONE_PORT = 15008, GOOD_PORT = 7000;
 const HOUR_MS = 3_600_000;
@@ -84,19 +87,50 @@ strangerTest("who says nothing is hung up on after ten seconds", async (stranger
   }
 });
 
-strangerTest("who asks and never reads fills no memory", async (stranger, host, { mesh, client }) => {
-  const { ztunnel } = mesh.nodes["node-b"];
-  const residentBytes = () =>
-    Number(/^VmRSS:\s+(\d+) kB/m.exec(Deno.readTextFileSync(`/proc/${ztunnel.pid}/status`))![1]) * 1024;
-  const certificate = await (await Issuer.ofMesh(`${mesh.folder}/state`)).issue(`spiffe://${client.principal}`);
-  const before = residentBytes();
-  const { sentBytes, closed } = await stranger.do("deafPings", { host, port: HBONE_PORT, ...certificate, ms: 6_000 });
-  const grownBytes = residentBytes() - before;
+/** A caller's certificate that the mesh's CA signed, with the roots to know the mesh by. */
+async function genuine({ folder }: Mesh, { principal }: Pod): Promise<ClientCertificate & { roots: string }> {
+  const certificate = await (await Issuer.ofMesh(`${folder}/state`)).issue(`spiffe://${principal}`);
+  return { ...certificate, roots: Deno.readTextFileSync(`${folder}/state/root-cert.pem`) };
+}
+
+const residentBytes = (pid: number) =>
+  Number(/^VmRSS:\s+(\d+) kB/m.exec(Deno.readTextFileSync(`/proc/${pid}/status`))![1]) * 1024;
+
+strangerTest("who pings and never reads fills no memory", async (stranger, host, { mesh, client }) => {
+  const { pid } = mesh.nodes["node-b"].ztunnel;
+  const certificate = await genuine(mesh, client);
+  const before = residentBytes(pid);
+  const { sentBytes, error } = await stranger.do("deafPings", { host, port: HBONE_PORT, ...certificate, ms: 6_000 });
+  const grownBytes = residentBytes(pid) - before;
   assert(sentBytes > 0, "it did ask");
   assert(
     grownBytes < 64 * MIB,
-    `grew by ${Math.round(grownBytes / MIB)} MiB for ${sentBytes} bytes, closed: ${closed}`,
+    `grew by ${Math.round(grownBytes / MIB)} MiB for ${sentBytes} bytes, then ${error}`,
   );
+});
+
+strangerTest("who asks for gigabytes and never reads fills no memory", async (stranger, host, rig) => {
+  const { mesh, client, server } = rig, port = 7001, tunnels = 50, bytes = 1024 ** 3;
+  await server.probe.do("listen", { port, kind: "source" });
+  const { pid } = mesh.nodes["node-b"].ztunnel, { ipv4 } = mesh.pods.get("stranger")!;
+  const certificate = await genuine(mesh, client);
+  await using wiretap = new Wiretap(mesh.network.nodes["node-a"].netns, WIRE, "nothing in particular");
+  const before = residentBytes(pid), authority = `${host}:${port}`;
+  const caller = { host, port: HBONE_PORT, ...certificate, authority, tunnels, bytes, ms: 6_000 };
+  const asked = stranger.do("deafDownloads", caller);
+  await until(
+    "all tunnels are there",
+    5_000,
+    async () => (await server.probe.do("served", { port })).accepted === tunnels,
+  );
+  await asked;
+  const grownBytes = residentBytes(pid) - before;
+  const sentBytes = wiretap.directions.filter((it) => it.sourcePort === HBONE_PORT && it.destination === ipv4)
+    .reduce((sum, it) => sum + it.bytes, 0);
+  assert(sentBytes > 10_000 && sentBytes < 64 * MIB, `what its socket holds was sent, and no more: ${sentBytes} bytes`);
+  // Each tunnel may hold what its buffers hold; what was asked for is four hundred times that.
+  assert(grownBytes < 128 * MIB, `grew by ${Math.round(grownBytes / MIB)} MiB`);
+  await until("all are let go", 5_000, async () => (await server.probe.do("served", { port })).open === 0);
 });
 
 strangerTest("two hundred at once that say nothing keep nobody else waiting", async (stranger, host) => {

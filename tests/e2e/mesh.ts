@@ -2,6 +2,7 @@
 import { assert } from "@std/assert";
 import { Mesh, type MeshOptions, type Pod, type PodSpec } from "../../demo/lab/mesh.ts";
 import { sumOf } from "../../demo/lab/metrics.ts";
+import { sweepLeftovers } from "../../demo/lab/network.ts";
 import { until } from "../../demo/lab/until.ts";
 import { spawnWithin } from "../../os/process.ts";
 
@@ -24,6 +25,7 @@ const SERVER: PodSpec = { name: "server", namespace: "e2e", serviceAccount: "ser
 export function meshTest(name: string, run: (rig: Rig) => Promise<void>, options: Partial<MeshOptions> = {}): void {
   Deno.test(name, async () => {
     assert(Deno.uid() === 0, "network namespaces need root: run `deno task e2e` as root");
+    sweepLeftovers(); // Of a run that was killed before it could clean up.
     await using mesh = await Mesh.start({ key: "e2e", ...options });
     const [client, server] = await Promise.all([mesh.addPod(CLIENT), mesh.addPod(SERVER)]);
     await run({ mesh, client, server });
