@@ -113,8 +113,9 @@ export class CertificateAuthority {
         remedy: "renew the CA's certificate and restart istiod",
       });
     }
-    const notBefore = new Date(nowMs - BACKDATE_MS);
     const notAfter = new Date(Math.min(nowMs + leaf.ttlMs, signer.notAfter.getTime()));
+    // A short life reaches back less: node proxies renew at half of it (ZT-155), which must not be past at birth.
+    const notBefore = new Date(nowMs - Math.min(BACKDATE_MS, (notAfter.getTime() - nowMs) / 4));
     const serial = randomSerial();
     const usage = x509.KeyUsageFlags.digitalSignature | x509.KeyUsageFlags.keyEncipherment;
     const certificate = await x509.X509CertificateGenerator.create({

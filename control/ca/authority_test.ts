@@ -21,6 +21,12 @@ async function issue(material: KeyMaterial, ttlMs = DAY_MS, withCommonName = fal
   return { issued, chain: issued.chain, authority };
 }
 
+Deno.test("issueWorkload() leaves a short life more than half of it to come (CP-492, ZT-155)", async () => {
+  await using folder = await Folder.create();
+  const { issued } = await issue(await loadSelfSigned(folder.path, "cluster.local", Date.now()), 60_000);
+  assertEquals(Math.round((issued.notAfter.getTime() - issued.notBefore.getTime()) / 1_000), 75);
+});
+
 Deno.test("issueWorkload() makes what CP-490 to CP-492 ask, and openssl's strict check takes it", async () => {
   await using folder = await Folder.create();
   const { issued, chain } = await issue(await loadSelfSigned(folder.path, "cluster.local", Date.now()));
