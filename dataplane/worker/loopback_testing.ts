@@ -8,7 +8,7 @@ import * as libc from "../../os/libc_cold.ts";
 import { OpenSsl } from "../../os/openssl.ts";
 import { ipv4 } from "../tables/testing.ts";
 
-const SLAB_BYTES = 54 << 20; // All stages of a worker, and what it receives into.
+const SLAB_BYTES = 26 << 20;
 const SLABS = 2;
 
 /** A part of the arena that is used again by the next test. */

@@ -140,7 +140,8 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
       const word = first + 4 * index, length = u32[word + 2]!;
       if (skip >= length) skip -= length;
       else {
-        tunnel.keep(u32[word]! - os.memory.base + skip, length - skip);
+        if (tunnel.closed) this.credit(null, length - skip); // There was no memory for the piece before.
+        else tunnel.keep(u32[word]! - os.memory.base + skip, length - skip);
         skip = 0;
       }
     }

@@ -1,5 +1,6 @@
 /** Frames that an inbound session does not put up with, floods of them, and the windows of both directions. */
 import { assert, assertEquals } from "@std/assert";
+import { setSocketFlag } from "../../os/libc_cold.ts";
 import { FrameFlag, FrameType } from "../../wire/h2/frame_rules.ts";
 import { ascii, frame, hex } from "../../wire/h2/testing.ts";
 import { WORKER } from "../tables/layout.ts";
@@ -11,6 +12,7 @@ const { DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTIN
   FrameType;
 const { END_STREAM, END_HEADERS, PADDED, ACK } = FrameFlag;
 const STREAM_WINDOW = 4 << 20;
+const SOL_SOCKET = 1, SO_SNDBUF = 7, SO_RCVBUF = 8;
 
 /** What ends a session, and with which error: sent after a greeting, and a tunnel on stream 1. */
 const CONNECTION_ERRORS: [string, Uint8Array, string][] = [
@@ -242,4 +244,40 @@ Deno.test("our bytes stay within the windows that the peer grants (RFC 9113 §6.
     peer.send(frame(WINDOW_UPDATE, 0, 0, word(1_000_000)));
     for (let round = 0; round < 5; round++) step();
     assertEquals(got, 1001 + 100_000);
+  }));
+
+Deno.test("when the worker has no memory left for what applications do not read, a stream ends, not the worker", () =>
+  withInbound(({ rig, application: listener, peer: open, tunnel }) => {
+    setSocketFlag(listener.fd, SOL_SOCKET, SO_RCVBUF, 4_096);
+    const peer = open(), chunk = new Uint8Array(16_384), streams = [1, 3, 5, 7];
+    const applications = streams.map((streamId) => tunnel(peer, streamId));
+    for (const fd of rig.systems[0]!.owned) setSocketFlag(fd, SOL_SOCKET, SO_SNDBUF, 16_384);
+    for (let sent = 0; sent + chunk.length <= STREAM_WINDOW; sent += chunk.length) {
+      for (const streamId of streams) peer.send(frame(DATA, 0, streamId, chunk));
+    }
+    const reset = peer.next("a reset", ({ type }) => type === RST_STREAM);
+    assertEquals(reset.payload.toHex(), "0000000b", "ENHANCE_YOUR_CALM");
+    assertEquals(peer.over, false);
+    const alive = streams.indexOf(streams.find((it) => it !== reset.streamId)!);
+    rig.until("another application goes on", () => {
+      applications[alive]!.read();
+      return applications[alive]!.receivedBytes > 100_000;
+    });
+    setSocketFlag(listener.fd, SOL_SOCKET, SO_RCVBUF, 1 << 20);
+    for (const application of applications) application.close();
+    rig.until(
+      "all is over",
+      () => rig.shards[0]!.connectionCount === 0 || (peer.send(frame(DATA, 0, streams[alive]!, chunk)), false),
+    );
+    // Every byte was credited again, wherever it ended: else a few such peers would shut the session for good.
+    for (let round = 0; round < 6; round++) {
+      const next = tunnel(peer, 9 + 2 * round);
+      for (let sent = 0; sent + chunk.length <= STREAM_WINDOW; sent += chunk.length) {
+        peer.send(frame(DATA, 0, 9 + 2 * round, chunk));
+        next.read();
+        rig.turn();
+      }
+      rig.until("all arrives", () => (next.read(), next.receivedBytes === STREAM_WINDOW));
+    }
+    assertEquals(peer.over, false);
   }));

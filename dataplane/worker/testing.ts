@@ -281,6 +281,7 @@ export class Rig {
       if (flows.get(row, FLOW.references) !== 0) found.push(`flow row ${row}`);
     }
     if (shard.buffers.stagesTaken !== 0) found.push(`${shard.buffers.stagesTaken} stages`);
+    if (shard.buffers.chunksTaken !== 0) found.push(`${shard.buffers.chunksTaken} chunks`);
     if (shard.reactor.timers.setCount !== 0) found.push(`${shard.reactor.timers.setCount} timers`);
     if (shard.connectionCount !== 0) found.push(`load ${shard.connectionCount}`);
     for (const field of [WORKER.upstreamSessions, WORKER.downstreamSessions]) {

@@ -117,10 +117,6 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
 
   /** Keeps bytes that the socket did not take. Flow control bounds them; without memory for them the stream ends. */
   keep(at: number, bytes: number): void {
-    if (this.closed) {
-      this.session?.credit(null, bytes);
-      return;
-    }
     const kept = this.#kept ??= new KeptBytes(this.shard.buffers);
     const taken = kept.append(at, bytes);
     if (taken === bytes) return;
