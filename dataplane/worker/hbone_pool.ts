@@ -244,7 +244,11 @@ export class ClientSession extends HboneSession {
   ): number {
     if (streamId > this.lastStreamId || (streamId & 1) === 0) return H2Error.PROTOCOL_ERROR;
     const tunnel = this.tunnels.get(streamId) as OutboundTunnel | undefined;
-    if (tunnel === undefined) return this.skipBlock(bytes, start, end);
+    if (tunnel === undefined) {
+      const wrong = this.skipBlock(bytes, start, end);
+      if (wrong === 0) this.glitch();
+      return wrong;
+    }
     if (tunnel.answered) {
       const wrong = this.skipBlock(bytes, start, end); // Trailers: they can only end the stream.
       if (wrong !== 0) return wrong;
@@ -260,6 +264,7 @@ export class ClientSession extends HboneSession {
     if (status < 0) tunnel.fail(H2Error.PROTOCOL_ERROR, "receive: a malformed response");
     else if (status >= 200) tunnel.onAnswer(status, endStream);
     else if (endStream) tunnel.fail(H2Error.PROTOCOL_ERROR, "receive: a stream that ends before its answer");
+    else this.glitch(); // An interim answer; one in a while is fine.
     return 0;
   }
 

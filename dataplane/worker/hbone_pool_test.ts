@@ -301,3 +301,19 @@ Deno.test("tickets of an upstream are passed over, and its key updates answered 
     }
     assertEquals(peer.tls.failure, "");
   }));
+
+Deno.test("an upstream that floods with interim answers, or answers to nobody, is told to calm down", () =>
+  withOutbound(({ rig, pod, open, accept }) => {
+    for (const ended of [false, true]) {
+      const application = open(), peer = accept();
+      peer.expect(HEADERS, 1);
+      if (ended) peer.send(frame(RST_STREAM, 0, 1, word(2)));
+      for (let round = 0; round < 40 && !peer.over; round++) {
+        peer.send(...Array.from({ length: 100 }, () => frame(HEADERS, END_HEADERS, 1, hex("0803313030"))));
+        peer.poll();
+      }
+      assertEquals(peer.ending(), "ENHANCE_YOUR_CALM");
+      closed(rig, application);
+      assertEquals(pod.pool.sessionCount, 0);
+    }
+  }));

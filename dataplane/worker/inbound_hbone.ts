@@ -84,8 +84,10 @@ export class ServerSession extends HboneSession {
     this.lastStreamId = streamId;
     if (this.goingAway || this.tunnels.size >= STREAMS_MAX) {
       const wrong = this.skipBlock(bytes, start, end);
-      if (wrong === 0) this.resetStream(streamId, H2Error.REFUSED_STREAM);
-      return wrong;
+      if (wrong !== 0) return wrong;
+      this.resetStream(streamId, H2Error.REFUSED_STREAM);
+      if (!this.goingAway) this.glitch(); // It was told how many streams there may be.
+      return 0;
     }
     const head = this.shard.requestHead;
     head.begin();
@@ -96,8 +98,8 @@ export class ServerSession extends HboneSession {
       this.resetStream(streamId, H2Error.PROTOCOL_ERROR);
       this.glitch();
     } else if (verdict === 400) {
-      this.respond(streamId, 400, "", true);
-      if (!endStream) this.resetStream(streamId, H2Error.NO_ERROR);
+      this.refuse(streamId, 400, endStream);
+      this.glitch();
     } else acceptRequest(this, streamId, endStream);
     return 0;
   }

@@ -227,6 +227,7 @@ Deno.test("a silent peer is let go: without TLS after 10 s, without an answer to
     assertEquals(pod.sessions.size, 1);
     rig.pass(2_500);
     assertEquals(pod.sessions.size, 0);
+    assertEquals(lively.ending(), "NO_ERROR");
   }));
 
 Deno.test("garbage in place of TLS costs the one connection and is logged", () =>

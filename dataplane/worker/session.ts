@@ -167,7 +167,7 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
       return;
     }
     if (this.#pingOutstanding) {
-      this.die({ reason: "no answer to PING within 20 s", stage: "timeout" });
+      this.closeNow({ reason: "no answer to PING within 20 s", stage: "timeout" }); // With GOAWAY (ZT-063).
       return;
     }
     this.#pingOutstanding = true;

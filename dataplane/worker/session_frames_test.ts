@@ -124,6 +124,13 @@ Deno.test("what means nothing to us is passed over: unknown frames, PRIORITY, un
     assertEquals(peer.over, false);
   }));
 
+const NOT_CONNECT = concat(
+  field(":method", "GET"),
+  field(":scheme", "http"),
+  field(":path", "/"),
+  field(":authority", "a:1"),
+);
+
 /** Legal, but nobody needs thousands of them: all but the last are answered with ENHANCE_YOUR_CALM at some point. */
 const FLOODS: [string, (streamId: number) => Uint8Array][] = [
   ["PING", () => frame(PING, 0, 0, new Uint8Array(8))],
@@ -133,6 +140,7 @@ const FLOODS: [string, (streamId: number) => Uint8Array][] = [
   ["unknown frames", () => frame(0xaa, 0, 0)],
   ["streams opened and reset", (id) => concat(connectFrame(id, "127.0.0.1:1"), frame(RST_STREAM, 0, id, word(8)))],
   ["malformed requests", (id) => frame(HEADERS, END_HEADERS, id, field("UPPER", "x"))],
+  ["requests that are no CONNECT", (id) => frame(HEADERS, END_HEADERS | END_STREAM, id, NOT_CONNECT)],
   ["trailers of streams that are gone", () => frame(HEADERS, END_HEADERS | END_STREAM, 1, field("a", "b"))],
 ];
 
