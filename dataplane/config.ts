@@ -256,6 +256,13 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     default: true,
     help: "tell clients who answered, in the answer's baggage",
   },
+  socks: {
+    kind: toggle(),
+    flag: "unstable-enable-socks5",
+    env: "UNSTABLE_ENABLE_SOCKS5",
+    default: false,
+    help: "a SOCKS5 server on 127.0.0.1:15080 in every pod, for tests; addresses only, no names",
+  },
   localhostAppTunnel: {
     kind: toggle(),
     flag: "localhost-app-tunnel",

@@ -21,7 +21,7 @@ import { FlowTotals } from "./agent/flow_totals.ts";
 import { Identities } from "./agent/identities.ts";
 import { applyLocal, readLocalFile } from "./agent/local_file.ts";
 import { dataplaneMetrics } from "./agent/metrics.ts";
-import { Pods } from "./agent/pods.ts";
+import { POD_PORTS, Pods } from "./agent/pods.ts";
 import { Publisher } from "./agent/publisher.ts";
 import { checkServers, dedicatedWorkload, type SettingsSources } from "./agent/settings_sources.ts";
 import { MeshState, type PodFacts } from "./agent/state.ts";
@@ -134,6 +134,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     ipv6: config.ipv6,
     reusePort: config.inpodPortReuse,
     originalSource: config.originalSource,
+    socks: config.socks,
     dns,
     log: log.child("pods"),
     onChange: publisher.soon,
@@ -191,7 +192,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     keepalive: config.keepalive,
     streamsPerSessionMax: config.streamsPerSession,
     responseBaggage: config.responseBaggage,
-    reservedPorts: RESERVED_PORTS,
+    reservedPorts: config.socks ? [...RESERVED_PORTS, POD_PORTS.socks] : RESERVED_PORTS,
     localhostAppTunnel: config.localhostAppTunnel,
   }, Math.min(config.workerMemoryMib, Math.floor(WORKERS_MEMORY_MIB / workerCount)) << 20);
   log.info("ztunnel started", { workers: workerCount, openssl: opensslVersion(), node: config.nodeName });

@@ -71,6 +71,8 @@ export interface Os {
   pollAdd(poll: Fd, fd: Fd, events: number, row: number): number;
   /** Changes the events of interest. */
   pollChange(poll: Fd, fd: Fd, events: number, row: number): number;
+  /** Takes a descriptor out, which stays open. */
+  pollRemove(poll: Fd, fd: Fd): number;
   /** epoll_wait(2) into `events` (12 bytes each: mask, row, zero). @returns Count or -errno. */
   wait(poll: Fd, events: number, eventsMax: number, timeoutMs: number): number;
   /** Monotonic milliseconds, with fraction. */

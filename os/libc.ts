@@ -39,7 +39,7 @@ const IP_FREEBIND = 15, IP_TRANSPARENT = 19, IP_BIND_ADDRESS_NO_PORT = 24, IPV6_
 const SO_ORIGINAL_DST = 80; // Both of SOL_IP and SOL_IPV6.
 const MSG_NOSIGNAL = 0x4000;
 const SHUT_WR = 1;
-const EPOLL_CTL_ADD = 1, EPOLL_CTL_MOD = 3, EPOLL_CLOEXEC = 0x80000;
+const EPOLL_CTL_ADD = 1, EPOLL_CTL_DEL = 2, EPOLL_CTL_MOD = 3, EPOLL_CLOEXEC = 0x80000;
 const CLONE_NEWNET = 0x40000000;
 const SIGPIPE = 13, SIG_IGN = 1n;
 const KEEPALIVE_IDLE_S = 180, KEEPALIVE_INTERVAL_S = 180, KEEPALIVE_RETRIES = 9; // ztunnel's defaults (KEEPALIVE_*).
@@ -231,6 +231,10 @@ export class LinuxOs implements Os {
 
   pollChange(poll: Fd, fd: Fd, events: number, row: number): number {
     return this.#pollControl(poll, EPOLL_CTL_MOD, fd, events, row);
+  }
+
+  pollRemove(poll: Fd, fd: Fd): number {
+    return this.#pollControl(poll, EPOLL_CTL_DEL, fd, 0, 0);
   }
 
   wait(poll: Fd, events: number, eventsMax: number, timeoutMs: number): number {

@@ -34,6 +34,8 @@ export interface ListenOptions {
   /** SO_MARK, 0 for none (ZT-173). */
   readonly mark: number;
   readonly reusePort: boolean;
+  /** Only 127.0.0.1, whatever `ipv6` says. */
+  readonly loopback?: boolean;
 }
 
 export interface Listening {
@@ -43,12 +45,13 @@ export interface Listening {
 }
 
 /**
- * A listener on the wildcard address in the calling thread's network namespace. Without IPv6 in the kernel it listens
+ * A listener on the wildcard address, or on loopback, in the calling thread's network namespace. Without IPv6 in the kernel it listens
  * on IPv4 alone. @throws MeshError AMB7054
  */
 export function listenWildcard(options: ListenOptions): Listening {
   const { port, mark, reusePort } = options;
-  let ipv6 = options.ipv6;
+  const loopback = options.loopback === true;
+  let ipv6 = options.ipv6 && !loopback;
   let fd = libc.socket(
     ipv6 ? libc.AF.INET6 : libc.AF.INET,
     libc.SOCK.STREAM | libc.SOCK.NONBLOCK | libc.SOCK.CLOEXEC,
@@ -70,17 +73,18 @@ export function listenWildcard(options: ListenOptions): Listening {
   if (ipv6) must(libc.setSocketFlag(fd, SOL_IPV6, IPV6_V6ONLY, 0), "clear IPV6_V6ONLY");
   let transparent = libc.setSocketFlag(fd, SOL_IP, IP_TRANSPARENT, 1) >= 0;
   if (ipv6 && transparent) transparent = libc.setSocketFlag(fd, SOL_IPV6, IPV6_TRANSPARENT, 1) >= 0;
-  must(libc.bind(fd, wildcard(ipv6, port)), "bind");
+  must(libc.bind(fd, addressOf(ipv6, { port, loopback })), "bind");
   must(libc.listen(fd, LISTEN_BACKLOG), "listen");
   return { fd, transparent };
 }
 
-/** struct sockaddr_in or sockaddr_in6 of the wildcard address. */
-function wildcard(ipv6: boolean, port: number): Uint8Array<ArrayBuffer> {
+/** struct sockaddr_in or sockaddr_in6 of the wildcard address, or sockaddr_in of 127.0.0.1. */
+function addressOf(ipv6: boolean, { port, loopback }: { port: number; loopback: boolean }): Uint8Array<ArrayBuffer> {
   const address = new Uint8Array(ipv6 ? 28 : 16);
   address[0] = ipv6 ? libc.AF.INET6 : libc.AF.INET;
   address[2] = port >> 8;
   address[3] = port & 255;
+  if (loopback) address.set([127, 0, 0, 1], 4);
   return address;
 }
 

@@ -16,7 +16,7 @@ import type { EnrolledPod, PodStarter } from "./zds_client.ts";
 export const OWN_NETNS = -1;
 
 /** Ports of the data listeners in every pod's namespace (ZT section 1). */
-export const POD_PORTS = { outbound: 15001, plaintext: 15006, hbone: 15008 } as const;
+export const POD_PORTS = { outbound: 15001, plaintext: 15006, hbone: 15008, socks: 15080 } as const;
 
 /** The DNS proxy, as far as pods come and go. */
 export interface PodDns {
@@ -34,6 +34,8 @@ export interface PodsOptions {
   readonly packetMark: number;
   readonly ipv6: boolean;
   readonly reusePort: boolean;
+  /** UNSTABLE_ENABLE_SOCKS5: a SOCKS listener on loopback (ZT-189). */
+  readonly socks: boolean;
   /** undefined: keep source addresses if the kernel lets us; true: insist; false: do not try (ZT-050). */
   readonly originalSource: boolean | undefined;
   /** undefined: DNS is not served. */
@@ -84,11 +86,17 @@ export class Pods implements PodStarter {
     rows.set(row, POD.epoch, epoch);
     rows.set(row, POD.netnsFd, pod.netnsFd);
     rows.set(row, POD.identityRow, identityRow);
-    rows.set(row, POD.flags, (transparent ? PodFlag.TRANSPARENT : 0) | (this.#options.ipv6 ? PodFlag.IPV6 : 0));
-    for (const [worker, [outbound, hbone, plaintext]] of listeners.entries()) {
+    const { ipv6, socks } = this.#options;
+    rows.set(
+      row,
+      POD.flags,
+      (transparent ? PodFlag.TRANSPARENT : 0) | (ipv6 ? PodFlag.IPV6 : 0) | (socks ? PodFlag.SOCKS : 0),
+    );
+    for (const [worker, [outbound, hbone, plaintext, socksListener]] of listeners.entries()) {
       rows.setAt(row, POD.outboundFd, worker, outbound!.fd);
       rows.setAt(row, POD.hboneFd, worker, hbone!.fd);
       rows.setAt(row, POD.plaintextFd, worker, plaintext!.fd);
+      rows.setAt(row, POD.socksFd, worker, socksListener?.fd ?? -1);
     }
     rows.store(row, POD.state, PodState.ACTIVE);
     this.#running.set(pod.uid, { row, uri, pod });
@@ -115,9 +123,9 @@ export class Pods implements PodStarter {
     log.info("pod removed", { uid, name: running.pod.info.name, namespace: running.pod.info.namespace });
   }
 
-  /** Listeners by worker: outbound, HBONE, plaintext; all or none. @throws MeshError AMB7304, AMB2404 */
+  /** Listeners by worker: outbound, HBONE, plaintext, and SOCKS if asked for; all or none. @throws MeshError AMB7304, AMB2404 */
   listen(netnsFd: number): readonly (readonly Listening[])[] {
-    const { ipv6, packetMark: mark, workers } = this.#options;
+    const { ipv6, packetMark: mark, workers, socks } = this.#options;
     // Several workers listen on one port only by SO_REUSEPORT, whatever INPOD_PORT_REUSE says.
     const reusePort = this.#options.reusePort || workers.count > 1;
     const opened: Listening[] = [];
@@ -126,6 +134,7 @@ export class Pods implements PodStarter {
         for (const port of [POD_PORTS.outbound, POD_PORTS.hbone, POD_PORTS.plaintext]) {
           opened.push(listenWildcard({ port, ipv6, mark, reusePort }));
         }
+        if (socks) opened.push(listenWildcard({ port: POD_PORTS.socks, ipv6, mark, reusePort, loopback: true }));
       }
     };
     try {
@@ -143,7 +152,8 @@ export class Pods implements PodStarter {
       for (const { fd } of opened) closeFd(fd);
       throw error;
     }
-    return Array.from({ length: workers.count }, (_, worker) => opened.slice(worker * 3, worker * 3 + 3));
+    const count = opened.length / workers.count;
+    return Array.from({ length: workers.count }, (_, worker) => opened.slice(worker * count, (worker + 1) * count));
   }
 
   #freeRow(): number {

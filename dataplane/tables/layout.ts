@@ -49,7 +49,7 @@ export const WORKER = layout("worker", {
 export const PodState = { FREE: 0, ACTIVE: 1, CLOSING: 2 } as const;
 
 /** `flags` of a pod row. */
-export const PodFlag = { TRANSPARENT: 1, IPV6: 2 } as const;
+export const PodFlag = { TRANSPARENT: 1, IPV6: 2, SOCKS: 4 } as const;
 
 /** One enrolled pod. The agent's; each worker writes its own descriptors. */
 export const POD = layout("pod", {
@@ -61,6 +61,7 @@ export const POD = layout("pod", {
   outboundFd: array("i32", WORKERS_MAX), // by worker; -1: not listening
   hboneFd: array("i32", WORKERS_MAX),
   plaintextFd: array("i32", WORKERS_MAX),
+  socksFd: array("i32", WORKERS_MAX), // with PodFlag.SOCKS only
 });
 
 export const IdentityState = { FREE: 0, PENDING: 1, READY: 2, FAILED: 3 } as const;

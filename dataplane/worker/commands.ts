@@ -93,9 +93,9 @@ export class Inbox implements Pollable {
     const shard = this.#shard, { pods } = shard.tables;
     if (pods.get(row, POD.epoch) !== epoch || shard.pods.has(row)) return;
     const identity = this.#identityOf(pods.getI32(row, POD.identityRow));
-    const listen = [POD.outboundFd, POD.hboneFd, POD.plaintextFd].map((field) =>
-      pods.getI32At(row, field, this.#worker)
-    );
+    const fields = [POD.outboundFd, POD.hboneFd, POD.plaintextFd]; // In the order of ListenerKind.
+    if ((pods.get(row, POD.flags) & PodFlag.SOCKS) !== 0) fields.push(POD.socksFd);
+    const listen = fields.map((field) => pods.getI32At(row, field, this.#worker));
     if (identity === undefined) { // No identity, no proxy: an application must not be reached without one.
       for (const fd of listen) if (fd >= 0) shard.os.close(fd);
       return;

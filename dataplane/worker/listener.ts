@@ -5,7 +5,7 @@ import type { Pod } from "./pod.ts";
 import type { Shard } from "./shard.ts";
 
 /** What a listener is for; also the word that a hand-over carries. */
-export const ListenerKind = { OUTBOUND: 0, HBONE: 1, PLAINTEXT: 2 } as const;
+export const ListenerKind = { OUTBOUND: 0, HBONE: 1, PLAINTEXT: 2, SOCKS: 3 } as const;
 export type ListenerKind = (typeof ListenerKind)[keyof typeof ListenerKind];
 
 /** Accepts per turn: a flood at one pod leaves the others their share. */

@@ -84,6 +84,12 @@ export class Reactor {
     this.#freedRows.push(row);
   }
 
+  /** No more events for this row, whose descriptor stays open, for another owner to watch. */
+  release(fd: Fd, row: number): void {
+    this.os.pollRemove(this.#poll, fd);
+    this.forget(row);
+  }
+
   /** Runs `onResume` later in this turn or in the next; the kernel is asked for events in between. */
   resumeLater(work: Resumable): void {
     this.#resumables.push(work);

@@ -32,6 +32,7 @@ import { ListenerKind, Parked } from "./listener.ts";
 import { routeOutbound } from "./outbound.ts";
 import type { Pod } from "./pod.ts";
 import { Reactor, type Resumable } from "./reactor.ts";
+import { maySpeakSocks, SocksNegotiation } from "./socks5_negotiation.ts";
 import { RECORDS_PER_KEY_MAX } from "./record_sender.ts";
 import type { ShardOptions } from "./shard_options.ts";
 
@@ -271,7 +272,11 @@ export class Shard implements Resumable {
       else this.os.close(fd); // The agent has logged why there is no certificate (ZT-082).
       return;
     }
-    const direction = kind === ListenerKind.OUTBOUND ? Direction.OUTBOUND : Direction.INBOUND;
+    if (kind === ListenerKind.SOCKS && !maySpeakSocks(this, pod)) {
+      this.park(pod, fd, kind);
+      return;
+    }
+    const direction = kind === ListenerKind.PLAINTEXT ? Direction.INBOUND : Direction.OUTBOUND;
     const row = this.acquireConnectionRow(pod.row, direction, 0);
     if (row < 0) {
       this.os.close(fd);
@@ -287,7 +292,8 @@ export class Shard implements Resumable {
     if (os.originalDestination(fd) < 0) os.localAddress(fd); // ZT-014: under TPROXY the local address is the real one.
     this.setDestination(row, words[0]!, words[1]!, words[2]!, words[3]!, words[4]!);
     this.setActual(row, words[0]!, words[1]!, words[2]!, words[3]!, words[4]!);
-    if (direction === Direction.OUTBOUND) routeOutbound(this, pod, row, fd);
+    if (kind === ListenerKind.SOCKS) new SocksNegotiation(this, pod, row, fd).start();
+    else if (direction === Direction.OUTBOUND) routeOutbound(this, pod, row, fd);
     else acceptPlaintext(this, pod, row, fd);
   }
 
@@ -337,7 +343,8 @@ export class Shard implements Resumable {
   }
 
   #logParkedTimeout(parked: Parked): void {
-    const direction = parked.kind === ListenerKind.OUTBOUND ? Direction.OUTBOUND : Direction.INBOUND;
+    const outbound = parked.kind === ListenerKind.OUTBOUND || parked.kind === ListenerKind.SOCKS;
+    const direction = outbound ? Direction.OUTBOUND : Direction.INBOUND;
     this.access.begin(AccessKind.EARLY, direction, -1, 0, ResponseFlag.CONNECT);
     const { os } = this, words = os.addressWords;
     if (os.peerAddress(parked.fd) >= 0) this.access.source(words[0]!, words[1]!, words[2]!, words[3]!, words[4]!);

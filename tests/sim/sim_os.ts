@@ -318,6 +318,12 @@ export class SimOs implements Os {
     return 0;
   }
 
+  pollRemove(poll: Fd, fd: Fd): number {
+    hold(this.#poll(poll).registrations.has(fd), "epoll forgets what it watches");
+    this.#poll(poll).remove(fd);
+    return 0;
+  }
+
   wait(poll: Fd, events: number, eventsMax: number, _timeoutMs: number): number {
     const epoll = this.#poll(poll), { chance } = this.kernel, { i32 } = this.memory;
     const at = this.memory.offsetOf(events, eventsMax * 12) >> 2;
