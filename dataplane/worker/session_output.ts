@@ -178,12 +178,12 @@ export abstract class SessionOutput implements Flushable {
   /** Moves bytes from the tunnel's application to its stream; at most one stage of them. */
   pull(tunnel: Tunnel): void {
     const sender = this.sender!;
-    if (sender.blocked || this.sendWindow <= 0) {
-      this.#wait(tunnel);
+    if (tunnel.endOwed && !sender.blocked) { // An end needs no window.
+      this.#sendEnd(tunnel);
       return;
     }
-    if (tunnel.endOwed) {
-      this.#sendEnd(tunnel);
+    if (sender.blocked || this.sendWindow <= 0) {
+      this.#wait(tunnel);
       return;
     }
     const window = tunnel.sendWindow < this.sendWindow ? tunnel.sendWindow : this.sendWindow;
