@@ -164,7 +164,7 @@ export function clientFinder(
     const deadline = performance.now() + waitMs;
     let found = find();
     while (found === undefined && !signal.aborted && performance.now() < deadline) {
-      await new Promise((resolve) => setTimeout(resolve, CLIENT_LOOK_MS));
+      await pause(CLIENT_LOOK_MS, signal);
       found = find();
     }
     waiting = undefined;
@@ -175,4 +175,17 @@ export function clientFinder(
 
 function randomId(): number {
   return crypto.getRandomValues(new Uint16Array(1))[0]!;
+}
+
+/** Resolves after `ms`, or as soon as `signal` aborts. */
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms);
+    signal.addEventListener("abort", end);
+  });
 }
