@@ -1,6 +1,7 @@
 /** Two workers, one of the client's node and one of the server's: bytes from application to application through HBONE. */
 import { assert, assertEquals } from "@std/assert";
 import type { IpWords } from "../../base/address.ts";
+import { setSocketFlag } from "../../os/libc_cold.ts";
 import { AccessKind } from "../tables/access.ts";
 import { Direction, ResponseFlag } from "../tables/layout.ts";
 import { randomOf } from "../tables/testing.ts";
@@ -12,6 +13,8 @@ import { issue, Rig } from "./testing.ts";
 const CLIENT_URI = "spiffe://cluster.local/ns/default/sa/client",
   SERVER_URI = "spiffe://cluster.local/ns/default/sa/server";
 const leaves = { client: await issue(CLIENT_URI), server: await issue(SERVER_URI) };
+
+const SOL_SOCKET = 1, SO_SNDBUF = 7;
 
 interface Pair {
   readonly rig: Rig;
@@ -191,6 +194,32 @@ Deno.test("many megabytes go through interleaved tunnels, both ways, whole and i
     rig.until("all connections are over", () => rig.shards.every((shard) => shard.connectionCount === 0));
     for (const worker of [0, 1]) for (const { flag } of rig.records(worker)) assertEquals(flag, ResponseFlag.NONE);
   }, { recordsPerKey: 100 }));
+
+Deno.test("more blocked sessions than stages: what waits is held elsewhere, whole and in order", () =>
+  withPair(({ rig, client, open, arrive }) => {
+    const random = randomOf(21), flows: Flow[] = [];
+    for (let tunnel = 0; tunnel < 40; tunnel++) {
+      const one = open(), other = arrive();
+      flows.push(new Flow(one, other, 31 * tunnel + 1, 200_000 + random(300_000), random));
+      flows.push(new Flow(other, one, 7_919 * tunnel + 3, 200_000 + random(300_000), random));
+    }
+    assertEquals(client.pool.sessionCount, 40);
+    for (const os of rig.systems) for (const fd of os.owned) setSocketFlag(fd, SOL_SOCKET, SO_SNDBUF, 8_192);
+    const started = performance.now();
+    let mostTaken = 0;
+    while (!flows.every((flow) => flow.done)) {
+      assert(performance.now() - started < 30_000, "it ends in time");
+      for (const flow of flows) flow.step();
+      const shard = rig.shards[random(2)]!; // The other one stands still, and its peers' sockets fill up.
+      for (let turn = random(20); turn >= 0; turn--) {
+        shard.reactor.turn();
+        shard.refresh();
+      }
+      for (const { buffers } of rig.shards) mostTaken = Math.max(mostTaken, buffers.stagesTaken);
+    }
+    assert(mostTaken > 2 && mostTaken < 40, `${mostTaken} stages were taken at once, by 40 sessions`);
+    rig.until("all connections are over", () => rig.shards.every((shard) => shard.connectionCount === 0));
+  }, { streamsPerSessionMax: 1 }));
 
 Deno.test("an application that does not read costs bounded memory and stops nobody else (ZT-061, ZT-062)", () =>
   withPair(({ rig, open, arrive }) => {
