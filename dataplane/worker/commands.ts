@@ -84,6 +84,7 @@ export class Inbox implements Pollable {
     if (identity !== undefined && identity.uri === uri) return identity;
     const parsed = parseIdentity(uri);
     if (parsed === undefined) return undefined;
+    identity?.tls?.free(); // The row has gone to another identity: no pod has the former one any more.
     identity = new PodIdentity(row, uri, parsed);
     this.#identities.set(row, identity);
     return identity;

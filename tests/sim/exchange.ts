@@ -35,6 +35,8 @@ export interface Manners {
   readonly resetsAfter: number;
   /** Closes without waiting for the other side's end. */
   readonly leaves: boolean;
+  /** Reads nothing before the calm, so that everything on the way fills up. */
+  readonly readsLate: boolean;
 }
 
 const scratch = new Uint8Array(65_536);
@@ -75,8 +77,9 @@ export class End {
       return;
     }
     const pace = calm ? scratch.length : manners.pace;
-    if (!this.ended) this.#read(pace);
+    if (!this.ended && (calm || !manners.readsLate)) this.#read(pace);
     if (this.error === 0 && !this.finished) this.#write(pace);
+    if (this.finished && !this.ended && manners.leaves) this.exchange.excuse("an end leaves");
     if (this.error !== 0 || (this.finished && (this.ended || manners.leaves))) this.close();
   }
 

@@ -3,10 +3,10 @@ import { encodeAuthorization } from "../../mesh/proto/authorization_codec.ts";
 import { Command } from "../../dataplane/tables/layout.ts";
 import type { Chance } from "./chance.ts";
 import type { Exchange, SimPod } from "./exchange.ts";
-import type { Kernel } from "./kernel.ts";
+import { type Kernel, Port } from "./kernel.ts";
 import type { SimNode } from "./node.ts";
 import { drawPolicy, policyFrom } from "./policies.ts";
-import type { SimSocket } from "./stream.ts";
+import { Errno, SimSocket } from "./stream.ts";
 import { GOOD_ROOT, OTHER_ROOT, OUTSIDE, uriOf, type World } from "./world.ts";
 
 /** What may go wrong in this run, in percent a round. */
@@ -23,6 +23,11 @@ interface Dangers {
   readonly drain: number;
   readonly lateCertificates: boolean;
   readonly wrongRoots: number;
+  readonly silence: number;
+  readonly closeRequests: number;
+  readonly strangers: number;
+  readonly arrivals: number;
+  readonly smallTables: boolean;
 }
 
 /** Whether an exchange may go over this connection between two pods. */
@@ -37,6 +42,9 @@ export class Faults {
   readonly kernel: Kernel;
   readonly world: World;
   #nextPolicy = 0;
+  readonly #strangers: SimSocket[] = [];
+  /** Bytes that no exchange sent have been about. */
+  estranged = false;
 
   constructor(world: World) {
     const { chance, kernel } = world;
@@ -58,6 +66,11 @@ export class Faults {
       drain: peaceful ? 0 : rare(10, 0.5),
       lateCertificates: chance.often(30),
       wrongRoots: peaceful ? 0 : rare(15, 2),
+      silence: rare(15, 1),
+      closeRequests: peaceful ? 0 : rare(15, 3),
+      strangers: rare(25, 5),
+      arrivals: peaceful ? 0 : rare(25, 2),
+      smallTables: !peaceful && chance.often(6),
     };
   }
 
@@ -89,6 +102,50 @@ export class Faults {
     }
     if (chance.often(dangers.removals) && enrolled.length > 2) this.#remove(chance.pick(enrolled));
     if (chance.often(dangers.drain)) this.#drain(chance.pick(this.world.nodes));
+    // With small buffers a second a round is a link so slow that sessions rightly give up.
+    if (chance.often(dangers.silence) && Math.min(...kernel.bufferSizes) >= 65_536) {
+      this.world.say("time passes");
+      for (let seconds = chance.between(5, 35); seconds > 0; seconds--) this.world.round(1_000, false);
+    }
+    if (chance.often(dangers.closeRequests)) this.#requestClose(chance.pick(this.world.nodes));
+    if (chance.often(dangers.strangers)) this.#strange(chance.pick(this.world.pods));
+    if (chance.often(dangers.arrivals)) this.world.enrol();
+    for (const stranger of [...this.#strangers]) this.#disturb(stranger);
+  }
+
+  /** The calm begins. */
+  end(): void {
+    for (const socket of this.#strangers.splice(0)) socket.close();
+  }
+
+  #requestClose(node: SimNode): void {
+    this.world.say(`the end of a connection on node${node.options.index} is asked for`);
+    const here = (it: Exchange) => [it.client, ...it.targets].some((pod) => pod.node === node.options.index);
+    this.world.excuse("its end was asked for", here);
+    node.requestClose(this.chance);
+  }
+
+  /** Somebody who speaks no HBONE connects, or nobody at all speaks. */
+  #strange(pod: SimPod): void {
+    const { chance, kernel } = this, port = chance.pick([Port.HBONE, Port.HBONE, 8080, Port.OUTBOUND, Port.PLAINTEXT]);
+    const socket = new SimSocket(kernel, chance.pick(this.world.pods).namespace, false);
+    this.estranged = true;
+    this.world.say(`a stranger ${socket.serial} connects to ${pod.name}:${port}`);
+    if (kernel.connect(socket, { ip: pod.ip, port }, undefined) === -Errno.INPROGRESS) this.#strangers.push(socket);
+  }
+
+  #disturb(stranger: SimSocket): void {
+    const { chance } = this;
+    // Only a session's first bytes may be anything: an application's server here takes its own clients at their word.
+    if (stranger.servicePort === Port.HBONE && chance.often(20)) {
+      const bytes = Uint8Array.from({ length: chance.between(1, 400) }, () => chance.below(256));
+      if (chance.often(50)) bytes.set([chance.pick([20, 21, 22, 23]), 3, 3, chance.below(2)].slice(0, bytes.length));
+      stranger.send(bytes);
+    }
+    if (!chance.often(3)) return;
+    if (chance.often(50)) stranger.close();
+    else stranger.abort();
+    this.#strangers.splice(this.#strangers.indexOf(stranger), 1);
   }
 
   #changePolicies(): void {
@@ -143,7 +200,7 @@ export class Faults {
     this.world.hazard(
       "a certificate of another root",
       5_000,
-      (it) => it.client === pod || it.targets.includes(pod),
+      (it) => [it.client, ...it.targets].some((other) => uriOf(other) === uriOf(pod)),
     );
     this.world.later(250, () => node.certify(uriOf(pod), GOOD_ROOT));
   }

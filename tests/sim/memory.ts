@@ -4,7 +4,7 @@ import { hold } from "./chance.ts";
 
 export class SimMemory implements Memory {
   readonly base: number;
-  readonly sizeBytes: number;
+  sizeBytes: number;
   readonly u8: Uint8Array<ArrayBuffer>;
   readonly i32: Int32Array<ArrayBuffer>;
   readonly u32: Uint32Array<ArrayBuffer>;
@@ -35,8 +35,10 @@ export class SimMemory implements Memory {
     return offset;
   }
 
-  /** For the next run. */
-  reset(): void {
+  /** For the next run, which may have less of it. */
+  reset(sizeBytes: number): void {
+    hold(sizeBytes <= this.u8.length, "a run has no more memory than there is");
+    this.sizeBytes = sizeBytes;
     this.#used = 64;
   }
 }

@@ -13,12 +13,14 @@ import {
 } from "../../dataplane/tables/handles.ts";
 import { acquireIdentity, putFailure, releaseIdentity } from "../../dataplane/tables/identities.ts";
 import {
+  CLOSE_REQUESTED,
   Command,
   CONNECTION,
   ConnectionState,
   Direction,
   FLOW,
   FlowState,
+  HEADER,
   POD,
   PodFlag,
   PodState,
@@ -35,7 +37,7 @@ import { Shard } from "../../dataplane/worker/shard.ts";
 import { HANDOVER_ENTRIES, HANDOVER_WORDS } from "../../dataplane/worker/start.ts";
 import type { ContextHandle } from "../../os/api.ts";
 import { HBONE_STREAM_WINDOW_BYTES } from "../../wire/h2/settings.ts";
-import { hold } from "./chance.ts";
+import { type Chance, hold } from "./chance.ts";
 import type { SimPod } from "./exchange.ts";
 import { type Kernel, type Namespace, Port } from "./kernel.ts";
 import { SimMemory } from "./memory.ts";
@@ -44,8 +46,8 @@ import { Process, SimOs } from "./sim_os.ts";
 import { Certificates, SimTls } from "./sim_tls.ts";
 import { EventCounter, NetnsHandle, SimSocket } from "./stream.ts";
 
-const MEMORY_BYTES = 56 << 20;
-const FLOWS = 24, CONNECTIONS = 200, STAGES_MAX = 48;
+export const MEMORY_BYTES_MAX = 128 << 20;
+const FLOWS = 24;
 const REGISTRATION_SETTLES_TURNS = 2;
 /** Used again by the next run. */
 const memories: SimMemory[] = [];
@@ -57,6 +59,14 @@ export interface NodeOptions {
   readonly streamsPerSessionMax: number;
   readonly recordsPerKey: number;
   readonly transparent: boolean;
+  /** Rows of the connection table. */
+  readonly connections: number;
+  /** Of each worker: stages and chunks follow from it. */
+  readonly memoryBytes: number;
+  /** All stages but one are taken from the sessions. */
+  readonly oneStage: boolean;
+  /** Records of opened connections are asked for. */
+  readonly reportsOpened: boolean;
 }
 
 /** Sums of flow rows by direction. */
@@ -84,6 +94,8 @@ class Worker {
   /** Open connections have been judged under this generation. */
   settled = 0;
   watched = 0;
+  /** Stages that we took ourselves. */
+  stagesAway = 0;
 
   constructor(fields: Pick<Worker, "shard" | "os" | "inbox" | "commands" | "requests" | "access" | "poll" | "wakeFd">) {
     this.shard = fields.shard;
@@ -138,10 +150,11 @@ export class SimNode {
       pods: 8,
       identities: 8,
       flowsPerWorker: FLOWS,
-      connectionsPerWorker: CONNECTIONS,
+      connectionsPerWorker: options.connections,
       snapshotBytes: 1 << 18,
     });
     this.tables = openTables(handles);
+    this.tables.header.store(0, HEADER.accessOpened, options.reportsOpened ? 1 : 0);
     this.state = new MeshState(`node${options.index}`);
     this.writer = new SnapshotWriter(this.tables, (worker) => this.#wake(worker), kernel.chance.bits());
     const handover = new SharedArrayBuffer(
@@ -154,8 +167,8 @@ export class SimNode {
     };
     for (let worker = 0; worker < options.workers; worker++) {
       const number = options.index * 2 + worker;
-      memories[number] ??= new SimMemory(0x10000000 + number * 0x8000000, MEMORY_BYTES);
-      memories[number]!.reset();
+      memories[number] ??= new SimMemory(0x10000000 + number * 0x8000000, MEMORY_BYTES_MAX);
+      memories[number]!.reset(options.memoryBytes);
       const os = new SimOs(kernel, this.process, memories[number]!, options.home);
       this.writer.admit(worker);
       const shared = {
@@ -202,6 +215,7 @@ export class SimNode {
         access: new AccessReader(handles, worker),
       });
       this.#countWatched(made);
+      if (options.oneStage) this.#takeStages(made);
       shard.reactor.watch(made.wakeFd, POLL_IN, inbox);
       this.workers.push(made);
     }
@@ -219,6 +233,14 @@ export class SimNode {
       worker.watched--;
       forget(row);
     };
+  }
+
+  #takeStages(worker: Worker): void {
+    const { buffers } = worker.shard;
+    let last = -1;
+    for (let stage = buffers.acquireStage(); stage >= 0; stage = buffers.acquireStage()) last = stage;
+    buffers.releaseStage(last);
+    worker.stagesAway = buffers.stagesTaken;
   }
 
   #signal(fd: number): void {
@@ -393,8 +415,11 @@ export class SimNode {
   #exit(): void {
     this.stopped = true;
     this.kernel.trace.tell(`${this.kernel.nowMs} node${this.options.index} has drained and exits`);
-    for (const worker of this.workers) this.#readRecords(worker);
-    for (const worker of this.workers) hold(worker.shard.connectionCount === 0, "a drained worker serves nobody");
+    for (const [index, worker] of this.workers.entries()) {
+      hold(worker.shard.connectionCount === 0, "a drained worker serves nobody");
+      this.#addLast(index);
+    }
+    this.#checkTotals();
     const { os } = this.workers[0]!;
     for (const [fd, file] of this.process.files.entries()) if (file !== undefined) os.close(fd);
   }
@@ -402,7 +427,6 @@ export class SimNode {
   #checkWorker(index: number): void {
     const worker = this.workers[index]!, { shard, os } = worker;
     hold(this.process.strays === 0, "no descriptor is closed twice");
-    hold(shard.buffers.stagesTaken <= STAGES_MAX, "stages stay within their number");
     hold(os.watchedCount(worker.poll) === worker.watched, "epoll and the reactor watch the same descriptors");
     for (const pod of shard.pods.values()) {
       for (const session of pod.sessions) {
@@ -430,30 +454,64 @@ export class SimNode {
   checkEmpty(): void {
     if (this.stopped) return;
     for (const [index, worker] of this.workers.entries()) {
-      const { shard } = worker, flows = this.tables.flows[index]!;
+      const { shard } = worker;
       hold(shard.pods.size === 0 && shard.connectionCount === 0, "no connection outlives its pod");
       this.#checkRows(index);
-      hold(shard.buffers.stagesTaken === 0, "all stages are back");
+      hold(shard.buffers.stagesTaken === worker.stagesAway, "all stages are back");
+      hold(shard.buffers.chunksTaken === 0, "all chunks are back");
       hold(shard.reactor.timers.setCount === 0, "no timer is left");
       hold(worker.watched === 1, `only the wake-up is watched, not ${worker.watched}`);
       for (const field of [WORKER.upstreamSessions, WORKER.downstreamSessions]) {
         hold(this.tables.workers.getF64(index, field) === 0, "no session is counted");
       }
-      this.#readRecords(worker);
-      this.#harvest(index);
-      for (let row = 0; row < flows.rowCount; row++) {
-        if (flows.load(row, FLOW.state) !== FlowState.LIVE) continue;
-        hold(flows.get(row, FLOW.references) === 0, "no flow is referenced");
-        this.#addFlow(index, row);
-      }
+      this.#addLast(index);
       this.#freeIdentities(worker);
     }
-    const { totals } = this, own = 3 * this.workers.length;
-    hold(totals.opened === totals.closed, `as many closed as opened: ${totals.opened}, ${totals.closed}`);
-    hold(totals.closed === this.completeRecords, `a record for each: ${totals.closed}, ${this.completeRecords}`);
+    this.#checkTotals();
+    const own = 3 * this.workers.length;
     hold(this.process.openCount === own, `descriptors are back: ${this.process.describe()}`);
     hold(this.certificates.live === 0, `no TLS object is left: ${this.certificates.live}`);
     for (const file of this.process.files) hold(!(file instanceof SimSocket), "no socket is open");
+  }
+
+  /** Takes what no flow will change any more. */
+  #addLast(index: number): void {
+    const flows = this.tables.flows[index]!;
+    this.#readRecords(this.workers[index]!);
+    this.#harvest(index);
+    for (let row = 0; row < flows.rowCount; row++) {
+      if (flows.load(row, FLOW.state) !== FlowState.LIVE) continue;
+      hold(flows.get(row, FLOW.references) === 0, "no flow is referenced");
+      this.#addFlow(index, row);
+    }
+  }
+
+  #checkTotals(): void {
+    const { totals } = this;
+    hold(totals.opened === totals.closed, `as many closed as opened: ${totals.opened}, ${totals.closed}`);
+    hold(totals.closed === this.completeRecords, `a record for each: ${totals.closed}, ${this.completeRecords}`);
+  }
+
+  /** Somebody asks for the end of a connection, of whatever there is. */
+  requestClose(chance: Chance): void {
+    const worker = chance.below(this.workers.length), { connections } = this.workers[worker]!.shard;
+    const used = Array.from({ length: connections.rowCount }, (_, row) => row).filter((row) =>
+      connections.load(row, CONNECTION.state) !== ConnectionState.FREE
+    );
+    if (used.length === 0 || this.stopped) return;
+    const row = chance.pick(used);
+    connections.or(row, CONNECTION.control, CLOSE_REQUESTED);
+    hold(pushWords(this.workers[worker]!.commands, Command.CLOSE_CONNECTION, row), "a command ring has room");
+  }
+
+  /** Sessions that are open. */
+  get sessionCount(): number {
+    let count = 0;
+    for (let worker = 0; worker < this.workers.length; worker++) {
+      count += this.tables.workers.getF64(worker, WORKER.upstreamSessions);
+      count += this.tables.workers.getF64(worker, WORKER.downstreamSessions);
+    }
+    return count;
   }
 
   /** Workers keep an identity for the next pod that has it: the newest of each row. */

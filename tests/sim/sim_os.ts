@@ -306,6 +306,7 @@ export class SimOs implements Os {
   pollAdd(poll: Fd, fd: Fd, events: number, row: number): number {
     const file = this.process.files[fd];
     hold(file !== undefined && !this.#poll(poll).registrations.has(fd), "epoll is given an open descriptor, once");
+    if (this.process.exhausted && this.kernel.chance.often(30)) return -Errno.NOSPC;
     this.#poll(poll).add(fd, file, events, row);
     return 0;
   }

@@ -22,6 +22,13 @@ Deno.test(`the data path keeps its promises under faults, seeds 1 to ${SEEDS}`, 
   assert(excused < exchanges * 9 / 10, `most connections can be held to a good end: ${excused} of ${exchanges}`);
 });
 
+/** Seeds that failed once, each with what it found. */
+const ONCE_FAILED: readonly (readonly [seed: number, found: string])[] = [
+  [24, "the contexts of an identity whose row went to another were never freed"],
+];
+
+for (const [seed, found] of ONCE_FAILED) Deno.test(`seed ${seed} stays well: ${found}`, () => void runSeed(seed));
+
 /** Every n-th call is true. */
 function every(count: number): () => boolean {
   let calls = 0;

@@ -9,6 +9,7 @@ export const Errno = {
   BADF: 9,
   AGAIN: 11,
   MFILE: 24,
+  NOSPC: 28,
   PIPE: 32,
   HOSTUNREACH: 113,
   CONNRESET: 104,

@@ -5,7 +5,7 @@ import { Chance, hold, Trace } from "./chance.ts";
 import { End, Exchange, holdsMark, type Manners, PREAMBLE_BYTES, ServerApp, type SimPod } from "./exchange.ts";
 import { Faults, over } from "./faults.ts";
 import { Kernel, Port } from "./kernel.ts";
-import { SimNode } from "./node.ts";
+import { MEMORY_BYTES_MAX, SimNode } from "./node.ts";
 import { isAllowed, type PolicyFact } from "./policies.ts";
 import type { Sabotage } from "./sim_os.ts";
 import { restartSerials, SimSocket } from "./stream.ts";
@@ -14,7 +14,7 @@ const APP_PORT = 8080, SERVICE_PORT = 80;
 /** The node of pods that no proxy knows. */
 export const OUTSIDE = 9;
 const SERVICE_IP = ipv4(0x0a600001);
-const ROUNDS_MAX = 260, STILL_ROUNDS_MAX = 1_200, LEAVE_ROUNDS_MAX = 300;
+const ROUNDS_MAX = 260, STILL_ROUNDS_MAX = 1_200, LEAVE_ROUNDS_MAX = 300, IDLE_SECONDS = 340;
 export const GOOD_ROOT = 1, OTHER_ROOT = 2;
 
 /** Mistakes that a test of the simulation itself puts in, to see that they are noticed. */
@@ -57,6 +57,8 @@ export class World {
   readonly policyVersions: (readonly PolicyFact[])[] = [[]];
   hostileUntilMs = 0;
   readonly #hazards: Hazard[] = [];
+  /** Some streams are longer than windows and buffers together. */
+  readonly #bulk: boolean;
   #rounds = 0;
   churned = new Set<SimPod>();
   readonly #byApplication = new Map<SimSocket, Exchange>();
@@ -76,6 +78,8 @@ export class World {
       9_000,
       262_144,
     ]]);
+    this.#bulk = chance.often(1.5);
+    if (this.#bulk) this.kernel.bufferSizes = [400_000];
     this.kernel.onWire = (socket, bytes) => this.#onWire(socket, bytes);
     this.#build();
   }
@@ -93,6 +97,10 @@ export class World {
           streamsPerSessionMax: chance.pick([1, 2, 5, 100]),
           recordsPerKey: chance.pick([2, 7, 100, 1 << 20]),
           transparent: chance.often(70),
+          connections: this.faults.dangers.smallTables ? chance.between(2, 6) : 200,
+          memoryBytes: chance.often(30) ? 12 << 20 : MEMORY_BYTES_MAX,
+          oneStage: chance.often(15),
+          reportsOpened: chance.often(30),
         }),
       );
     }
@@ -118,12 +126,7 @@ export class World {
     }, true);
     for (const pod of this.pods) if (pod.known) this.putWorkload(pod, true);
     for (const pod of this.pods) {
-      if (pod.enrolled) {
-        const late = this.faults.dangers.lateCertificates && chance.often(50) ? chance.below(3_500) : 0;
-        this.nodes[pod.node]!.addPod(pod, uriOf(pod));
-        kernel.after(late, () => this.nodes[pod.node]!.certify(uriOf(pod), GOOD_ROOT));
-      }
-      this.servers.set(pod, new ServerApp(pod, APP_PORT));
+      this.#start(pod, this.faults.dangers.lateCertificates && chance.often(50) ? chance.below(3_500) : 0);
     }
     for (let turns = 0; turns < 50 && !this.nodes.every((node) => node.settled); turns++) {
       kernel.pass(1);
@@ -135,11 +138,40 @@ export class World {
     hold(this.nodes.every((node) => node.settled), "the mesh is published at the start");
   }
 
-  #addPod(number: number, node: number, enrolled: boolean, known: boolean): void {
+  #addPod(number: number, node: number, enrolled: boolean, known: boolean): SimPod {
     const ip = ipv4(0x0a000001 + node * 256 + number), namespace = this.kernel.addNamespace(ip, node, `pod${number}`);
     namespace.enrolled = enrolled;
     const ns = this.chance.often(70) ? "default" : "other", name = `pod${number}`;
-    this.pods.push({ name, account: `sa-${name}`, ns, ip, node, namespace, enrolled, known, removed: false });
+    const account = this.chance.often(20) ? "sa-shared" : `sa-${name}`;
+    const pod = { name, account, ns, ip, node, namespace, enrolled, known, removed: false };
+    this.pods.push(pod);
+    return pod;
+  }
+
+  /** Its application, and if it is enrolled its proxy, whose certificate may come late. */
+  #start(pod: SimPod, lateMs: number): void {
+    this.servers.set(pod, new ServerApp(pod, APP_PORT));
+    if (!pod.enrolled) return;
+    const node = this.nodes[pod.node]!, uri = uriOf(pod);
+    node.addPod(pod, uri);
+    if (lateMs > 500 && this.chance.often(30)) {
+      this.later(this.chance.below(lateMs), () => node.giveUpOn(uri));
+      this.hazard("nobody signs for a while", lateMs + 5_000, (it) => {
+        return [it.client, ...it.targets].some((other) => uriOf(other) === uri);
+      });
+    }
+    this.later(lateMs, () => node.certify(uri, GOOD_ROOT));
+  }
+
+  /** One more pod, on a node that may have lost another. */
+  enrol(): void {
+    const serving = this.nodes.filter((node) => !node.stopped && node.podCount < 8);
+    if (serving.length === 0 || this.pods.length > 40) return;
+    const pod = this.#addPod(this.pods.length, this.chance.pick(serving).options.index, true, true);
+    this.say(`${pod.name} joins node${pod.node}`);
+    this.churned.add(pod);
+    this.#start(pod, this.chance.below(200));
+    this.putWorkload(pod, false);
   }
 
   /** Something for every node, late at each by another delay. */
@@ -185,6 +217,7 @@ export class World {
     exchange.clientEnd = new End(exchange, socket, exchange.manners.client, true, 0);
     if (targets.some((pod) => this.churned.has(pod))) this.unsettle(exchange);
     if (this.churned.has(client)) this.unsettle(exchange);
+    if (this.faults.dangers.smallTables) exchange.excuse("connections run short");
     if (!this.isAllowedEverywhere(exchange)) exchange.excuse("policy may refuse it");
     for (const { reason, untilMs, concerned } of this.#hazards) {
       if (kernel.nowMs <= untilMs && concerned(exchange)) exchange.excuse(reason);
@@ -200,12 +233,14 @@ export class World {
 
   #drawManners(): Manners {
     const { chance } = this, sizes = [0, 1, 700, 5_000, 20_000, 60_000, chance.often(4) ? 800_000 : 100];
-    const sends = PREAMBLE_BYTES + chance.below(chance.pick(sizes) + 1);
+    const bulk = this.#bulk && chance.often(15), readsLate = chance.often(bulk ? 70 : 4);
+    const sends = PREAMBLE_BYTES + (bulk ? 7_000_000 : chance.below(chance.pick(sizes) + 1));
     return {
       sends,
-      pace: chance.pick([300, 5_000, 65_536]),
+      pace: bulk ? 65_536 : chance.pick([300, 5_000, 65_536]),
       resetsAfter: chance.often(6) ? chance.below(sends + 1) : -1,
-      leaves: false,
+      leaves: chance.often(2),
+      readsLate,
     };
   }
 
@@ -290,7 +325,7 @@ export class World {
     for (this.#rounds = 0; this.#rounds < rounds; this.#rounds++) {
       if (chance.often(100 * opens / rounds)) this.#openExchange();
       this.faults.endanger();
-      this.#round(chance.pick([0, 0.25, 1, 4, 20, chance.often(5) ? 800 : 3]), false);
+      this.round(chance.pick([0, 0.25, 1, 4, 20, chance.often(5) ? 800 : 3]), false);
     }
     this.#calm();
     this.say("calm");
@@ -300,9 +335,10 @@ export class World {
       still = moved === before ? still + 1 : 0;
       before = moved;
       hold(still < STILL_ROUNDS_MAX, `all come to an end in calm: ${this.live.map((it) => it.describe()).join(", ")}`);
-      this.#round(rounds < 100 ? 2 : 50, true);
+      this.round(rounds < 100 ? 2 : 50, true);
     }
     for (const exchange of this.exchanges) exchange.check();
+    if (chance.often(4)) this.#idle();
     this.#leave();
     return {
       hash: this.trace.hash,
@@ -321,7 +357,7 @@ export class World {
     }, 0);
   }
 
-  #round(ms: number, calm: boolean): void {
+  round(ms: number, calm: boolean): void {
     const { chance, kernel } = this;
     kernel.pass(ms);
     const turns = this.nodes.flatMap((node) => node.workers.map((_, worker) => ({ node, worker })));
@@ -349,10 +385,17 @@ export class World {
     kernel.contraryPercent = 0;
     kernel.bufferBytesMin = 65_536;
     this.hostileUntilMs = 0;
+    this.faults.end();
     for (const node of this.nodes) {
       node.process.exhausted = false;
       for (const uri of node.identityUris) node.certify(uri, GOOD_ROOT);
     }
+  }
+
+  /** Nobody does anything for longer than sessions are kept. */
+  #idle(): void {
+    for (let seconds = 0; seconds < IDLE_SECONDS; seconds++) this.round(1_000, true);
+    for (const node of this.nodes) hold(node.stopped || node.sessionCount === 0, "unused sessions are closed");
   }
 
   /** Pods go one by one; afterwards nothing may be left of any connection. */
@@ -361,24 +404,27 @@ export class World {
     let left = LEAVE_ROUNDS_MAX;
     while (!this.nodes.every((node) => node.stopped || (node.podCount === 0 && node.settled))) {
       hold(--left > 0, "pods leave");
-      this.#round(5, true);
+      this.round(5, true);
     }
-    for (let turns = 0; turns < 40; turns++) this.#round(50, true);
+    for (let turns = 0; turns < 40; turns++) this.round(50, true);
     for (const node of this.nodes) node.checkEmpty();
     this.#checkAmounts();
   }
 
   /** Where nothing was disturbed, the counters say what the applications say. */
   #checkAmounts(): void {
-    if (this.exchanges.some((it) => it.excused !== "")) return;
+    if (this.faults.estranged || this.exchanges.some((it) => it.excused !== "")) return;
     const sum = (list: readonly Exchange[], up: boolean) => list.reduce((total, it) => total + it.bytesTo(!up), 0);
     const outbound = this.exchanges.filter((it) => it.client.enrolled);
     const inbound = this.exchanges.filter((it) => it.servers[0]!.enrolled);
     for (const [direction, list] of [outbound, inbound].entries()) {
       const received = this.nodes.reduce((total, node) => total + node.totals.received[direction]!, 0);
       const sent = this.nodes.reduce((total, node) => total + node.totals.sent[direction]!, 0);
-      hold(received === sum(list, true), `received bytes are counted, direction ${direction}: ${received}`);
-      hold(sent === sum(list, false), `sent bytes are counted, direction ${direction}: ${sent}`);
+      hold(
+        received === sum(list, true),
+        `received bytes are counted, direction ${direction}: ${received} of ${sum(list, true)}`,
+      );
+      hold(sent === sum(list, false), `sent bytes are counted, direction ${direction}: ${sent} of ${sum(list, false)}`);
     }
   }
 }
