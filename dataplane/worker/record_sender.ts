@@ -124,6 +124,11 @@ export class RecordSender {
     return got;
   }
 
+  /** Whether something waits for a flush. */
+  get unsent(): boolean {
+    return this.#stage >= 0 && !this.blocked;
+  }
+
   /** Whether the stage is nearly full, so that sending now costs no extra call. */
   get nearlyFull(): boolean {
     return this.#stage >= 0 && this.#record + 4 * RECORD_BYTES_MAX > this.#stage + STAGE_BYTES;

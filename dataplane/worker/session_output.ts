@@ -196,6 +196,7 @@ export abstract class SessionOutput implements Flushable {
         return;
       }
       tunnel.readable = false;
+      if (sender.unsent) this.askFlush(); // A new key may have been said when the stage was opened.
       if (got === -EAGAIN) return;
       tunnel.endOwed = true; // A reset of the application's side is the end of its direction (ZT-066).
       this.#sendEnd(tunnel);
