@@ -169,9 +169,7 @@ export class ClientSession extends HboneSession {
 
   /** Sends the CONNECT (ZT-052). */
   open(tunnel: OutboundTunnel): void {
-    const { shard } = this, reactor = shard.reactor;
-    reactor.timers.cancel(this.#unused);
-    const block = shard.headerScratch;
+    const { shard } = this, block = shard.headerScratch;
     const end = writeConnectBlock(block, 0, tunnel.authority, tunnel.baggage, tunnel.forwarded, shard.traceparent());
     if (end < 0) {
       tunnel.end(ResponseFlag.CONNECT, "the request does not fit: a name in it is too long or not ASCII");
@@ -183,6 +181,7 @@ export class ClientSession extends HboneSession {
       if (!tunnel.closed) tunnel.onDialFailed({ reason: "the session ended", stage: "closed" });
       return;
     }
+    shard.reactor.timers.cancel(this.#unused);
     this.#nextStreamId += 2;
     this.lastStreamId = streamId;
     this.attach(tunnel, streamId);
@@ -232,6 +231,7 @@ export class ClientSession extends HboneSession {
 
   protected override onOpen(): void {
     this.shard.count(WORKER.upstreamSessions, 1);
+    this.#setUnused(); // Whoever waited for it may have gone: then no tunnel's end will say that it is unused.
     this.#pod.pool.onOpen(this);
   }
 
@@ -289,9 +289,11 @@ export class ClientSession extends HboneSession {
       return;
     }
     if (this.entry.waiting.length > 0) this.#pod.pool.serve(this.entry);
-    if (this.tunnels.size === 0) {
-      this.shard.reactor.timers.set(this.#unused, UNUSED_RELEASE_MS, this.shard.reactor.nowMs);
-    }
+    if (this.tunnels.size === 0) this.#setUnused();
+  }
+
+  #setUnused(): void {
+    this.shard.reactor.timers.set(this.#unused, UNUSED_RELEASE_MS, this.shard.reactor.nowMs);
   }
 
   protected override onClosed(end: SessionEnd): void {
