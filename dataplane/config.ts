@@ -1,5 +1,6 @@
 /** The settings of role ztunnel, as one table; the environment names are Istio's (ZT section 1). */
 import { type ConfigOf, defineConfig, duration, integer, oneOf, optional, text, toggle } from "../base/config.ts";
+import { captureSwitch } from "./agent/dns/settings.ts";
 import { cpuQuantity, workerShare } from "./agent/worker_count.ts";
 
 const HOUR_MS = 3_600_000;
@@ -27,7 +28,7 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     help: "carry TCP; without it and without DNS there is nothing to run",
   },
   dnsCapture: {
-    kind: toggle(),
+    kind: captureSwitch(),
     flag: "dns-capture",
     env: "ISTIO_META_DNS_CAPTURE",
     default: true,

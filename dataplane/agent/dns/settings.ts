@@ -1,10 +1,16 @@
 /** The DNS proxy's part of ztunnel's settings. */
+import { type Kind, toggle } from "../../../base/config.ts";
 import type { Logger } from "../../../base/log.ts";
 import { MeshError } from "../../../base/errors.ts";
 import { parseName } from "../../../wire/dns/name.ts";
 import type { ZtunnelConfig } from "../../config.ts";
 import type { DnsProxyOptions } from "./proxy.ts";
 import { readResolvConf } from "./resolv_conf.ts";
+
+/** On, unless the text is anything but `true`: so says Istio of this one variable. */
+export function captureSwitch(): Kind<boolean> {
+  return { ...toggle(), range: "true, or anything else for false", parse: (it) => ({ value: /^(true)?$/i.test(it) }) };
+}
 
 /** @throws MeshError AMB2412 for a cluster domain that is no name. */
 export function dnsSettings(
