@@ -134,6 +134,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     ipv6: config.ipv6,
     reusePort: config.inpodPortReuse,
     originalSource: config.originalSource,
+    proxy: config.enableProxy,
     socks: config.socks,
     dns,
     log: log.child("pods"),

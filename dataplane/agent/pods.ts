@@ -34,6 +34,8 @@ export interface PodsOptions {
   readonly packetMark: number;
   readonly ipv6: boolean;
   readonly reusePort: boolean;
+  /** ENABLE_PROXY: without it nothing listens for TCP, and only DNS is served. */
+  readonly proxy: boolean;
   /** UNSTABLE_ENABLE_SOCKS5: a SOCKS listener on loopback (ZT-189). */
   readonly socks: boolean;
   /** undefined: keep source addresses if the kernel lets us; true: insist; false: do not try (ZT-050). */
@@ -93,9 +95,9 @@ export class Pods implements PodStarter {
       (transparent ? PodFlag.TRANSPARENT : 0) | (ipv6 ? PodFlag.IPV6 : 0) | (socks ? PodFlag.SOCKS : 0),
     );
     for (const [worker, [outbound, hbone, plaintext, socksListener]] of listeners.entries()) {
-      rows.setAt(row, POD.outboundFd, worker, outbound!.fd);
-      rows.setAt(row, POD.hboneFd, worker, hbone!.fd);
-      rows.setAt(row, POD.plaintextFd, worker, plaintext!.fd);
+      rows.setAt(row, POD.outboundFd, worker, outbound?.fd ?? -1);
+      rows.setAt(row, POD.hboneFd, worker, hbone?.fd ?? -1);
+      rows.setAt(row, POD.plaintextFd, worker, plaintext?.fd ?? -1);
       rows.setAt(row, POD.socksFd, worker, socksListener?.fd ?? -1);
     }
     rows.store(row, POD.state, PodState.ACTIVE);
@@ -128,6 +130,7 @@ export class Pods implements PodStarter {
     const { ipv6, packetMark: mark, workers, socks } = this.#options;
     // Several workers listen on one port only by SO_REUSEPORT, whatever INPOD_PORT_REUSE says.
     const reusePort = this.#options.reusePort || workers.count > 1;
+    if (!this.#options.proxy) return Array.from({ length: workers.count }, () => []);
     const opened: Listening[] = [];
     const open = () => {
       for (let worker = 0; worker < workers.count; worker++) {

@@ -6,6 +6,7 @@ import { CONTROL_IPS, Network, type NodeName, podAddresses, type PodPlace } from
 import { Probe } from "../../demo/lab/probe.ts";
 import { denoProgram, Program } from "../../demo/lab/program.ts";
 import { until } from "../../demo/lab/until.ts";
+import { ipToBytes, parseIp } from "../../base/address.ts";
 import { FirewallSocket } from "../../os/netlink/nftables.ts";
 import type { FirewallTable, Statement } from "../../os/netlink/nft_model.ts";
 
@@ -149,12 +150,15 @@ status: { phase: Running, podIPs: [{ ip: ${ipv4} }], conditions: [{ type: Ready,
 }
 
 /** The same two workloads, as a local file has them. */
-function localYaml(rig: Rig, policies = "[]"): string {
-  const workload = (name: Name) =>
+function localYaml(rig: Rig, { policies = "[]", server = "" } = {}): string {
+  const workload = (name: Name, more = "") =>
     `- { uid: ${name}, name: ${name}, namespace: shop, serviceAccount: ${name}, protocol: HBONE, services: {},
-    workloadIps: [${rig.pods[name].place.ipv4}] }`;
-  return `workloads:\n${workload("client")}\n${workload("server")}\npolicies: ${policies}\n`;
+    workloadIps: [${rig.pods[name].place.ipv4}, "${rig.pods[name].place.ipv6}"] ${more}}`;
+  return `workloads:\n${workload("client")}\n${workload("server", server)}\npolicies: ${policies}\n`;
 }
+
+const textHex = (text: string) => new TextEncoder().encode(text).toHex();
+const hex = (value: number, digits: number) => value.toString(16).padStart(digits, "0");
 
 const MUTUAL_TLS = {
   connection_security_policy: "mutual_tls",
@@ -202,13 +206,79 @@ Deno.test("a mesh of local files needs istiod for certificates alone, and obeys 
   }
   const policy = `[{ name: not-client, namespace: shop, scope: Namespace, action: Deny, dryRun: false,
     rules: [[[{ principals: [!Exact cluster.local/ns/shop/sa/client] }]]] }]`;
-  await using server = rig.ztunnel("server", { XDS_ADDRESS: "", LOCAL_XDS: localYaml(rig, policy) });
+  await using server = rig.ztunnel("server", { XDS_ADDRESS: "", LOCAL_XDS: localYaml(rig, { policies: policy }) });
   await rig.ready("server", server);
   const host = rig.pods.server.place.ipv4;
   await until("the server refuses by policy", 20_000, async () => {
     const { failure } = await rig.pods.client.probe.attempt("line", { host, port: APP_PORT, text: "no" });
     return failure !== undefined && server.lines.some((line) => line.includes("not-client"));
   });
+});
+
+Deno.test("an application is told by a PROXY header who speaks, over both families (ZT-095, ZT-097)", async () => {
+  await using rig = new Rig();
+  await rig.start();
+  const tunnel = ", applicationTunnel: { protocol: PROXY, port: 9100 } ";
+  const environment = { XDS_ADDRESS: "", LOCAL_XDS: localYaml(rig, { server: tunnel }) };
+  const application = denoProgram(new URL("./programs/proxy_application.ts", import.meta.url), ["9100"]);
+  await using program = new Program("application", rig.pods.server.place, application);
+  await program.line("its port", (line) => line === "listening");
+  await using client = rig.ztunnel("client", environment);
+  await using server = rig.ztunnel("server", environment);
+  await Promise.all([rig.ready("client", client), rig.ready("server", server)]);
+  const identity = MUTUAL_TLS.source_principal, tlv = `d0${hex(identity.length, 4)}${textHex(identity)}`;
+  const hexOf = (ip: string) => ipToBytes(parseIp(ip)!).toHex();
+  for (const [family, protocol] of [["ipv4", "11"], ["ipv6", "21"]] as const) {
+    const [from, to] = [rig.pods.client.place[family], rig.pods.server.place[family]];
+    const { reply } = await rig.pods.client.probe.do("line", { host: to, port: APP_PORT, text: family });
+    const [reachedFrom, heard] = reply.split(" ");
+    assertEquals(reachedFrom, family === "ipv4" ? "127.0.0.1" : "::1");
+    const addresses = hexOf(from) + hexOf(to);
+    const length = hex(addresses.length / 2 + 4 + tlv.length / 2, 4);
+    const sourcePort = heard!.slice(32 + addresses.length, 36 + addresses.length);
+    const header = `0d0a0d0a000d0a515549540a21${protocol}${length}${addresses}${sourcePort}${hex(APP_PORT, 4)}${tlv}`;
+    assertEquals(heard, header + textHex(`${family}\n`));
+  }
+});
+
+Deno.test("a SOCKS client in the namespace reaches a workload by mutual TLS (ZT-189, ZT-190)", async () => {
+  await using rig = new Rig();
+  await rig.start();
+  await rig.pods.server.probe.do("listen", { port: APP_PORT, kind: "line" });
+  const environment = { XDS_ADDRESS: "", LOCAL_XDS: localYaml(rig), UNSTABLE_ENABLE_SOCKS5: "true" };
+  await using client = rig.ztunnel("client", environment);
+  await using server = rig.ztunnel("server", environment);
+  await Promise.all([rig.ready("client", client), rig.ready("server", server)]);
+  const request = `05010001${ipToBytes(parseIp(rig.pods.server.place.ipv4)!).toHex()}${hex(APP_PORT, 4)}`;
+  const target = { host: "127.0.0.1", port: 15080, hex: `050100${request}${textHex("by socks\n")}`, waitMs: 500 };
+  const { receivedBytes } = await rig.pods.client.probe.do("raw", target);
+  const reply = `YOU ${rig.pods.server.place.ipv4} by socks\n`; // Sources are not kept here: ztunnel's own address.
+  assertEquals(receivedBytes, 2 + 10 + reply.length);
+  assertEquals(await rig.counted("client", { ...MUTUAL_TLS, reporter: "source" }), 1);
+});
+
+Deno.test("a dedicated ztunnel takes its ports at once, and accepts when it knows the mesh (ZT-221, ZT-222)", async () => {
+  await using rig = new Rig();
+  await rig.start();
+  await rig.pods.server.probe.do("listen", { port: APP_PORT, kind: "line" });
+  await using client = rig.ztunnel("client", { XDS_ADDRESS: "https://127.0.0.1:1" });
+  const page = await until("the ports are taken", STARTED_MS, async () => {
+    const page = await rig.page("client", ":15021/healthz/ready");
+    return page.body.includes("proxy") ? undefined : page;
+  });
+  assertEquals([page.status, page.body.trim()], [500, "not ready, pending: state manager"]);
+  const target = { host: rig.pods.server.place.ipv4, port: APP_PORT };
+  const { handle } = await rig.pods.client.probe.do("open", target); // Waits in the backlog.
+  assertEquals((await rig.pods.client.probe.do("ended", { handle, timeoutMs: 300 })).ending, "open");
+  assert(!client.ended, client.tail());
+});
+
+Deno.test("a ztunnel without its TCP proxy leaves the ports of that alone (ZT-008)", async () => {
+  await using rig = new Rig();
+  await rig.start();
+  await rig.pods.client.probe.do("listen", { port: CAPTURE_PORTS.outbound, kind: "line" });
+  await using client = rig.ztunnel("client", { ENABLE_PROXY: "false", ISTIO_META_DNS_CAPTURE: "true" });
+  await rig.ready("client", client);
 });
 
 Deno.test("a dedicated ztunnel ends with an error where a port is taken, or its settings are wrong (ZT-002, ZT-004)", async () => {
