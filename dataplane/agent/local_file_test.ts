@@ -1,6 +1,8 @@
 import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { MeshError } from "../../base/errors.ts";
 import { dumpPolicy, dumpService, dumpWorkload } from "./config_dump.ts";
+import { seeds } from "../../mesh/testing.ts";
+import { randomOf } from "../tables/testing.ts";
 import { applyLocal, parseLocal, readLocalFile } from "./local_file.ts";
 import { expandTags } from "./local_tags.ts";
 import { MeshState } from "./state.ts";
@@ -143,6 +145,9 @@ const SERVICE = "services:\n- { name: s, namespace: n, hostname: h, ";
 const WRONG: readonly (readonly [text: string, told: string])[] = [
   ["workloads: [", "at line"],
   ["pods: []", "pods: no such field"],
+  ["workloads: &a [*a]", "an alias of it contains itself"],
+  ["[".repeat(100_000), "it is nested too deeply"],
+  [`${WORKLOAD}, capacity: .inf }`, "Infinity is no number to use"],
   ["workloads:\n- { uid: a, namespace: n, workloadIps: [10.0.0.1] }", "workloads[0].services: is missing"],
   ["workloads:\n- { uid: a, namespace: n, services: {} }", "workloads[0].workloadIps: is missing"],
   ["workloads:\n- { namespace: n, workloadIps: [], services: {} }", "workloads[0].uid: is missing"],
@@ -171,6 +176,48 @@ Deno.test("parseLocal() tells file, field and fault, and takes nothing then (ZT-
     assertStringIncludes(error.message, told);
     assertEquals(error.code, "AMB0322");
   }
+});
+
+Deno.test("parseLocal() refuses whatever it does not take, seeded", () => {
+  const pieces = [
+    "{",
+    "}",
+    "[",
+    "]",
+    ": ",
+    ", ",
+    "\n",
+    "- ",
+    "!Exact ",
+    "!Presence []",
+    "*a",
+    "&a ",
+    "null",
+    "~",
+    "-1",
+    '"',
+    "'",
+    "#",
+  ];
+  let taken = 0, refused = 0;
+  for (const seed of seeds()) {
+    const below = randomOf(seed);
+    let text = LOCAL;
+    for (let change = below(3); change >= 0; change--) {
+      const at = below(text.length), cut = below(4) === 0 ? below(40) : 0;
+      text = text.slice(0, at) + (below(4) === 0 ? "" : pieces[below(pieces.length)]) + text.slice(at + cut);
+    }
+    try {
+      const resources = parseLocal(text, "f");
+      applyLocal(new MeshState(""), resources);
+      JSON.stringify(resources.shown);
+      taken++;
+    } catch (error) {
+      if (!(error instanceof MeshError)) throw new Error(`seed ${seed}:\n${text}`, { cause: error });
+      refused++;
+    }
+  }
+  assertEquals([taken > 0, refused > 0], [true, true]);
 });
 
 Deno.test("parseLocal() lists fields of workloads that nobody reads (ZT-145)", () => {

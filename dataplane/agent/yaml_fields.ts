@@ -6,15 +6,23 @@ export class DocumentProblem extends Error {
   override readonly name = "DocumentProblem";
 }
 
-/** Parses one YAML (or JSON) document of the core schema. @throws DocumentProblem */
+/** Parses one YAML (or JSON) document of the core schema, with its aliases expanded. @throws DocumentProblem */
 export function parseDocument(text: string): unknown {
   try {
-    return parse(text, { schema: "core" });
+    // By way of JSON, so that nothing in it is there twice, contains itself, or is no plain data.
+    return JSON.parse(JSON.stringify(parse(text, { schema: "core" }) ?? null, finite));
   } catch (error) {
-    if (error instanceof RangeError) throw new DocumentProblem("it is nested too deeply");
+    if (error instanceof RangeError) throw new DocumentProblem("it is nested too deeply, or its aliases multiply");
+    if (error instanceof TypeError) throw new DocumentProblem("an alias of it contains itself");
     if (!(error instanceof Error)) throw error;
     throw new DocumentProblem(error.message.split("\n", 1)[0]!);
   }
+}
+
+/** JSON would write null for such a number, which reads as a field that is not there. */
+function finite(_key: string, value: unknown): unknown {
+  if (typeof value === "number" && !Number.isFinite(value)) throw new DocumentProblem(`${value} is no number to use`);
+  return value;
 }
 
 /** One value of a document and its place, e.g. `workloads[2].name`. Every reader throws DocumentProblem. */
