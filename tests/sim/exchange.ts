@@ -243,7 +243,8 @@ export class ServerApp {
     this.#listener = pod.namespace.listen(port);
   }
 
-  step(exchanges: readonly Exchange[], chance: Chance): void {
+  /** Accepts and answers. @param arrived told of each exchange that reaches its server. */
+  step(exchanges: readonly Exchange[], chance: Chance, arrived: (exchange: Exchange) => void): void {
     for (let socket = this.#listener.backlog.shift(); socket !== undefined; socket = this.#listener.backlog.shift()) {
       this.#waiting.push({ socket, head: new Uint8Array(PREAMBLE_BYTES), have: 0 });
     }
@@ -262,6 +263,7 @@ export class ServerApp {
       hold(exchange.serverEnd === undefined, `${exchange.name} arrives once`);
       hold(exchange.targets.includes(this.pod), `${exchange.name} arrives where it was sent`);
       exchange.serverEnd = new End(exchange, socket, exchange.manners.server, false, PREAMBLE_BYTES);
+      arrived(exchange);
       exchange.serverEnd.step(chance, true);
     }
   }

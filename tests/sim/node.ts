@@ -134,6 +134,7 @@ export class SimNode {
   policyVersion = 0;
   readonly totals: Totals = { opened: 0, closed: 0, received: [0, 0], sent: [0, 0] };
   completeRecords = 0;
+  readonly #recorded = { received: 0, sent: 0 };
   stopped = false;
   readonly #running: RunningPod[] = [];
   readonly #identities = new Map<
@@ -284,7 +285,13 @@ export class SimNode {
 
   #readRecords(worker: Worker): void {
     for (let record = worker.access.read(); record !== undefined; record = worker.access.read()) {
-      if (record.kind === AccessKind.COMPLETE) this.completeRecords++;
+      if (record.error !== undefined) {
+        this.kernel.trace.tell(`${this.kernel.nowMs} node${this.options.index} logs: ${record.error}`);
+      }
+      if (record.kind !== AccessKind.COMPLETE) continue;
+      this.completeRecords++;
+      this.#recorded.received += record.receivedBytes;
+      this.#recorded.sent += record.sentBytes;
     }
   }
 
@@ -489,6 +496,9 @@ export class SimNode {
   #checkTotals(): void {
     const { totals } = this;
     hold(totals.opened === totals.closed, `as many closed as opened: ${totals.opened}, ${totals.closed}`);
+    const [received, sent] = [totals.received[0] + totals.received[1], totals.sent[0] + totals.sent[1]];
+    hold(received === this.#recorded.received, `received bytes are counted as logged: ${received}`);
+    hold(sent === this.#recorded.sent, `sent bytes are counted as logged: ${sent}`);
     hold(totals.closed === this.completeRecords, `a record for each: ${totals.closed}, ${this.completeRecords}`);
   }
 

@@ -24,6 +24,7 @@ Deno.test(`the data path keeps its promises under faults, seeds 1 to ${SEEDS}`, 
 
 /** Seeds that failed once, each with what it found. */
 const ONCE_FAILED: readonly (readonly [seed: number, found: string])[] = [
+  [13, "a session that only said its new key sat on a stage until its next bytes, and nobody heard the key"],
   [24, "the contexts of an identity whose row went to another were never freed"],
 ];
 
@@ -129,7 +130,7 @@ const MISTAKES: readonly { readonly name: string; readonly noticed: RegExp; read
   },
   {
     name: "a stage is not given back",
-    noticed: /stages are back/,
+    noticed: /stages are back|frees stages/,
     make: () => ({
       prepare: (world) => {
         for (const node of world.nodes) {

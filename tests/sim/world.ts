@@ -218,6 +218,9 @@ export class World {
     if (targets.some((pod) => this.churned.has(pod))) this.unsettle(exchange);
     if (this.churned.has(client)) this.unsettle(exchange);
     if (this.faults.dangers.smallTables) exchange.excuse("connections run short");
+    if (this.#bulk && this.nodes.some((node) => node.options.memoryBytes < MEMORY_BYTES_MAX)) {
+      exchange.excuse("memory runs short");
+    }
     if (!this.isAllowedEverywhere(exchange)) exchange.excuse("policy may refuse it");
     for (const { reason, untilMs, concerned } of this.#hazards) {
       if (kernel.nowMs <= untilMs && concerned(exchange)) exchange.excuse(reason);
@@ -363,10 +366,13 @@ export class World {
     const turns = this.nodes.flatMap((node) => node.workers.map((_, worker) => ({ node, worker })));
     for (const { node, worker } of chance.shuffle(turns)) if (calm || chance.often(85)) node.turn(worker);
     for (const node of this.nodes) if (calm || chance.often(50)) node.agentStep();
-    for (const [pod, app] of this.servers) if (!pod.removed) app.step(this.exchanges, chance);
+    const arrived = (exchange: Exchange) => {
+      if (!this.live.includes(exchange)) this.live.push(exchange); // Its client had left already.
+      this.#byApplication.set(exchange.serverEnd!.socket, exchange);
+    };
+    for (const [pod, app] of this.servers) if (!pod.removed) app.step(this.exchanges, chance, arrived);
     for (let at = this.live.length - 1; at >= 0; at--) {
       const exchange = this.live[at]!, server = exchange.serverEnd;
-      if (server !== undefined) this.#byApplication.set(server.socket, exchange);
       if (chance.often(70)) exchange.clientEnd.step(chance, calm);
       if (chance.often(70)) server?.step(chance, calm);
       if (exchange.done && (server !== undefined || this.#cannotArrive(exchange, calm))) this.live.splice(at, 1);
