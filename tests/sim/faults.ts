@@ -259,6 +259,7 @@ export class Faults {
     this.world.say(`node${node.options.index} drains`);
     const here = (it: Exchange) => [it.client, ...it.targets].some((pod) => pod.node === node.options.index);
     this.world.hazard("its node drains", Infinity, here);
+    node.draining = true;
     node.tell(Command.DRAIN, this.chance.below(3_000));
   }
 }

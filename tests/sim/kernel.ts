@@ -5,6 +5,8 @@ import { Errno, type SimAddress, SimListener, SimSocket } from "./stream.ts";
 
 export const Port = { OUTBOUND: 15001, PLAINTEXT: 15006, HBONE: 15008 } as const;
 const BACKLOG_MAX = 64;
+/** Longer than the proxy waits for a connect. */
+const SYN_TIMEOUT_MS = 30_000;
 
 /** A pod's network namespace. */
 export class Namespace {
@@ -175,7 +177,7 @@ export class Kernel {
     const place = captured ? from : target;
     if (place === undefined) {
       if (this.chance.often(50)) return -Errno.HOSTUNREACH;
-      this.after(130_000, () => socket.fail(Errno.TIMEDOUT));
+      this.after(SYN_TIMEOUT_MS, () => socket.fail(Errno.TIMEDOUT));
       return -Errno.INPROGRESS;
     }
     const delayMs = place.node === from.node ? this.chance.below(3) / 2 : this.chance.below(this.latencyMsMax * 2 + 1);

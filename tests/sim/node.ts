@@ -48,7 +48,10 @@ import { EventCounter, NetnsHandle, SimSocket } from "./stream.ts";
 
 export const MEMORY_BYTES_MAX = 128 << 20;
 const FLOWS = 24;
-const REGISTRATION_SETTLES_TURNS = 2;
+/** After so many turns open connections have been judged under a new snapshot. */
+const SETTLES_TURNS = 2;
+/** The command may come with a later event, and waits its turn then. */
+const CLOSING_TURNS_MAX = 12;
 /** Used again by the next run. */
 const memories: SimMemory[] = [];
 
@@ -136,6 +139,10 @@ export class SimNode {
   completeRecords = 0;
   readonly #recorded = { received: 0, sent: 0 };
   stopped = false;
+  /** Told to drain. */
+  draining = false;
+  /** Connections whose end was asked for, and when. */
+  #closing: { readonly worker: number; readonly row: number; readonly epoch: number; readonly turns: number }[] = [];
   readonly #running: RunningPod[] = [];
   readonly #identities = new Map<
     string,
@@ -413,7 +420,7 @@ export class SimNode {
     if (generation !== worker.generation) {
       worker.generation = generation;
       worker.turnsSince = 0;
-    } else if (++worker.turnsSince >= REGISTRATION_SETTLES_TURNS) worker.settled = generation;
+    } else if (++worker.turnsSince >= SETTLES_TURNS) worker.settled = generation;
     this.#checkWorker(index);
     if (this.workers.every((it) => !it.shard.reactor.running)) this.#exit();
   }
@@ -444,7 +451,19 @@ export class SimNode {
         }
       }
     }
+    this.#checkClosing();
     if ((shard.reactor.turns & 15) === 0) this.#checkRows(index);
+  }
+
+  /** What was asked to end has ended some turns later. */
+  #checkClosing(): void {
+    this.#closing = this.#closing.filter(({ worker, row, epoch, turns }) => {
+      const { connections, reactor } = this.workers[worker]!.shard;
+      const gone = connections.load(row, CONNECTION.state) === ConnectionState.FREE ||
+        connections.get(row, CONNECTION.epoch) !== epoch;
+      hold(gone || reactor.turns < turns + CLOSING_TURNS_MAX, "a connection ends soon when that is asked for");
+      return !gone;
+    });
   }
 
   #checkRows(index: number): void {
@@ -511,6 +530,12 @@ export class SimNode {
     if (used.length === 0 || this.stopped) return;
     const row = chance.pick(used);
     connections.or(row, CONNECTION.control, CLOSE_REQUESTED);
+    this.#closing.push({
+      worker,
+      row,
+      epoch: connections.get(row, CONNECTION.epoch),
+      turns: this.workers[worker]!.shard.reactor.turns,
+    });
     hold(pushWords(this.workers[worker]!.commands, Command.CLOSE_CONNECTION, row), "a command ring has room");
   }
 

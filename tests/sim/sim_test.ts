@@ -22,10 +22,11 @@ Deno.test(`the data path keeps its promises under faults, seeds 1 to ${SEEDS}`, 
   assert(excused < exchanges * 9 / 10, `most connections can be held to a good end: ${excused} of ${exchanges}`);
 });
 
-/** Seeds that failed once, each with what it found. */
+/** Seeds that fail without a correction that they led to. When the simulation draws its worlds anew, find others. */
 const ONCE_FAILED: readonly (readonly [seed: number, found: string])[] = [
   [13, "a session that only said its new key sat on a stage until its next bytes, and nobody heard the key"],
   [24, "the contexts of an identity whose row went to another were never freed"],
+  [554, "a session whose tunnels had all gone before it opened was never closed"],
 ];
 
 for (const [seed, found] of ONCE_FAILED) Deno.test(`seed ${seed} stays well: ${found}`, () => void runSeed(seed));
@@ -88,7 +89,9 @@ const MISTAKES: readonly { readonly name: string; readonly noticed: RegExp; read
     noticed: /policy against it is in force/,
     make: () => ({
       prepare: (world) => {
-        for (const node of world.nodes) for (const { shard } of node.workers) shard.judgeAgain = () => {};
+        for (const node of world.nodes) {
+          for (const { shard } of node.workers) shard.refresh = () => void shard.view.refresh();
+        }
       },
     }),
   },

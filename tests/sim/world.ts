@@ -13,7 +13,7 @@ import { restartSerials, SimSocket } from "./stream.ts";
 const APP_PORT = 8080, SERVICE_PORT = 80;
 /** The node of pods that no proxy knows. */
 export const OUTSIDE = 9;
-const SERVICE_IP = ipv4(0x0a600001);
+const SERVICE_IP = ipv4(0x0a600001), NOBODY_IP = ipv4(0x0a090909);
 const ROUNDS_MAX = 260, STILL_ROUNDS_MAX = 1_200, LEAVE_ROUNDS_MAX = 300, IDLE_SECONDS = 340;
 export const GOOD_ROOT = 1, OTHER_ROOT = 2;
 
@@ -225,7 +225,13 @@ export class World {
     for (const { reason, untilMs, concerned } of this.#hazards) {
       if (kernel.nowMs <= untilMs && concerned(exchange)) exchange.excuse(reason);
     }
-    const to = toService ? { ip: SERVICE_IP, port: SERVICE_PORT } : { ip: targets[0]!.ip, port: APP_PORT };
+    const nowhere = chance.often(2);
+    if (nowhere) exchange.excuse("nobody is there");
+    const to = nowhere
+      ? { ip: NOBODY_IP, port: APP_PORT }
+      : toService
+      ? { ip: SERVICE_IP, port: SERVICE_PORT }
+      : { ip: targets[0]!.ip, port: APP_PORT };
     this.trace.tell(`${kernel.nowMs} ${exchange.name} opens${toService ? " by service" : ""}`);
     const outcome = kernel.connect(socket, to, undefined);
     if (outcome !== -115) {
@@ -408,9 +414,9 @@ export class World {
   #leave(): void {
     for (const pod of this.pods) if (pod.enrolled && !pod.removed) this.nodes[pod.node]!.removePod(pod);
     let left = LEAVE_ROUNDS_MAX;
-    while (!this.nodes.every((node) => node.stopped || (node.podCount === 0 && node.settled))) {
-      hold(--left > 0, "pods leave");
-      this.round(5, true);
+    while (!this.nodes.every((node) => node.stopped || (!node.draining && node.podCount === 0 && node.settled))) {
+      hold(--left > 0, "pods leave, and nodes that drain come to their end");
+      this.round(left > LEAVE_ROUNDS_MAX - 100 ? 5 : 50, true);
     }
     for (let turns = 0; turns < 40; turns++) this.round(50, true);
     for (const node of this.nodes) node.checkEmpty();
