@@ -50,7 +50,13 @@ export interface Query {
 /** What is to be done with received bytes: serve the query, refuse with a code, or say nothing. */
 export type Received =
   | { readonly kind: "query"; readonly query: Query }
-  | { readonly kind: "refuse"; readonly id: number; readonly flags: number; readonly code: Code }
+  | {
+    readonly kind: "refuse";
+    readonly id: number;
+    readonly flags: number;
+    readonly code: Code;
+    readonly query?: Query;
+  }
   | { readonly kind: "ignore" };
 
 export const Section = { ANSWER: 0, AUTHORITY: 1, ADDITIONAL: 2 } as const;
@@ -65,19 +71,29 @@ export interface RecordPlace {
   readonly end: number;
 }
 
-/** Reads what a client sent: one question of opcode QUERY, whatever else it asks (ZT-176). */
+/**
+ * Reads what a client sent: one question of opcode QUERY, whatever else it asks (ZT-176). A response is ignored, as the
+ * original does: who answers it could be answered for ever.
+ */
 export function readQuery(bytes: Uint8Array): Received {
   if (bytes.length < DNS_HEADER_BYTES) return { kind: "ignore" };
   const id = readUint16(bytes, 0), flags = readUint16(bytes, 2);
-  const refuse = (code: Code): Received => ({ kind: "refuse", id, flags, code });
-  if ((flags & Flag.RESPONSE) !== 0) return refuse(Code.FORMERR);
-  if ((flags & OPCODE_BITS) !== 0) return refuse(Code.NOTIMP);
+  const refuse = (code: Code, query?: Query): Received => ({ kind: "refuse", id, flags, code, query });
+  if ((flags & Flag.RESPONSE) !== 0) return { kind: "ignore" };
+  const query = readQuestion(bytes, id, flags);
+  if ((flags & OPCODE_BITS) !== 0) return refuse(Code.NOTIMP, query);
+  if (query === undefined) return refuse(Code.FORMERR);
+  return { kind: "query", query };
+}
+
+/** The one question and what EDNS says; undefined if the message is malformed. */
+function readQuestion(bytes: Uint8Array, id: number, flags: number): Query | undefined {
   const questionEnd = readUint16(bytes, 4) === 1 ? endOfQuestion(bytes) : -1;
   const records = questionEnd < 0 ? undefined : readRecords(bytes, questionEnd);
-  if (records === undefined) return refuse(Code.FORMERR);
+  if (records === undefined) return undefined;
   const options = records.filter((record) => record.type === Type.OPT);
-  if (options.length > 1 || options.some((record) => !isOption(bytes, record))) return refuse(Code.FORMERR);
-  const query: Query = {
+  if (options.length > 1 || options.some((record) => !isOption(bytes, record))) return undefined;
+  return {
     id,
     flags,
     name: nameText(bytes, DNS_HEADER_BYTES),
@@ -86,7 +102,6 @@ export function readQuery(bytes: Uint8Array): Received {
     question: bytes.slice(DNS_HEADER_BYTES, questionEnd),
     edns: options.length === 0 ? undefined : readEdns(bytes, options[0]!),
   };
-  return { kind: "query", query };
 }
 
 /** A well-formed response to our question. */
