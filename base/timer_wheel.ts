@@ -26,6 +26,8 @@ export class TimerWheel {
   readonly tickMs: number;
   readonly #slots: (Deadline | null)[] = new Array<Deadline | null>(SLOTS).fill(null);
   #tick: number;
+  /** No deadline is due before this tick; may be early after a cancel, never late. */
+  #nearest = Infinity;
   #setCount = 0;
 
   constructor(nowMs: number, tickMs = 50) {
@@ -49,6 +51,7 @@ export class TimerWheel {
     if (head !== null) head.previous = deadline;
     this.#slots[slot] = deadline;
     this.#setCount++;
+    if (tick < this.#nearest) this.#nearest = tick;
   }
 
   /** Takes a deadline back; harmless when it is not set. */
@@ -71,6 +74,10 @@ export class TimerWheel {
   advance(nowMs: number): void {
     const target = Math.floor(nowMs / this.tickMs);
     if (target <= this.#tick) return;
+    if (target < this.#nearest) { // The usual turn: nothing is due.
+      this.#tick = target;
+      return;
+    }
     const from = Math.max(this.#tick + 1, target - SLOTS + 1); // A long sleep visits each slot once.
     this.#tick = target;
     for (let tick = from; tick <= target; tick++) {
@@ -85,11 +92,21 @@ export class TimerWheel {
         at = this.#slots[tick & (SLOTS - 1)]!; // An expiry may have changed the list: start over.
       }
     }
+    this.#nearest = this.#findNearest();
+  }
+
+  /** The first tick with a deadline of this round, or the end of the round. */
+  #findNearest(): number {
+    if (this.#setCount === 0) return Infinity;
+    for (let tick = this.#tick + 1; tick < this.#tick + SLOTS; tick++) {
+      for (let at = this.#slots[tick & (SLOTS - 1)]!; at !== null; at = at.next!) if (at.tick === tick) return tick;
+    }
+    return this.#tick + SLOTS;
   }
 
   /** Milliseconds until the wheel wants to be advanced, or -1 when nothing is set. */
   waitMs(nowMs: number): number {
     if (this.#setCount === 0) return -1;
-    return Math.max(1, Math.ceil((this.#tick + 1) * this.tickMs - nowMs));
+    return Math.max(1, Math.ceil(this.#nearest * this.tickMs - nowMs));
   }
 }

@@ -12,8 +12,8 @@ export function endConnection(connection: Connection, flag: number, error: strin
   if (flow >= 0) shard.flows.countClosed(flow, flag);
   writeRecord(shard, connection, flow < 0 ? AccessKind.EARLY : AccessKind.COMPLETE, flag, error);
   if (flow >= 0) shard.flows.release(flow);
-  shard.disown(connection);
-  shard.releaseConnectionRow(row);
+  shard.rows.disown(connection);
+  shard.rows.release(row);
 }
 
 /** Ends a connection that never got an owner: its descriptor is closed, and the failure logged (ZT-205). */
@@ -24,7 +24,7 @@ export function refuseConnection(shard: Shard, row: number, direction: number, f
   writeAddresses(shard, row);
   access.error(error);
   access.push();
-  shard.releaseConnectionRow(row);
+  shard.rows.release(row);
 }
 
 /**
@@ -48,7 +48,7 @@ export function refuseRequest(
   access.error(error);
   access.push();
   flows.release(flow);
-  shard.releaseConnectionRow(row);
+  shard.rows.release(row);
 }
 
 /** Tells of a connection that was just counted (ZT-204), while someone wants to know. */

@@ -1,4 +1,5 @@
 /** What a worker does when the agent tells it something, or another worker gives it a connection. */
+import { chain, MeshError } from "../../base/errors.ts";
 import { Deadline } from "../../base/timer_wheel.ts";
 import type { Ring } from "../../base/shm/ring.ts";
 import { parseIdentity } from "../../mesh/identity.ts";
@@ -9,7 +10,7 @@ import { Listener, ListenerKind } from "./listener.ts";
 import { Pod, PodIdentity } from "./pod.ts";
 import type { Pollable } from "./reactor.ts";
 import type { SessionEnd } from "./session.ts";
-import type { Shard } from "./shard.ts";
+import { LogLevel, type Shard } from "./shard.ts";
 import { HANDOVER_WORDS } from "./start.ts";
 
 const REMOVED: SessionEnd = { reason: "the workload's proxy was stopped", stage: "closed" };
@@ -62,7 +63,7 @@ export class Inbox implements Pollable {
       case Command.IDENTITY_CHANGED:
         return this.#changeIdentity(command[1]!, command[2]! >>> 0, command[3]! >>> 0);
       case Command.CLOSE_CONNECTION:
-        return this.#shard.judgeAgain();
+        return this.#shard.judge.again();
       case Command.POLICIES_CHANGED:
         return; // The snapshot is looked at in every turn; the command only wakes.
       case Command.DRAIN:
@@ -124,11 +125,11 @@ export class Inbox implements Pollable {
     pod.removed = true;
     shard.pods.delete(row);
     for (const listener of pod.listeners) listener.close();
-    shard.dropParked(pod);
-    shard.endConnections(pod, ResponseFlag.NONE, undefined);
+    shard.waiting.drop(pod);
+    shard.rows.endAll(pod, ResponseFlag.NONE, undefined);
     for (const session of [...pod.sessions]) session.closeNow(REMOVED);
     pod.pool.close(REMOVED);
-    shard.leaveNetns();
+    shard.sockets.leave();
   }
 
   /** A new certificate, or word that there is none. Handshakes under way keep the old one. */
@@ -138,11 +139,19 @@ export class Inbox implements Pollable {
     if (low === 0 && high === 0) {
       if (identity.tls === undefined) identity.failure = readFailure(shard.tables.identities, row);
     } else {
-      identity.tls?.free();
-      identity.tls = shard.tls.derive({ low, high });
-      identity.failure = undefined;
+      try {
+        const derived = shard.tls.derive({ low, high });
+        identity.tls?.free();
+        identity.tls = derived;
+        identity.failure = undefined;
+      } catch (error) {
+        if (!(error instanceof MeshError)) throw error;
+        // The certificate before it, if any, serves on until it expires.
+        shard.report(LogLevel.ERROR, `a new certificate cannot be used: ${chain(error)}`);
+        if (identity.tls === undefined) identity.failure = chain(error);
+      }
     }
-    for (const pod of shard.pods.values()) if (pod.identity === identity) shard.unpark(pod);
+    for (const pod of shard.pods.values()) if (pod.identity === identity) shard.waiting.retry(pod);
   }
 
   /** Accepts nothing more, lets what runs run, and cuts what is left at the deadline (ZT-224, ZT-077). */
@@ -152,7 +161,7 @@ export class Inbox implements Pollable {
     shard.draining = true;
     for (const pod of shard.pods.values()) {
       for (const listener of pod.listeners.splice(0)) listener.close();
-      shard.dropParked(pod);
+      shard.waiting.drop(pod);
       for (const session of [...pod.sessions]) session.drain();
       pod.pool.drain();
     }
@@ -173,6 +182,6 @@ export class Inbox implements Pollable {
       for (const session of [...pod.sessions]) session.die(DRAINED);
       pod.pool.close(DRAINED);
     }
-    shard.endConnections(undefined, ResponseFlag.CONNECT, DRAINED.reason);
+    shard.rows.endAll(undefined, ResponseFlag.CONNECT, DRAINED.reason);
   }
 }

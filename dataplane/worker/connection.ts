@@ -35,7 +35,7 @@ export abstract class Connection {
     this.pod = pod;
     this.row = row;
     this.direction = direction;
-    shard.adopt(this);
+    shard.rows.adopt(this);
   }
 
   /** Closes descriptors and leaves sessions; `close.ts` calls it, once. */

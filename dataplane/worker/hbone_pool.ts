@@ -130,7 +130,7 @@ export class HbonePool {
 
   #dial(entry: PoolEntry): void {
     const shard = this.#shard, { ip, port } = entry.route;
-    const fd = shard.connectFrom(this.#pod, ip[0], ip[1], ip[2], ip[3], port, undefined);
+    const fd = shard.sockets.connect(this.#pod, ip[0], ip[1], ip[2], ip[3], port, undefined);
     if (fd < 0) {
       const waiting = entry.waiting;
       entry.waiting = [];

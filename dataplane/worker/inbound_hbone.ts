@@ -11,7 +11,7 @@ import { parseForwardedHost } from "../../wire/forwarded.ts";
 import { H2Error } from "../../wire/h2/frame_rules.ts";
 import * as frames from "../../wire/h2/frame_writers.ts";
 import { writeResponseBlock } from "../../wire/h2/hpack_encoder.ts";
-import { ConnectionKind, Direction, ResponseFlag, WORKER } from "../tables/layout.ts";
+import { ConnectionKind, Direction, ResponseFlag } from "../tables/layout.ts";
 import { loopbackOf, proxyHeader, sendHeader } from "./application_tunnel.ts";
 import { refuseRequest, reportOpened } from "./close.ts";
 import type { Pod } from "./pod.ts";
@@ -44,7 +44,7 @@ export class ServerSession extends HboneSession {
     this.peerPort = addresses.peerPort;
     this.localIp = addresses.localIp;
     pod.sessions.add(this);
-    shard.count(WORKER.downstreamSessions, 1);
+    shard.countDownstreamSession(1);
   }
 
   /** At least one SPIFFE name must be of our own trust domain (ZT-083). */
@@ -159,7 +159,7 @@ export class ServerSession extends HboneSession {
 
   protected override onClosed(end: SessionEnd): void {
     this.pod.sessions.delete(this);
-    this.shard.count(WORKER.downstreamSessions, -1);
+    this.shard.countDownstreamSession(-1);
     if (end.stage === "tls" || end.stage === "identity" || end.stage === "h2") {
       this.shard.logSessionEnd(this.peerIp, this.peerPort, this.localIp, end.reason);
     }
@@ -284,7 +284,7 @@ function acceptRequest(session: ServerSession, streamId: number, endStream: bool
     session.refuse(streamId, 503, endStream);
     return;
   }
-  const row = shard.acquireConnectionRow(pod.row, Direction.INBOUND, ConnectionKind.HBONE);
+  const row = shard.rows.acquire(pod.row, Direction.INBOUND, ConnectionKind.HBONE, shard.unixNowMs());
   if (row < 0) {
     session.refuse(streamId, 503, endStream);
     return;
@@ -292,7 +292,7 @@ function acceptRequest(session: ServerSession, streamId: number, endStream: bool
   const forwardedHost = parseForwardedHost(latin1(head.bytes, head.forwardedStart, head.forwardedEnd));
   fillRow(shard, row, session, target.port);
   const flow = acquireFlow(session, local, target.port, forwardedHost);
-  const verdict = shard.verdictOn(row, local, session.identity);
+  const verdict = shard.judge.verdictOn(row, local, session.identity);
   if (!verdict.allowed) {
     session.refuse(streamId, 401, endStream);
     const error = `connection closed due to policy rejection: ${verdict.by}`;
@@ -302,7 +302,7 @@ function acceptRequest(session: ServerSession, streamId: number, endStream: bool
   const byLoopback = header !== undefined && shard.localhostAppTunnel;
   const source = pod.transparent && !byLoopback ? session.peerIp : undefined;
   const ip = byLoopback ? loopbackOf(session.localIp) : session.localIp;
-  const fd = shard.connectFrom(pod, ip[0], ip[1], ip[2], ip[3], target.connectPort, source);
+  const fd = shard.sockets.connect(pod, ip[0], ip[1], ip[2], ip[3], target.connectPort, source);
   if (fd < 0) {
     session.refuse(streamId, 503, endStream);
     refuseRequest(shard, row, flow, ResponseFlag.CONNECT, text, `connect to the application failed (errno ${-fd})`);
@@ -320,9 +320,9 @@ function acceptRequest(session: ServerSession, streamId: number, endStream: bool
 
 function fillRow(shard: Shard, row: number, session: ServerSession, port: number): void {
   const { peerIp, localIp } = session;
-  shard.setSource(row, peerIp[0], peerIp[1], peerIp[2], peerIp[3], session.peerPort);
-  shard.setDestination(row, localIp[0], localIp[1], localIp[2], localIp[3], port);
-  shard.setActual(row, localIp[0], localIp[1], localIp[2], localIp[3], 15008); // ZT-202
+  shard.rows.setSource(row, peerIp[0], peerIp[1], peerIp[2], peerIp[3], session.peerPort);
+  shard.rows.setDestination(row, localIp[0], localIp[1], localIp[2], localIp[3], port);
+  shard.rows.setActual(row, localIp[0], localIp[1], localIp[2], localIp[3], 15008); // ZT-202
 }
 
 /** The flow that counts the request (ZT-099, ZT-104). */

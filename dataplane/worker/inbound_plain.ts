@@ -16,15 +16,15 @@ export function acceptPlaintext(shard: Shard, pod: Pod, row: number, fd: number)
   const word0 = connections.getAt(row, to, 0), word1 = connections.getAt(row, to, 1);
   const word2 = connections.getAt(row, to, 2), word3 = connections.getAt(row, to, 3);
   const port = connections.get(row, CONNECTION.destinationPort);
-  shard.setActual(row, word0, word1, word2, word3, port);
+  shard.rows.setActual(row, word0, word1, word2, word3, port);
   if (shard.reservedPorts.includes(port)) {
     refuseConnection(shard, row, Direction.INBOUND, fd, "attempted recursive call to ourselves"); // ZT-101
     return;
   }
   const local = view.localWorkload(pod.row);
   if (local === undefined) {
-    shard.releaseConnectionRow(row);
-    shard.park(pod, fd, ListenerKind.PLAINTEXT);
+    shard.rows.release(row);
+    shard.waiting.park(pod, fd, ListenerKind.PLAINTEXT);
     return;
   }
   const source = view.workloadAt(shard.network, source0, source1, source2, source3);
@@ -40,14 +40,14 @@ export function acceptPlaintext(shard: Shard, pod: Pod, row: number, fd: number)
     undefined,
     service,
   );
-  const verdict = shard.verdictOn(row, local, undefined);
+  const verdict = shard.judge.verdictOn(row, local, undefined);
   if (!verdict.allowed) {
     shard.os.close(fd);
     refuseRequest(shard, row, flow, ResponseFlag.DENY, "", `connection closed due to policy rejection: ${verdict.by}`);
     return;
   }
   const preserved = pod.transparent ? [source0, source1, source2, source3] as const : undefined;
-  const upstream = shard.connectFrom(pod, word0, word1, word2, word3, port, preserved);
+  const upstream = shard.sockets.connect(pod, word0, word1, word2, word3, port, preserved);
   if (upstream < 0) {
     shard.os.close(fd);
     const error = `connect to the application failed (errno ${-upstream})`;

@@ -101,22 +101,30 @@ export function routeOutbound(shard: Shard, pod: Pod, row: number, fd: number): 
   }
   const source = shard.view.localWorkload(pod.row);
   if (source === undefined) {
-    shard.releaseConnectionRow(row);
-    shard.park(pod, fd, ListenerKind.OUTBOUND);
+    shard.rows.release(row);
+    shard.waiting.park(pod, fd, ListenerKind.OUTBOUND);
     return;
   }
   const route = resolve(shard.view, source, { network: shard.network, word0, word1, word2, word3, port }, shard.random);
   if (route.kind === "refused") {
-    shard.setActual(row, word0, word1, word2, word3, port);
+    shard.rows.setActual(row, word0, word1, word2, word3, port);
     refuseConnection(shard, row, Direction.OUTBOUND, fd, route.reason);
     return;
   }
-  shard.setActual(row, route.ip[0], route.ip[1], route.ip[2], route.ip[3], route.port);
+  shard.rows.setActual(row, route.ip[0], route.ip[1], route.ip[2], route.ip[3], route.port);
   if (route.kind === "hbone") {
     startTunnel(shard, pod, row, fd, route, source);
     return;
   }
-  const upstream = shard.connectFrom(pod, route.ip[0], route.ip[1], route.ip[2], route.ip[3], route.port, undefined);
+  const upstream = shard.sockets.connect(
+    pod,
+    route.ip[0],
+    route.ip[1],
+    route.ip[2],
+    route.ip[3],
+    route.port,
+    undefined,
+  );
   if (upstream < 0) {
     const where = formatIp(route.ip[0], route.ip[1], route.ip[2], route.ip[3]);
     refuseConnection(shard, row, Direction.OUTBOUND, fd, `connect to ${where} failed (errno ${-upstream})`);
@@ -146,8 +154,8 @@ export function routeOutbound(shard: Shard, pod: Pod, row: number, fd: number): 
 function startTunnel(shard: Shard, pod: Pod, row: number, fd: number, route: HboneRoute, source: Workload): void {
   const { identity } = pod;
   if (identity.tls === undefined && identity.failure === undefined) {
-    shard.releaseConnectionRow(row);
-    shard.park(pod, fd, ListenerKind.OUTBOUND); // Until the first certificate (ZT-174).
+    shard.rows.release(row);
+    shard.waiting.park(pod, fd, ListenerKind.OUTBOUND); // Until the first certificate (ZT-174).
     return;
   }
   shard.connections.set(row, CONNECTION.kind, ConnectionKind.HBONE);

@@ -10,7 +10,7 @@ import {
   HBONE_FRAME_PAYLOAD_BYTES_MAX,
   HBONE_SERVER_SETTINGS,
 } from "../../wire/h2/settings.ts";
-import { PEER_RECORD_BYTES_MAX, RECEIVE_BYTES, RECORD_HEADER_BYTES } from "./buffers.ts";
+import { CONTENT_BYTES_MAX, PEER_RECORD_BYTES_MAX, RECEIVE_BYTES, RECORD_HEADER_BYTES } from "./buffers.ts";
 import { FrameReceiver } from "./frame_receiver.ts";
 import { PostHandshake, PostHandshakeReader } from "./post_handshake.ts";
 import {
@@ -243,11 +243,12 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
     if (u8[at] !== APPLICATION_RECORD) return this.#fail(Alert.UNEXPECTED_MESSAGE, "an unprotected TLS record"), false;
     let bytes = this.#opener!.open(at, recordBytes);
     if (bytes < 0) return this.#fail(Alert.BAD_RECORD_MAC, "a TLS record that does not open"), false;
+    // Padding counts: content, its type and zeros are 2^14 + 1 bytes at most (RFC 8446 §5.4).
+    if (bytes > CONTENT_BYTES_MAX + 1) return this.#fail(Alert.RECORD_OVERFLOW, "a TLS record over its limit"), false;
     const start = at + RECORD_HEADER_BYTES;
     while (bytes > 0 && u8[start + bytes - 1] === 0) bytes--; // Padding (RFC 8446 §5.4)
     if (bytes === 0) return this.#fail(Alert.UNEXPECTED_MESSAGE, "a TLS record without a content type"), false;
     const type = u8[start + bytes - 1]!, end = start + bytes - 1;
-    if (end - start > 16384) return this.#fail(Alert.RECORD_OVERFLOW, "a TLS record over its limit"), false;
     if (type === APPLICATION_RECORD) {
       if (this.#postHandshake.unfinished) {
         return this.#fail(Alert.UNEXPECTED_MESSAGE, "data inside a handshake message"), false;

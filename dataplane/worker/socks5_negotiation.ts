@@ -93,9 +93,9 @@ export class SocksNegotiation extends Connection implements Pollable {
     this.closed = true; // The row lives on, with another owner.
     shard.reactor.timers.cancel(this.#deadline);
     shard.reactor.release(fd, this.#pollRow);
-    shard.disown(this);
+    shard.rows.disown(this);
     const [word0, word1, word2, word3, port] = target;
-    shard.setDestination(row, word0!, word1!, word2!, word3!, port!);
+    shard.rows.setDestination(row, word0!, word1!, word2!, word3!, port!);
     routeOutbound(shard, pod, row, fd);
   }
 

@@ -1,0 +1,84 @@
+/** Policies over open connections: judged when they open, and again whenever the snapshot changes (ZT-093, ZT-120). */
+import { type Identity, principalOf } from "../../mesh/identity.ts";
+import { authorize, type Verdict } from "../../mesh/policy.ts";
+import type { Workload } from "../../mesh/workload.ts";
+import { CLOSE_REQUESTED, CONNECTION, ResponseFlag } from "../tables/layout.ts";
+import type { Connection } from "./connection.ts";
+import type { Resumable } from "./reactor.ts";
+import type { Shard } from "./shard.ts";
+
+const JUDGED_PER_TURN_MAX = 256;
+
+export class Judge implements Resumable {
+  readonly #shard: Shard;
+  /** Filled anew for each judgement. */
+  readonly #facts = {
+    identity: undefined as Identity | undefined,
+    principal: undefined as string | undefined,
+    source0: 0,
+    source1: 0,
+    source2: 0,
+    source3: 0,
+    destination0: 0,
+    destination1: 0,
+    destination2: 0,
+    destination3: 0,
+    destinationPort: 0,
+  };
+  /** Next row to be judged again, or -1 when all were judged under the present snapshot. */
+  #from = -1;
+
+  constructor(shard: Shard) {
+    this.#shard = shard;
+  }
+
+  /** Looks at every open connection again: at the policies in force, and whether its end was asked for. */
+  again(): void {
+    if (this.#from < 0) this.#shard.reactor.resumeLater(this);
+    this.#from = 0;
+  }
+
+  /** Judges open inbound connections again, some of them each turn (ZT-120). */
+  onResume(): void {
+    const { rows } = this.#shard;
+    let left = JUDGED_PER_TURN_MAX;
+    while (this.#from < rows.limit && left > 0) {
+      const connection = rows.at(this.#from++);
+      if (connection === null || connection.closed) continue;
+      left--;
+      if ((this.#shard.connections.load(connection.row, CONNECTION.control) & CLOSE_REQUESTED) !== 0) {
+        connection.end(ResponseFlag.CONNECT, "closed on request");
+      } else this.#judge(connection);
+    }
+    if (this.#from < rows.limit) this.#shard.reactor.resumeLater(this);
+    else this.#from = -1;
+  }
+
+  #judge(connection: Connection): void {
+    const { facts, row } = connection;
+    if (facts === undefined) return;
+    // The workload as it is now: a policy that names it only since yesterday holds for open connections too.
+    const workload = this.#shard.view.localWorkload(connection.pod.row) ?? facts.workload;
+    const verdict = this.verdictOn(row, workload, facts.identity);
+    if (!verdict.allowed) connection.end(ResponseFlag.DENY, `connection closed due to policy change: ${verdict.by}`);
+  }
+
+  /** What the policies in force for `workload` say of the connection whose addresses stand in the row (ZT-093, ZT-100). */
+  verdictOn(row: number, workload: Workload, identity: Identity | undefined): Verdict {
+    const { connections } = this.#shard, facts = this.#facts, from = CONNECTION.sourceIp, to = CONNECTION.destinationIp;
+    facts.identity = identity;
+    facts.principal = identity === undefined ? undefined : principalOf(identity);
+    facts.source0 = connections.getAt(row, from, 0);
+    facts.source1 = connections.getAt(row, from, 1);
+    facts.source2 = connections.getAt(row, from, 2);
+    facts.source3 = connections.getAt(row, from, 3);
+    facts.destination0 = connections.getAt(row, to, 0);
+    facts.destination1 = connections.getAt(row, to, 1);
+    facts.destination2 = connections.getAt(row, to, 2);
+    facts.destination3 = connections.getAt(row, to, 3);
+    facts.destinationPort = connections.get(row, CONNECTION.destinationPort);
+    const verdict = authorize(this.#shard.view.policiesFor(workload), facts);
+    if (verdict.allowed) connections.set(row, CONNECTION.policyGeneration, this.#shard.view.generation);
+    return verdict;
+  }
+}

@@ -1,0 +1,66 @@
+/** Sockets in the network namespaces of pods, made by this thread: it enters, connects, and stays until another is needed. */
+import type { IpWords } from "../../base/address.ts";
+import { assert } from "../../base/assert.ts";
+import type { Os } from "../../os/api.ts";
+import type { Pod } from "./pod.ts";
+
+const EINPROGRESS = 115;
+
+export class PodSockets {
+  readonly #os: Os;
+  readonly #packetMark: number;
+  readonly #keepalive: boolean;
+  /** The pod's namespace that this thread is in; -1: its own. */
+  #netns = -1;
+  readonly #homeNetns: number;
+
+  constructor(os: Os, options: { packetMark: number; keepalive: boolean }) {
+    this.#os = os;
+    this.#packetMark = options.packetMark;
+    this.#keepalive = options.keepalive;
+    this.#homeNetns = os.ownNetns();
+    assert(this.#homeNetns >= 0, "a thread can open its own network namespace");
+  }
+
+  /**
+   * A connecting socket in the pod's namespace, carrying our mark (ZT-173).
+   * @param source bound as the source address, transparently (ZT-094); undefined: the kernel's choice.
+   * @returns Descriptor or -errno.
+   */
+  connect(
+    pod: Pod,
+    word0: number,
+    word1: number,
+    word2: number,
+    word3: number,
+    port: number,
+    source: IpWords | undefined,
+  ): number {
+    const os = this.#os;
+    if (pod.netnsFd < 0) this.leave();
+    else if (this.#netns !== pod.netnsFd) {
+      const entered = os.enterNetns(pod.netnsFd);
+      if (entered < 0) return entered;
+      this.#netns = pod.netnsFd;
+    }
+    const ipv6 = !(word0 === 0 && word1 === 0 && word2 === 0xffff);
+    const fd = os.openStream(ipv6, this.#packetMark, this.#keepalive);
+    if (fd < 0) return fd;
+    const self = source !== undefined && source[0] === word0 && source[1] === word1 && source[2] === word2 &&
+      source[3] === word3;
+    if (source !== undefined && !self) os.bindSource(fd, source[0], source[1], source[2], source[3]); // Best effort (ZT-094).
+    const connected = os.connect(fd, word0, word1, word2, word3, port);
+    if (connected < 0 && connected !== -EINPROGRESS) {
+      os.close(fd);
+      return connected;
+    }
+    return fd;
+  }
+
+  /** Leaves a pod's namespace, which this thread would keep alive, and whose descriptor's number may be used anew. */
+  leave(): void {
+    if (this.#netns < 0) return;
+    this.#os.enterNetns(this.#homeNetns);
+    this.#netns = -1;
+  }
+}
