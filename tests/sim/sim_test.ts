@@ -96,6 +96,20 @@ const MISTAKES: readonly { readonly name: string; readonly noticed: RegExp; read
     }),
   },
   {
+    name: "a proxy takes a workload of the mesh for a stranger",
+    noticed: /speak HBONE, and nothing else/,
+    make: () => ({
+      prepare: (world) => {
+        for (const node of world.nodes) for (const { shard } of node.workers) shard.view.workloadAt = () => undefined;
+      },
+    }),
+  },
+  {
+    name: "a key is not changed on one side",
+    noticed: /nothing disturbed it/,
+    make: () => ({ prepare: (world) => world.nodes.forEach((node) => node.certificates.stubborn = true) }),
+  },
+  {
     name: "records are taken without looking at their tag",
     noticed: /is the one sent|streams begin as sent/,
     make: () => ({

@@ -32,6 +32,8 @@ export class Certificates {
   live = 0;
   /** Takes every record for genuine: a mistake that a test puts in. */
   trusting = false;
+  /** Keeps opening with the first key: another. */
+  stubborn = false;
 
   issue(certificate: Certificate): ContextHandle {
     const low = this.#byHandle.size + 1;
@@ -109,6 +111,10 @@ class SimSealer extends Direction implements RecordSealer {
 }
 
 class SimOpener extends Direction implements RecordOpener {
+  override nextKey(): void {
+    if (!this.owner.stubborn) super.nextKey();
+  }
+
   open(at: number, recordBytes: number): number {
     const bytes = recordBytes - HEADER_BYTES - TAG_BYTES, { u8, view } = this.memory;
     if (bytes < 1) return RecordError.BAD_RECORD;
