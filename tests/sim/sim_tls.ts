@@ -231,7 +231,7 @@ class SimHandshake implements TlsHandshake {
     return HandshakeStep.DONE;
   }
 
-  /** A session ticket, as servers send it behind the handshake. */
+  /** A session ticket, as servers send it behind the handshake, and sometimes a wish for a new key. */
   #sayTicket(): void {
     const { memory, scratchAt } = this.#tls;
     memory.u8.fill(9, scratchAt + HEADER_BYTES, scratchAt + HEADER_BYTES + 24);
@@ -239,6 +239,11 @@ class SimHandshake implements TlsHandshake {
     this.#sealer = this.#makeSealer();
     const bytes = this.#sealer.seal(scratchAt, 24, HANDSHAKE);
     this.#out.push(memory.u8.slice(scratchAt, scratchAt + bytes));
+    if ((this.#own & 4) === 0) return;
+    memory.u8.set([24, 0, 0, 1, 1], scratchAt + HEADER_BYTES); // KeyUpdate, update_requested (RFC 8446 §4.6.3).
+    const more = this.#sealer.seal(scratchAt, 5, HANDSHAKE);
+    this.#sealer.nextKey();
+    this.#out.push(memory.u8.slice(scratchAt, scratchAt + more));
   }
 
   #makeSealer(): SimSealer {
