@@ -3,7 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import type { IpWords } from "../../base/address.ts";
 import { setSocketFlag } from "../../os/libc_cold.ts";
 import { AccessKind } from "../tables/access.ts";
-import { Direction, ResponseFlag } from "../tables/layout.ts";
+import { Direction, ResponseFlag, WORKER } from "../tables/layout.ts";
 import { randomOf } from "../tables/testing.ts";
 import { ListenerKind } from "./listener.ts";
 import type { Pod } from "./pod.ts";
@@ -78,6 +78,10 @@ Deno.test("a connection goes through HBONE and back, and each side may end first
       const client = open(), server = arrive();
       client.write(text("ping"));
       assertEquals(readAll(rig, server, 4), "ping");
+      const sockets = [[0, Direction.OUTBOUND], [1, Direction.INBOUND]].map(([worker, direction]) =>
+        rig.tables.workers.getF64At(worker!, WORKER.socketsOpen, direction!)
+      );
+      assertEquals(sockets, [1, 1], "one captured connection, one session for all tunnels (ZT-198)");
       const [one, other] = first === "client" ? [client, server] : [server, client];
       one.finish();
       rig.until("the end arrives", () => (other.read(), other.ended));

@@ -18,7 +18,7 @@ import {
   type Tables,
 } from "../tables/handles.ts";
 import { acquireIdentity } from "../tables/identities.ts";
-import { Command, CONNECTION, ConnectionState, FLOW, POD, PodState, WORKER } from "../tables/layout.ts";
+import { Command, CONNECTION, ConnectionState, Direction, FLOW, POD, PodState, WORKER } from "../tables/layout.ts";
 import { SnapshotReader } from "../tables/lookup.ts";
 import { SnapshotWriter } from "../tables/publish.ts";
 import { SampleMesh, workloadOf } from "../tables/testing.ts";
@@ -286,6 +286,10 @@ export class Rig {
     if (shard.connectionCount !== 0) found.push(`load ${shard.connectionCount}`);
     for (const field of [WORKER.upstreamSessions, WORKER.downstreamSessions]) {
       if (this.tables.workers.getF64(worker, field) !== 0) found.push("sessions counted");
+    }
+    for (const direction of [Direction.OUTBOUND, Direction.INBOUND]) {
+      const open = this.tables.workers.getF64At(worker, WORKER.socketsOpen, direction);
+      if (open !== 0) found.push(`${open} sockets counted`); // ZT-198
     }
     return found.join(", ");
   }
