@@ -112,11 +112,15 @@ export function writeForwarded(
   return bytes;
 }
 
-/** The query that asks an upstream the same: recursion desired, our own payload size, the client's DO and CD bits. */
-export function writeQuery(id: number, query: Query): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(DNS_HEADER_BYTES + query.question.length + OPTION_BYTES);
+/**
+ * The query that asks an upstream the same: recursion desired, our own payload size, the client's DO and CD bits.
+ * @param edns false for an upstream that does not understand EDNS.
+ */
+export function writeQuery(id: number, query: Query, edns = true): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(DNS_HEADER_BYTES + query.question.length + (edns ? OPTION_BYTES : 0));
   writeHeader(bytes, id, Flag.RECURSION_DESIRED | (query.flags & Flag.CHECKING_DISABLED), [1, 0, 0, 0]);
   bytes.set(query.question, DNS_HEADER_BYTES);
+  if (!edns) return bytes;
   const dnssecOk = query.edns?.dnssecOk ?? false;
   appendOption(bytes, bytes.length - OPTION_BYTES, { payloadBytes: OWN_PAYLOAD_BYTES, version: 0, dnssecOk });
   return bytes;

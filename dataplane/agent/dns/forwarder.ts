@@ -104,10 +104,24 @@ export class Forwarder {
     return refusal;
   }
 
-  /** By UDP, and by TCP what does not fit. */
+  /** With EDNS, and without where the nameserver does not understand it (RFC 6891 §7). */
   async #askOne(nameserver: IpWords, query: Query, leftMs: number): Promise<Exchanged | undefined> {
+    const startedAtMs = this.#options.now();
+    const exchanged = await this.#exchange(nameserver, query, { leftMs, edns: true });
+    if (exchanged?.response.code !== Code.FORMERR && exchanged?.response.code !== Code.NOTIMP) return exchanged;
+    const stillLeftMs = leftMs - (this.#options.now() - startedAtMs);
+    if (stillLeftMs <= 0) return exchanged;
+    return await this.#exchange(nameserver, query, { leftMs: stillLeftMs, edns: false }) ?? exchanged;
+  }
+
+  /** By UDP, and by TCP what does not fit. */
+  async #exchange(
+    nameserver: IpWords,
+    query: Query,
+    { leftMs, edns }: { readonly leftMs: number; readonly edns: boolean },
+  ): Promise<Exchanged | undefined> {
     const { settings, sockets, randomId, signal } = this.#options;
-    const id = randomId(), bytes = writeQuery(id, query);
+    const id = randomId(), bytes = writeQuery(id, query, edns);
     const accept: Accept = (received) => readResponse(received, id, query.question);
     const timeoutMs = Math.min(settings.timeoutMs, TRY_MS_MAX, leftMs);
     const exchanged = await sockets.exchangeUdp(nameserver, bytes, { timeoutMs, accept, signal });

@@ -24,6 +24,7 @@ class Rig implements UpstreamSockets {
   readonly asked: string[] = [];
   readonly servers: Record<string, Zone | "dead" | "gate">;
   nowMs = 0;
+  understandsEdns = true;
   nextId = 1;
   readonly gate = Promise.withResolvers<void>();
   readonly forwarder: Forwarder;
@@ -54,6 +55,7 @@ class Rig implements UpstreamSockets {
       return undefined;
     }
     const answer = await nameserver(server === "gate" ? ZONE : server)(bytes, transport === "tcp");
+    if (!this.understandsEdns && decode(bytes).additionals.length > 0) answer![3]! |= Code.FORMERR;
     const response = options.accept(answer!);
     return response === undefined ? undefined : { bytes: answer!, response };
   }
@@ -84,6 +86,13 @@ Deno.test("Forwarder asks by TCP what does not fit into a datagram", async () =>
   const rig = new Rig({ "10.0.0.1": ZONE });
   assertEquals(recordsOf((await rig.forwarder.forward(query("large.example")))!.bytes).length, 100);
   assertEquals(rig.asked, ["udp 10.0.0.1 1", "tcp 10.0.0.1 1"]);
+});
+
+Deno.test("Forwarder asks without EDNS a nameserver that does not understand it (RFC 6891 §7)", async () => {
+  const rig = new Rig({ "10.0.0.1": ZONE });
+  rig.understandsEdns = false;
+  assertEquals(recordsOf((await rig.forwarder.forward(query("www.example")))!.bytes), ["www.example A 192.0.2.1"]);
+  assertEquals(rig.asked, ["udp 10.0.0.1 1", "udp 10.0.0.1 2"]);
 });
 
 Deno.test("Forwarder goes on to the next nameserver when one is silent or unable, and comes round again", async () => {
