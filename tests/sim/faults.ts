@@ -105,7 +105,10 @@ export class Faults {
     // With small buffers a second a round is a link so slow that sessions rightly give up.
     if (chance.often(dangers.silence) && Math.min(...kernel.bufferSizes) >= 65_536) {
       this.world.say("time passes");
+      const contrary = kernel.contraryPercent;
+      kernel.contraryPercent = 0; // What comes in pieces takes a round for each, and handshakes end after ten.
       for (let seconds = chance.between(5, 35); seconds > 0; seconds--) this.world.round(1_000, false);
+      kernel.contraryPercent = contrary;
     }
     if (chance.often(dangers.closeRequests)) this.#requestClose(chance.pick(this.world.nodes));
     if (chance.often(dangers.strangers)) this.#strange(chance.pick(this.world.pods));
