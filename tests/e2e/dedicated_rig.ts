@@ -115,7 +115,9 @@ export class Rig implements AsyncDisposable {
   async ready(name: Name, program: Program): Promise<void> {
     await until(`${program.name} is ready`, STARTED_MS, async () => {
       assert(!program.ended, program.tail());
-      return (await this.page(name, ":15021/healthz/ready")).status === 200;
+      const { status, body } = await this.page(name, ":15021/healthz/ready");
+      assert(status === 200, `${body}\n${program.tail()}`); // Becomes the cause, should it never be.
+      return true;
     });
   }
 
