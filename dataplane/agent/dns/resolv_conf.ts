@@ -46,20 +46,39 @@ export function parseResolvConf(text: string): UpstreamSettings {
   return { nameservers, timeoutMs: timeoutSeconds * 1_000, attempts, rotate, search };
 }
 
-/** Reads the file anew. One that cannot be read has no nameservers, and the log says so: local names still resolve. */
-export function readResolvConf(path: string, log: Logger): UpstreamSettings {
-  let text = "";
-  try {
-    text = Deno.readTextFileSync(path).slice(0, FILE_BYTES_MAX);
-  } catch (error) {
-    log.warn("resolver settings not read", { path, error: chain(error) });
+/** Reads the file anew each time it is asked, since it may have changed. */
+export class ResolvConf {
+  readonly #path: string;
+  readonly #log: Logger;
+  #said: string | undefined;
+
+  constructor(path: string, log: Logger) {
+    this.#path = path;
+    this.#log = log;
   }
-  const settings = parseResolvConf(text);
-  if (settings.nameservers.length === 0) log.warn("no nameserver to forward to", { path });
-  else if (settings.nameservers.every((ip) => isLoopback(...ip))) {
-    log.warn("nameservers are on loopback, which in a pod is the pod's own", { path });
+
+  /** A file that cannot be read has no nameservers: names of the mesh still resolve. What is wrong is logged once. */
+  read(): UpstreamSettings {
+    let text = "", unreadable: string | undefined;
+    try {
+      text = Deno.readTextFileSync(this.#path).slice(0, FILE_BYTES_MAX);
+    } catch (error) {
+      unreadable = chain(error);
+    }
+    const settings = parseResolvConf(text);
+    const problem = problemOf(settings.nameservers);
+    if (problem !== undefined && problem !== this.#said) {
+      this.#log.warn(problem, { path: this.#path, error: unreadable });
+    }
+    this.#said = problem;
+    return settings;
   }
-  return settings;
+}
+
+function problemOf(nameservers: readonly IpWords[]): string | undefined {
+  if (nameservers.length === 0) return "no nameserver to forward to";
+  const onLoopback = nameservers.every((ip) => isLoopback(...ip));
+  return onLoopback ? "nameservers are on loopback, which in a pod is the pod's own" : undefined;
 }
 
 function clamp(value: number, min: number, max: number): number {

@@ -3,7 +3,7 @@ import { formatIp, formatSocketAddress } from "../../../base/address.ts";
 import { MeshError } from "../../../base/errors.ts";
 import { Logger } from "../../../base/log.ts";
 import { addressesToBind, parseListenAddress } from "./listen_address.ts";
-import { parseResolvConf, readResolvConf } from "./resolv_conf.ts";
+import { parseResolvConf, ResolvConf } from "./resolv_conf.ts";
 
 const nameserversOf = (text: string) => parseResolvConf(text).nameservers.map((words) => formatIp(...words));
 
@@ -24,23 +24,22 @@ Deno.test("parseResolvConf() knows the options that matter, within bounds, and t
   assertEquals([plain.timeoutMs, plain.attempts, plain.rotate, plain.search], [1_000, 2, false, []]);
 });
 
-Deno.test("readResolvConf() says what keeps pods from being forwarded", () => {
+Deno.test("ResolvConf says once what keeps pods from being forwarded, and again after it was mended", () => {
   const lines: string[] = [], log = new Logger("dns", { sink: (line) => lines.push(line.split("\t")[3]!) });
-  const path = Deno.makeTempFileSync();
+  const path = Deno.makeTempFileSync(), file = new ResolvConf(path, log);
+  const counts: number[] = [];
   try {
-    Deno.writeTextFileSync(path, "nameserver 127.0.0.53\n");
-    assertEquals(readResolvConf(path, log).nameservers.length, 1);
-    Deno.writeTextFileSync(path, "nameserver 10.0.0.1\n");
-    readResolvConf(path, log);
+    for (const ip of ["127.0.0.53", "127.0.0.53", "10.0.0.1", "127.0.0.53"]) {
+      Deno.writeTextFileSync(path, `nameserver ${ip}\n`);
+      counts.push(file.read().nameservers.length);
+    }
   } finally {
     Deno.removeSync(path);
   }
-  assertEquals(readResolvConf(path, log).nameservers, []);
-  assertEquals(lines, [
-    "nameservers are on loopback, which in a pod is the pod's own",
-    "resolver settings not read",
-    "no nameserver to forward to",
-  ]);
+  counts.push(file.read().nameservers.length);
+  assertEquals(counts, [1, 1, 1, 1, 0]);
+  const loopback = "nameservers are on loopback, which in a pod is the pod's own";
+  assertEquals(lines, [loopback, loopback, "no nameserver to forward to"]);
 });
 
 Deno.test("parseListenAddress() takes localhost or an address, with a port (ZT-003, ZT-008)", () => {

@@ -5,7 +5,7 @@ import { MeshError } from "../../../base/errors.ts";
 import { parseName } from "../../../wire/dns/name.ts";
 import type { ZtunnelConfig } from "../../config.ts";
 import type { DnsProxyOptions } from "./proxy.ts";
-import { readResolvConf } from "./resolv_conf.ts";
+import { ResolvConf } from "./resolv_conf.ts";
 
 /** On, unless the text is anything but `true`: so says Istio of this one variable. */
 export function captureSwitch(): Kind<boolean> {
@@ -23,7 +23,7 @@ export function dnsSettings(
       remedy: "set CLUSTER_DOMAIN to a name such as cluster.local",
     });
   }
-  const upstreams = () => readResolvConf(config.resolvConf, log);
+  const resolvConf = new ResolvConf(config.resolvConf, log), upstreams = () => resolvConf.read();
   return {
     answers: {
       clusterDomain,
