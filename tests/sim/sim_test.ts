@@ -24,9 +24,9 @@ Deno.test(`the data path keeps its promises under faults, seeds 1 to ${SEEDS}`, 
 
 /** Seeds that fail without a correction that they led to. When the simulation draws its worlds anew, find others. */
 const ONCE_FAILED: readonly (readonly [seed: number, found: string])[] = [
-  [13, "a session that only said its new key sat on a stage until its next bytes, and nobody heard the key"],
-  [24, "the contexts of an identity whose row went to another were never freed"],
-  [554, "a session whose tunnels had all gone before it opened was never closed"],
+  [229, "a session that only said its new key sat on a stage until its next bytes, and nobody heard the key"],
+  [19, "the contexts of an identity whose row went to another were never freed"],
+  [581, "a session whose tunnels had all gone before it opened was never closed"],
 ];
 
 for (const [seed, found] of ONCE_FAILED) Deno.test(`seed ${seed} stays well: ${found}`, () => void runSeed(seed));
