@@ -1,8 +1,10 @@
 /** Picks the role or command and hands over; nothing else. */
+import { parseArgs } from "@std/cli";
 import { ConfigDefinition, type Given, type Parsed, type Table } from "./base/config.ts";
 import { chain, MeshError } from "./base/errors.ts";
 import { LogFilter, Logger } from "./base/log.ts";
 import { LineBuffer } from "./base/line_buffer.ts";
+import { VERSION } from "./base/version.ts";
 
 type Run = (args: readonly string[]) => Promise<number>;
 
@@ -161,8 +163,15 @@ function fail(text: string, status: number): number {
 }
 
 async function main(args: readonly string[]): Promise<number> {
-  const [name, ...rest] = args;
-  if (name === undefined || name === "--help" || name === "-h" || name === "help") return print(usage());
+  // Flags behind the command are the command's own.
+  const given = parseArgs([...args], {
+    stopEarly: true,
+    boolean: ["help", "version"],
+    alias: { h: "help", v: "version" },
+  });
+  const [name, ...rest] = given._.map(String);
+  if (given.version === true) return print(`ambit ${VERSION}\n`);
+  if (name === undefined || given.help === true || name === "help") return print(usage());
   const command = COMMANDS.find((it) => it.name === name);
   if (command === undefined) return fail(`error: ambit knows no command ${name}\n\n${usage()}`, EXIT_USAGE);
   try {

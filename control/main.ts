@@ -1,5 +1,6 @@
 /** Role istiod: a folder of Kubernetes objects in, delta ADS and certificates out. */
 import type { Logger } from "../base/log.ts";
+import { VERSION } from "../base/version.ts";
 import { AUTHORIZATION_TYPE_URL } from "../mesh/proto/authorization_codec.ts";
 import { ADDRESS_TYPE_URL } from "../mesh/proto/workload_codec.ts";
 import { AmbientIndex } from "./ambient/index.ts";
@@ -39,7 +40,6 @@ export interface RunningIstiod {
   readonly done: Promise<void>;
 }
 
-const VERSION = "0.1.0";
 const IDLE_QUIET_MS = 10; // a folder pass commits at once; this joins what the next turn still brings (CP-440)
 const SHUTDOWN_GRACE_MS = 5_000; // well under the 30 s that supervisors usually give
 const STREAMS_PER_SECOND_BASE = 15; // CP-400, with the next two

@@ -1,6 +1,7 @@
 /** Role ztunnel: joins agent and workers, and takes them down again. */
 import { ignore, MeshError } from "../base/errors.ts";
 import type { LogFilter, Logger } from "../base/log.ts";
+import { VERSION } from "../base/version.ts";
 import { AUTHORIZATION_TYPE_URL } from "../mesh/proto/authorization_codec.ts";
 import type { DiscoveryNode } from "../mesh/proto/discovery_codec.ts";
 import { ADDRESS_TYPE_URL } from "../mesh/proto/workload_codec.ts";
@@ -40,7 +41,6 @@ const RESERVED_PORTS = [15001, 15006, 15008];
 const WORKERS_MAX = 16;
 const PACKET_MARK = 1337; // The node agent's rules let it pass (ZT-173).
 const COLLECT_MS = 50; // Access records and worker requests wait at most this long; rings hold far more.
-const VERSION = "0.1.0";
 /** The kernel maps at most 1 GiB below 2 GiB for us (MAP_32BIT); all workers share it. */
 const WORKERS_MEMORY_MIB = 896;
 
