@@ -1,7 +1,7 @@
 /** A node: real workers over the simulated system, and an agent that keeps the real mesh state and publishes it. */
 import { Ring, ringBytes } from "../../base/shm/ring.ts";
 import { MeshState } from "../../dataplane/agent/state.ts";
-import { AccessKind, AccessReader, AccessWriter } from "../../dataplane/tables/access.ts";
+import { AccessReader, AccessWriter } from "../../dataplane/tables/access.ts";
 import { FlowTable } from "../../dataplane/tables/flows.ts";
 import {
   createTables,
@@ -12,46 +12,27 @@ import {
   type Tables,
 } from "../../dataplane/tables/handles.ts";
 import { acquireIdentity, putFailure, releaseIdentity } from "../../dataplane/tables/identities.ts";
-import {
-  CLOSE_REQUESTED,
-  Command,
-  CONNECTION,
-  ConnectionState,
-  Direction,
-  FLOW,
-  FlowState,
-  HEADER,
-  POD,
-  PodFlag,
-  PodState,
-  Request,
-  REQUEST_WORDS,
-  WORKER,
-} from "../../dataplane/tables/layout.ts";
+import { Command, HEADER, POD, PodFlag, PodState, Request, REQUEST_WORDS } from "../../dataplane/tables/layout.ts";
 import { SnapshotReader } from "../../dataplane/tables/lookup.ts";
 import { SnapshotWriter } from "../../dataplane/tables/publish.ts";
 import { Inbox } from "../../dataplane/worker/commands.ts";
-import type { PodIdentity } from "../../dataplane/worker/pod.ts";
 import { POLL_IN } from "../../dataplane/worker/reactor.ts";
 import { Shard } from "../../dataplane/worker/shard.ts";
 import { HANDOVER_ENTRIES, HANDOVER_WORDS } from "../../dataplane/worker/start.ts";
 import type { ContextHandle } from "../../os/api.ts";
-import { HBONE_STREAM_WINDOW_BYTES } from "../../wire/h2/settings.ts";
 import { type Chance, hold } from "./chance.ts";
 import type { SimPod } from "./exchange.ts";
 import { type Kernel, type Namespace, Port } from "./kernel.ts";
 import { SimMemory } from "./memory.ts";
+import { Ledger } from "./ledger.ts";
 import type { PolicyFact } from "./policies.ts";
+import { SimWorker } from "./sim_worker.ts";
 import { Process, SimOs } from "./sim_os.ts";
 import { Certificates, SimTls } from "./sim_tls.ts";
 import { EventCounter, NetnsHandle, SimSocket } from "./stream.ts";
 
 export const MEMORY_BYTES_MAX = 128 << 20;
 const FLOWS = 24;
-/** After so many turns open connections have been judged under a new snapshot. */
-const SETTLES_TURNS = 2;
-/** The command may come with a later event, and waits its turn then. */
-const CLOSING_TURNS_MAX = 12;
 /** Used again by the next run. */
 const memories: SimMemory[] = [];
 
@@ -72,46 +53,6 @@ export interface NodeOptions {
   readonly reportsOpened: boolean;
 }
 
-/** Sums of flow rows by direction. */
-interface Totals {
-  opened: number;
-  closed: number;
-  readonly received: [number, number];
-  readonly sent: [number, number];
-}
-
-class Worker {
-  readonly shard: Shard;
-  readonly os: SimOs;
-  readonly inbox: Inbox;
-  readonly commands: Ring;
-  readonly requests: Ring;
-  readonly access: AccessReader;
-  readonly poll: number;
-  readonly wakeFd: number;
-  /** Every identity it was seen with. */
-  readonly identities = new Set<PodIdentity>();
-  /** The generation that it acknowledged, and turns since. */
-  generation = 0;
-  turnsSince = 0;
-  /** Open connections have been judged under this generation. */
-  settled = 0;
-  watched = 0;
-  /** Stages that we took ourselves. */
-  stagesAway = 0;
-
-  constructor(fields: Pick<Worker, "shard" | "os" | "inbox" | "commands" | "requests" | "access" | "poll" | "wakeFd">) {
-    this.shard = fields.shard;
-    this.os = fields.os;
-    this.inbox = fields.inbox;
-    this.commands = fields.commands;
-    this.requests = fields.requests;
-    this.access = fields.access;
-    this.poll = fields.poll;
-    this.wakeFd = fields.wakeFd;
-  }
-}
-
 interface RunningPod {
   readonly pod: SimPod;
   readonly row: number;
@@ -129,20 +70,16 @@ export class SimNode {
   readonly tables: Tables;
   readonly state: MeshState;
   readonly writer: SnapshotWriter;
-  readonly workers: Worker[] = [];
+  readonly workers: SimWorker[] = [];
   /** What policies were in force by generation; the oracle. */
   readonly policiesAt = new Map<number, readonly PolicyFact[]>();
   policies = new Map<string, PolicyFact>();
   /** The last of the control plane's versions that has come. */
   policyVersion = 0;
-  readonly totals: Totals = { opened: 0, closed: 0, received: [0, 0], sent: [0, 0] };
-  completeRecords = 0;
-  readonly #recorded = { received: 0, sent: 0 };
+  readonly ledger: Ledger;
   stopped = false;
   /** Told to drain. */
   draining = false;
-  /** Connections whose end was asked for, and when. */
-  #closing: { readonly worker: number; readonly row: number; readonly epoch: number; readonly turns: number }[] = [];
   readonly #running: RunningPod[] = [];
   readonly #identities = new Map<
     string,
@@ -165,6 +102,10 @@ export class SimNode {
     this.tables.header.store(0, HEADER.accessOpened, options.reportsOpened ? 1 : 0);
     this.state = new MeshState(`node${options.index}`);
     this.writer = new SnapshotWriter(this.tables, (worker) => this.#wake(worker), kernel.chance.bits());
+    const readers = Array.from({ length: options.workers }, (_, worker) => new AccessReader(handles, worker));
+    this.ledger = new Ledger(this.tables, readers, (error) => {
+      kernel.trace.tell(`${kernel.nowMs} node${options.index} logs: ${error}`);
+    });
     const handover = new SharedArrayBuffer(
       ringBytes(HANDOVER_ENTRIES, HANDOVER_WORDS) * options.workers * options.workers,
     );
@@ -212,7 +153,7 @@ export class SimNode {
         requests: openRequestRing(handles, worker),
         handovers: wakeFds.map((_, from) => ring(from, worker)),
       });
-      const made = new Worker({
+      const made = new SimWorker({
         shard,
         os,
         inbox,
@@ -220,35 +161,13 @@ export class SimNode {
         wakeFd: wakeFds[worker]!,
         commands: openCommandRing(handles, worker, () => this.#signal(wakeFds[worker]!)),
         requests: openRequestRing(handles, worker),
-        access: new AccessReader(handles, worker),
+        index: worker,
+        tables: this.tables,
       });
-      this.#countWatched(made);
-      if (options.oneStage) this.#takeStages(made);
+      if (options.oneStage) made.takeStages();
       shard.reactor.watch(made.wakeFd, POLL_IN, inbox);
       this.workers.push(made);
     }
-  }
-
-  /** Counts the reactor's rows, to hold them against epoll's. */
-  #countWatched(worker: Worker): void {
-    const { reactor } = worker.shard, watch = reactor.watch.bind(reactor), forget = reactor.forget.bind(reactor);
-    reactor.watch = (fd, events, owner) => {
-      const row = watch(fd, events, owner);
-      if (row >= 0) worker.watched++;
-      return row;
-    };
-    reactor.forget = (row) => {
-      worker.watched--;
-      forget(row);
-    };
-  }
-
-  #takeStages(worker: Worker): void {
-    const { buffers } = worker.shard;
-    let last = -1;
-    for (let stage = buffers.acquireStage(); stage >= 0; stage = buffers.acquireStage()) last = stage;
-    buffers.releaseStage(last);
-    worker.stagesAway = buffers.stagesTaken;
   }
 
   #signal(fd: number): void {
@@ -285,41 +204,9 @@ export class SimNode {
     const words = new Int32Array(REQUEST_WORDS);
     for (const [index, worker] of this.workers.entries()) {
       while (worker.requests.pop(words)) if (words[0] === Request.DONE) this.#podLeft(words[3]!, words[4]!);
-      this.#readRecords(worker);
-      this.#harvest(index);
+      this.ledger.readRecords(index);
+      this.ledger.harvest(index);
     }
-  }
-
-  #readRecords(worker: Worker): void {
-    for (let record = worker.access.read(); record !== undefined; record = worker.access.read()) {
-      if (record.error !== undefined) {
-        this.kernel.trace.tell(`${this.kernel.nowMs} node${this.options.index} logs: ${record.error}`);
-      }
-      if (record.kind !== AccessKind.COMPLETE) continue;
-      this.completeRecords++;
-      this.#recorded.received += record.receivedBytes;
-      this.#recorded.sent += record.sentBytes;
-    }
-  }
-
-  /** Takes the last counts of flows that a worker retired. */
-  #harvest(worker: number): void {
-    const flows = this.tables.flows[worker]!;
-    for (let row = 0; row < flows.rowCount; row++) {
-      if (flows.load(row, FLOW.state) !== FlowState.RETIRED) continue;
-      this.#addFlow(worker, row);
-      flows.store(row, FLOW.state, FlowState.FREE);
-    }
-  }
-
-  #addFlow(worker: number, row: number): void {
-    const flows = this.tables.flows[worker]!, { totals } = this;
-    const label = new TextDecoder().decode(flows.readBytes(row, FLOW.label, flows.get(row, FLOW.labelBytes)));
-    const direction = label.startsWith("source") ? Direction.OUTBOUND : Direction.INBOUND;
-    totals.opened += flows.getF64(row, FLOW.opened);
-    for (let flag = 0; flag < 8; flag++) totals.closed += flows.getF64At(row, FLOW.closed, flag);
-    totals.received[direction] += flows.getF64(row, FLOW.receivedBytes);
-    totals.sent[direction] += flows.getF64(row, FLOW.sentBytes);
   }
 
   addPod(pod: SimPod, uri: string): void {
@@ -408,20 +295,11 @@ export class SimNode {
 
   // ---- the workers
 
-  /** One turn of a worker, as its entry takes it. */
+  /** One turn of a worker. */
   turn(index: number): void {
-    const worker = this.workers[index]!, { shard } = worker;
-    if (this.stopped || !shard.reactor.running) return;
-    shard.reactor.turn();
-    shard.refresh();
-    if (worker.inbox.drained) shard.reactor.running = false;
-    for (const pod of shard.pods.values()) worker.identities.add(pod.identity);
-    const generation = this.tables.workers.load(index, WORKER.acknowledgedGeneration);
-    if (generation !== worker.generation) {
-      worker.generation = generation;
-      worker.turnsSince = 0;
-    } else if (++worker.turnsSince >= SETTLES_TURNS) worker.settled = generation;
-    this.#checkWorker(index);
+    const worker = this.workers[index]!;
+    if (this.stopped || !worker.shard.reactor.running) return;
+    worker.turn();
     if (this.workers.every((it) => !it.shard.reactor.running)) this.#exit();
   }
 
@@ -431,127 +309,35 @@ export class SimNode {
     this.kernel.trace.tell(`${this.kernel.nowMs} node${this.options.index} has drained and exits`);
     for (const [index, worker] of this.workers.entries()) {
       hold(worker.shard.connectionCount === 0, "a drained worker serves nobody");
-      this.#addLast(index);
+      this.ledger.addLast(index);
     }
-    this.#checkTotals();
+    this.ledger.check();
     const { os } = this.workers[0]!;
     for (const [fd, file] of this.process.files.entries()) if (file !== undefined) os.close(fd);
-  }
-
-  #checkWorker(index: number): void {
-    const worker = this.workers[index]!, { shard, os } = worker;
-    hold(this.process.strays === 0, "no descriptor is closed twice");
-    hold(os.watchedCount(worker.poll) === worker.watched, "epoll and the reactor watch the same descriptors");
-    for (const pod of shard.pods.values()) {
-      for (const session of pod.sessions) {
-        hold(session.tunnels.size <= 200, "a session has at most as many streams as were announced");
-        for (const tunnel of session.tunnels.values()) {
-          const kept = HBONE_STREAM_WINDOW_BYTES - tunnel.receiveWindow - tunnel.creditBytes;
-          hold(kept >= 0 && tunnel.receiveWindow >= 0, "a stream's bytes stay within its window");
-        }
-      }
-    }
-    this.#checkClosing();
-    if ((shard.reactor.turns & 15) === 0) this.#checkRows(index);
-  }
-
-  /** What was asked to end has ended some turns later. */
-  #checkClosing(): void {
-    this.#closing = this.#closing.filter(({ worker, row, epoch, turns }) => {
-      const { connections, reactor } = this.workers[worker]!.shard;
-      const gone = connections.load(row, CONNECTION.state) === ConnectionState.FREE ||
-        connections.get(row, CONNECTION.epoch) !== epoch;
-      hold(gone || reactor.turns < turns + CLOSING_TURNS_MAX, "a connection ends soon when that is asked for");
-      return !gone;
-    });
-  }
-
-  #checkRows(index: number): void {
-    const { connections } = this.workers[index]!.shard;
-    let used = 0;
-    for (let row = 0; row < connections.rowCount; row++) {
-      if (connections.load(row, CONNECTION.state) !== ConnectionState.FREE) used++;
-    }
-    hold(used === this.workers[index]!.shard.connectionCount, "connection rows and open connections add up");
-    hold(this.tables.workers.load(index, WORKER.load) === used, "the load is the number of open connections");
   }
 
   /** All pods are gone: whatever was held for connections must be back. */
   checkEmpty(): void {
     if (this.stopped) return;
-    for (const [index, worker] of this.workers.entries()) {
-      const { shard } = worker;
-      hold(shard.pods.size === 0 && shard.connectionCount === 0, "no connection outlives its pod");
-      this.#checkRows(index);
-      hold(shard.buffers.stagesTaken === worker.stagesAway, "all stages are back");
-      hold(shard.buffers.chunksTaken === 0, "all chunks are back");
-      hold(shard.reactor.timers.setCount === 0, "no timer is left");
-      hold(worker.watched === 1, `only the wake-up is watched, not ${worker.watched}`);
-      for (const field of [WORKER.upstreamSessions, WORKER.downstreamSessions]) {
-        hold(this.tables.workers.getF64(index, field) === 0, "no session is counted");
-      }
-      this.#addLast(index);
-      this.#freeIdentities(worker);
+    for (const worker of this.workers) {
+      worker.checkEmpty();
+      this.ledger.addLast(worker.index);
     }
-    this.#checkTotals();
+    this.ledger.check();
     const own = 3 * this.workers.length;
     hold(this.process.openCount === own, `descriptors are back: ${this.process.describe()}`);
     hold(this.certificates.live === 0, `no TLS object is left: ${this.certificates.live}`);
     for (const file of this.process.files) hold(!(file instanceof SimSocket), "no socket is open");
   }
 
-  /** Takes what no flow will change any more. */
-  #addLast(index: number): void {
-    const flows = this.tables.flows[index]!;
-    this.#readRecords(this.workers[index]!);
-    this.#harvest(index);
-    for (let row = 0; row < flows.rowCount; row++) {
-      if (flows.load(row, FLOW.state) !== FlowState.LIVE) continue;
-      hold(flows.get(row, FLOW.references) === 0, "no flow is referenced");
-      this.#addFlow(index, row);
-    }
-  }
-
-  #checkTotals(): void {
-    const { totals } = this;
-    hold(totals.opened === totals.closed, `as many closed as opened: ${totals.opened}, ${totals.closed}`);
-    const [received, sent] = [totals.received[0] + totals.received[1], totals.sent[0] + totals.sent[1]];
-    hold(received === this.#recorded.received, `received bytes are counted as logged: ${received}`);
-    hold(sent === this.#recorded.sent, `sent bytes are counted as logged: ${sent}`);
-    hold(totals.closed === this.completeRecords, `a record for each: ${totals.closed}, ${this.completeRecords}`);
+  /** Sessions that are open. */
+  get sessionCount(): number {
+    return this.workers.reduce((count, worker) => count + worker.sessionCount, 0);
   }
 
   /** Somebody asks for the end of a connection, of whatever there is. */
   requestClose(chance: Chance): void {
-    const worker = chance.below(this.workers.length), { connections } = this.workers[worker]!.shard;
-    const used = Array.from({ length: connections.rowCount }, (_, row) => row).filter((row) =>
-      connections.load(row, CONNECTION.state) !== ConnectionState.FREE
-    );
-    if (used.length === 0 || this.stopped) return;
-    const row = chance.pick(used);
-    connections.or(row, CONNECTION.control, CLOSE_REQUESTED);
-    this.#closing.push({
-      worker,
-      row,
-      epoch: connections.get(row, CONNECTION.epoch),
-      turns: this.workers[worker]!.shard.reactor.turns,
-    });
-    hold(pushWords(this.workers[worker]!.commands, Command.CLOSE_CONNECTION, row), "a command ring has room");
-  }
-
-  /** Sessions that are open. */
-  get sessionCount(): number {
-    let count = 0;
-    for (let worker = 0; worker < this.workers.length; worker++) {
-      count += this.tables.workers.getF64(worker, WORKER.upstreamSessions);
-      count += this.tables.workers.getF64(worker, WORKER.downstreamSessions);
-    }
-    return count;
-  }
-
-  /** Workers keep an identity for the next pod that has it: the newest of each row. */
-  #freeIdentities(worker: Worker): void {
-    const kept = new Map([...worker.identities].map((identity) => [identity.row, identity]));
-    for (const identity of kept.values()) identity.tls?.free();
+    const worker = chance.pick(this.workers);
+    if (!this.stopped) worker.requestClose(chance);
   }
 }

@@ -430,8 +430,8 @@ export class World {
     const outbound = this.exchanges.filter((it) => it.client.enrolled);
     const inbound = this.exchanges.filter((it) => it.servers[0]!.enrolled);
     for (const [direction, list] of [outbound, inbound].entries()) {
-      const received = this.nodes.reduce((total, node) => total + node.totals.received[direction]!, 0);
-      const sent = this.nodes.reduce((total, node) => total + node.totals.sent[direction]!, 0);
+      const received = this.nodes.reduce((total, node) => total + node.ledger.totals.received[direction]!, 0);
+      const sent = this.nodes.reduce((total, node) => total + node.ledger.totals.sent[direction]!, 0);
       hold(
         received === sum(list, true),
         `received bytes are counted, direction ${direction}: ${received} of ${sum(list, true)}`,
