@@ -5,7 +5,7 @@ import type { Ring } from "../../base/shm/ring.ts";
 import { parseIdentity } from "../../mesh/identity.ts";
 import { pushWords } from "../tables/handles.ts";
 import { readFailure, readUri } from "../tables/identities.ts";
-import { Command, COMMAND_WORDS, POD, PodFlag, Request, ResponseFlag } from "../tables/layout.ts";
+import { Command, COMMAND_WORDS, POD, PodFlag, PodState, Request, ResponseFlag } from "../tables/layout.ts";
 import { Listener, ListenerKind } from "./listener.ts";
 import { Pod, PodIdentity } from "./pod.ts";
 import type { Pollable } from "./reactor.ts";
@@ -13,6 +13,8 @@ import type { SessionEnd } from "./session.ts";
 import { LogLevel, type Shard } from "./shard.ts";
 import { HANDOVER_WORDS } from "./start.ts";
 
+/** Connections that may wait for word of their pod; the agent tells all workers within microseconds. */
+const EARLY_MAX = 256;
 const REMOVED: SessionEnd = { reason: "the workload's proxy was stopped", stage: "closed" };
 const DRAINED: SessionEnd = { reason: "connection closed due to connection drain", stage: "drain" };
 
@@ -27,6 +29,7 @@ export class Inbox implements Pollable {
   readonly #command = new Int32Array(COMMAND_WORDS);
   readonly #handover = new Int32Array(HANDOVER_WORDS);
   readonly #identities = new Map<number, PodIdentity>();
+  #early: { kind: number; row: number; epoch: number; fd: number }[] = [];
   readonly #drainDeadline = new Deadline(() => this.#endDrain());
 
   constructor(
@@ -74,9 +77,25 @@ export class Inbox implements Pollable {
   }
 
   #takeOver(record: Int32Array): void {
-    const pod = this.#shard.pods.get(record[1]!);
-    if (pod === undefined || pod.epoch !== record[2]) this.#shard.os.close(record[3]!);
-    else this.#shard.take(pod, record[3]!, record[0]!);
+    const [kind, row, epoch, fd] = [record[0]!, record[1]!, record[2]!, record[3]!];
+    const pod = this.#shard.pods.get(row);
+    if (pod?.epoch === epoch) return this.#shard.take(pod, fd, kind);
+    // The other worker may have heard of the pod first; our own word of it is under way then.
+    const coming = this.#shard.tables.pods.get(row, POD.epoch) === epoch &&
+      this.#shard.tables.pods.load(row, POD.state) === PodState.ACTIVE;
+    if (coming && this.#early.length < EARLY_MAX) this.#early.push({ kind, row, epoch, fd });
+    else this.#shard.os.close(fd);
+  }
+
+  /** Connections that came over before their pod did. */
+  #takeEarly(pod: Pod): void {
+    const early = this.#early;
+    this.#early = early.filter((it) => it.row !== pod.row);
+    for (const { row, epoch, kind, fd } of early) {
+      if (row !== pod.row) continue;
+      if (epoch === pod.epoch) this.#shard.take(pod, fd, kind);
+      else this.#shard.os.close(fd);
+    }
   }
 
   #identityOf(row: number): PodIdentity | undefined {
@@ -116,11 +135,14 @@ export class Inbox implements Pollable {
       if (listener.watch()) pod.listeners.push(listener);
       else listener.close();
     }
+    this.#takeEarly(pod);
   }
 
   /** At once and without a drain: the pod has gone already (ZT-169). */
   #removePod(row: number, epoch: number): void {
     const shard = this.#shard, pod = shard.pods.get(row);
+    for (const it of this.#early) if (it.row === row) shard.os.close(it.fd);
+    this.#early = this.#early.filter((it) => it.row !== row);
     if (pod === undefined || pod.epoch !== epoch) return;
     pod.removed = true;
     shard.pods.delete(row);

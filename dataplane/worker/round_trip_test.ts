@@ -3,11 +3,11 @@ import { assert, assertEquals } from "@std/assert";
 import type { IpWords } from "../../base/address.ts";
 import { setSocketFlag } from "../../os/libc_cold.ts";
 import { AccessKind } from "../tables/access.ts";
-import { Direction, ResponseFlag, WORKER } from "../tables/layout.ts";
+import { Direction, POD, PodState, ResponseFlag, WORKER } from "../tables/layout.ts";
 import { randomOf } from "../tables/testing.ts";
 import { ListenerKind } from "./listener.ts";
 import type { Pod } from "./pod.ts";
-import { freshIp, host, Server, type Socket } from "./loopback_testing.ts";
+import { freshIp, host, Server, Socket } from "./loopback_testing.ts";
 import { issue, Rig } from "./testing.ts";
 
 const CLIENT_URI = "spiffe://cluster.local/ns/default/sa/client",
@@ -336,3 +336,27 @@ Deno.test("the certificate says who is asked: a server with another name is not 
   });
   assert(host.memory.base > 0);
 });
+
+Deno.test("a connection that comes over from another worker before word of its pod waits for it; of an unknown pod it is closed", () =>
+  Rig.with(1, (rig) => {
+    const ip = freshIp(), row = 0, epoch = 1, shard = rig.shards[0]!;
+    rig.addWorkload("client", ip);
+    rig.publish();
+    for (const announced of [false, true]) {
+      if (announced) { // The agent has written the row, and told the other worker first.
+        rig.tables.pods.set(row, POD.epoch, epoch);
+        rig.tables.pods.store(row, POD.state, PodState.ACTIVE);
+      }
+      const listener = new Server(freshIp());
+      const application = Socket.connect(listener.ip, listener.port);
+      rig.atEnd(() => application.close());
+      const accepted = listener.accept()!;
+      listener.close();
+      rig.handOver(0, ListenerKind.OUTBOUND, { row, epoch }, accepted.fd);
+      for (let turn = 0; turn < 3; turn++) rig.turn();
+      application.read();
+      assertEquals(application.ended, !announced);
+    }
+    const pod = rig.addPod(0, ip, CLIENT_URI);
+    assertEquals(pod.parked.size + shard.connectionCount, 1, "it is taken up with its pod");
+  }));

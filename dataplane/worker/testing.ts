@@ -1,9 +1,9 @@
 /** A worker's shards in the test's own thread: real sockets on loopback, real OpenSSL, real tables, a clock that can be moved. */
 import { assert } from "../../base/assert.ts";
 import type { IpWords } from "../../base/address.ts";
-import type { Ring } from "../../base/shm/ring.ts";
 import type { Fd } from "../../os/api.ts";
 import { type LeafPem, TestAuthority } from "../../os/certificates_testing.ts";
+import { Ring, ringBytes } from "../../base/shm/ring.ts";
 import * as libc from "../../os/libc_cold.ts";
 import { createTemplate } from "../../os/openssl.ts";
 import { createEventFd, signalEventFd } from "../../os/sockets.ts";
@@ -27,6 +27,7 @@ import type { ListenerKind } from "./listener.ts";
 import { freshIp, places, Server, Socket, type TestOs } from "./loopback_testing.ts";
 import type { Pod } from "./pod.ts";
 import { POLL_IN } from "./reactor.ts";
+import { HANDOVER_ENTRIES, HANDOVER_WORDS } from "./start.ts";
 import { Shard } from "./shard.ts";
 import type { ShardOptions } from "./shard_options.ts";
 
@@ -59,6 +60,7 @@ export class Rig {
   readonly #inboxes: Inbox[] = [];
   readonly #commands: Ring[] = [];
   readonly #wakeFds: number[] = [];
+  readonly #handovers: Ring[] = [];
   readonly #access: AccessReader[] = [];
   readonly #pods: RigPod[] = [];
   readonly #closers: (() => void)[] = [];
@@ -104,13 +106,15 @@ export class Rig {
         ...options,
       }, () => false);
       const commands = openCommandRing(handles, worker, () => signalEventFd(wakeFd));
+      const handover = new SharedArrayBuffer(ringBytes(HANDOVER_ENTRIES, HANDOVER_WORDS));
       const inbox = new Inbox(shard, {
         worker,
         wakeFd,
         commands: openCommandRing(handles, worker),
         requests: openRequestRing(handles, worker),
-        handovers: [],
+        handovers: [new Ring(handover, 0, HANDOVER_ENTRIES, HANDOVER_WORDS)],
       });
+      this.#handovers.push(new Ring(handover, 0, HANDOVER_ENTRIES, HANDOVER_WORDS, () => signalEventFd(wakeFd)));
       shard.reactor.watch(wakeFd, POLL_IN, inbox);
       this.systems.push(os);
       this.shards.push(shard);
@@ -119,6 +123,13 @@ export class Rig {
       this.#wakeFds.push(wakeFd);
       this.#access.push(new AccessReader(handles, worker));
     }
+  }
+
+  /** Gives a worker a connection of a pod, as another worker would. */
+  handOver(worker: number, kind: number, pod: { row: number; epoch: number }, fd: Fd): void {
+    const ring = this.#handovers[worker]!;
+    ring.record.set([kind, pod.row, pod.epoch, this.systems[worker]!.own(fd)]);
+    assert(ring.push(), "a worker reads what it is given");
   }
 
   /** Runs a body with a rig; afterwards nothing may be left over. */
