@@ -22,6 +22,7 @@ import { FlowTotals } from "./agent/flow_totals.ts";
 import { Identities } from "./agent/identities.ts";
 import { applyLocal, readLocalFile } from "./agent/local_file.ts";
 import { dataplaneMetrics } from "./agent/metrics.ts";
+import { checkMissingSettings } from "./agent/missing_settings.ts";
 import { POD_PORTS, Pods } from "./agent/pods.ts";
 import { Publisher } from "./agent/publisher.ts";
 import { checkServers, dedicatedWorkload, type SettingsSources } from "./agent/settings_sources.ts";
@@ -58,6 +59,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
   const { signal: outer, log, filter, sources } = options;
   const { proxyMode } = config, dedicated = proxyMode === "dedicated";
   checkServers({ proxy: config.enableProxy, dns: config.dnsCapture, onDemand: false });
+  checkMissingSettings(sources.environment, log);
   const ownWorkload = dedicated ? dedicatedWorkload(config.proxyWorkloadInfo) : undefined;
   const local = await readLocalFile({ path: config.localXdsPath, text: config.localXds });
   requirePrivileges();
@@ -79,7 +81,8 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
   );
   const tables = openTables(handles);
   const workers = new WorkerPool(handles, tables, log.child("workers"));
-  const snapshots = new SnapshotWriter(tables, (worker) => workers.wake(worker), (Math.random() * 0x100000000) | 0);
+  const indexSeed = crypto.getRandomValues(new Int32Array(1))[0]!; // Addresses come from outside: nobody may aim at a slot.
+  const snapshots = new SnapshotWriter(tables, (worker) => workers.wake(worker), indexSeed);
   const state = new MeshState(config.nodeName);
   const publisher = new Publisher(snapshots, state, log.child("state"));
   if (local !== undefined) {

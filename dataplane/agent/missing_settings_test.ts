@@ -1,0 +1,26 @@
+/** Nobody is less safe than the environment says. */
+import { assertEquals, assertThrows } from "@std/assert";
+import { MeshError } from "../../base/errors.ts";
+import { Logger } from "../../base/log.ts";
+import { checkMissingSettings } from "./missing_settings.ts";
+
+function check(environment: Readonly<Record<string, string>>): string[] {
+  const lines: string[] = [];
+  checkMissingSettings(
+    (name) => environment[name],
+    new Logger("test", { json: true, sink: (line) => lines.push(line) }),
+  );
+  return lines.map((line) => (JSON.parse(line) as { name: string }).name);
+}
+
+Deno.test("checkMissingSettings() refuses what would protect and is not there (ZT-080, ZT-087)", () => {
+  for (const name of ["CRL_PATH", "COMPLIANCE_POLICY"]) assertThrows(() => check({ [name]: "x" }), MeshError, name);
+  assertEquals(check({ CRL_PATH: "", COMPLIANCE_POLICY: "" }), []);
+});
+
+Deno.test("checkMissingSettings() tells of what merely adds (ZT-079, ZT-127)", () => {
+  assertEquals(check({ TLS12_ENABLED: "true", XDS_ON_DEMAND: "1", FAKE_CA: "false" }), [
+    "TLS12_ENABLED",
+    "XDS_ON_DEMAND",
+  ]);
+});
