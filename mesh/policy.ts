@@ -40,6 +40,24 @@ export interface PolicyMatch {
   readonly notDestinationPorts: readonly number[];
 }
 
+const NONE: readonly never[] = Object.freeze([]);
+
+/** A match with no fields, which never matches (ZT-112); spread it and add what is wanted. */
+export const EMPTY_MATCH: PolicyMatch = Object.freeze({
+  namespaces: NONE,
+  notNamespaces: NONE,
+  principals: NONE,
+  notPrincipals: NONE,
+  serviceAccounts: NONE,
+  notServiceAccounts: NONE,
+  sourceIps: NONE,
+  notSourceIps: NONE,
+  destinationIps: NONE,
+  notDestinationIps: NONE,
+  destinationPorts: NONE,
+  notDestinationPorts: NONE,
+});
+
 /** Rules are OR-ed; clauses of a rule AND-ed; matches of a clause OR-ed (ZT-110, ZT-111). */
 export interface PolicyRule {
   readonly clauses: readonly (readonly PolicyMatch[])[];

@@ -1,6 +1,6 @@
 /** For tests: workloads, services and policies of which only what matters is written down. */
 import { type IpWords, parseIp } from "../base/address.ts";
-import type { Policy, PolicyMatch } from "./policy.ts";
+import { EMPTY_MATCH, type Policy, type PolicyMatch } from "./policy.ts";
 import type { Service } from "./service.ts";
 import type { GatewayAddress, PortMapping, Workload } from "./workload.ts";
 
@@ -87,21 +87,7 @@ export function reference(text: string, hboneMtlsPort = 15008, network = ""): Ga
 }
 
 export function match(fields: Partial<PolicyMatch> = {}): PolicyMatch {
-  return {
-    namespaces: [],
-    notNamespaces: [],
-    principals: [],
-    notPrincipals: [],
-    serviceAccounts: [],
-    notServiceAccounts: [],
-    sourceIps: [],
-    notSourceIps: [],
-    destinationIps: [],
-    notDestinationIps: [],
-    destinationPorts: [],
-    notDestinationPorts: [],
-    ...fields,
-  };
+  return { ...EMPTY_MATCH, ...fields };
 }
 
 /** An ALLOW policy of namespace `ns1` for that namespace, without rules. */

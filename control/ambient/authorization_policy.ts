@@ -1,5 +1,6 @@
 /** AuthorizationPolicy to the L4 policy that ztunnel enforces (CP-330 to CP-346). Pure. */
 import {
+  EMPTY_MATCH,
   type IpMatch,
   type Policy,
   PolicyAction,
@@ -53,7 +54,7 @@ function emptyMatch(): Builder {
 
 /** A match of one clause; the fields not named stay empty. */
 export function policyMatch(fields: Partial<PolicyMatch>): PolicyMatch {
-  return { ...emptyMatch(), ...fields };
+  return { ...EMPTY_MATCH, ...fields };
 }
 
 function isEmpty(match: PolicyMatch): boolean {

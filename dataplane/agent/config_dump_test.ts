@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import type { PolicyMatch } from "../../mesh/policy.ts";
+import { EMPTY_MATCH, type PolicyMatch } from "../../mesh/policy.ts";
 import { encodeAuthorization } from "../../mesh/proto/authorization_codec.ts";
 import { encodeServiceAddress, encodeWorkloadAddress } from "../../mesh/proto/workload_codec.ts";
 import { createTables, openTables, type Tables } from "../tables/handles.ts";
@@ -128,22 +128,8 @@ Deno.test("a service: VIPs apart from CIDRs, endpoints by uid (ZT-210)", () => {
 });
 
 Deno.test("a policy: rules as lists of lists of matches, empty lists left out (ZT-211)", () => {
-  const none: PolicyMatch = {
-    namespaces: [],
-    notNamespaces: [],
-    principals: [],
-    notPrincipals: [],
-    serviceAccounts: [],
-    notServiceAccounts: [],
-    sourceIps: [],
-    notSourceIps: [],
-    destinationIps: [],
-    notDestinationIps: [],
-    destinationPorts: [],
-    notDestinationPorts: [],
-  };
   const match: PolicyMatch = {
-    ...none,
+    ...EMPTY_MATCH,
     namespaces: [{ kind: "exact", value: "a" }, { kind: "prefix", value: "b" }],
     notPrincipals: [{ kind: "suffix", value: "c" }, { kind: "presence", value: "" }],
     serviceAccounts: [{ namespace: "n", serviceAccount: "s" }],
@@ -151,7 +137,7 @@ Deno.test("a policy: rules as lists of lists of matches, empty lists left out (Z
     notDestinationIps: [{ ip: [0x20010db8, 0, 0, 0], prefixLength: 32 }],
     destinationPorts: [80],
   };
-  const policy = policyOf("n/p", { scope: 2, action: 1, rules: [{ clauses: [[match, none], []] }] });
+  const policy = policyOf("n/p", { scope: 2, action: 1, rules: [{ clauses: [[match, EMPTY_MATCH], []] }] });
   assertEquals(read(dumpPolicy(policy)), {
     name: "p",
     namespace: "n",

@@ -1,6 +1,7 @@
 /** Codec of istio.security.Authorization (authorization.proto) from and to Policy (ZT section 7.4). */
 import { ipFromBytes, ipToBytes, isIpv4 } from "../../base/address.ts";
 import {
+  EMPTY_MATCH,
   type IpMatch,
   type Policy,
   PolicyAction,
@@ -21,21 +22,6 @@ interface DecodedMatch {
   readonly match: PolicyMatch;
   readonly incomplete: boolean;
 }
-
-const NEVER: PolicyMatch = {
-  namespaces: [],
-  notNamespaces: [],
-  principals: [],
-  notPrincipals: [],
-  serviceAccounts: [],
-  notServiceAccounts: [],
-  sourceIps: [],
-  notSourceIps: [],
-  destinationIps: [],
-  notDestinationIps: [],
-  destinationPorts: [],
-  notDestinationPorts: [],
-};
 
 /** Decodes a policy; `key` is its resource name, under which it is stored (ZT-142). @throws WireFormatError */
 export function decodeAuthorization(bytes: Uint8Array, key: string): Policy {
@@ -72,7 +58,9 @@ function readPolicy(reader: MessageReader, key: string): Policy {
 function toRule(clauses: DecodedMatch[][], action: PolicyAction): PolicyRule {
   const narrow = action === PolicyAction.ALLOW;
   return {
-    clauses: clauses.map((matches) => matches.map(({ match, incomplete }) => narrow && incomplete ? NEVER : match)),
+    clauses: clauses.map((matches) =>
+      matches.map(({ match, incomplete }) => narrow && incomplete ? EMPTY_MATCH : match)
+    ),
   };
 }
 

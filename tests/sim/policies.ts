@@ -1,6 +1,6 @@
 /** A small mesh's policies, and what they mean, worked out anew: the oracle for the real verdicts. */
 import { ipv4, policyOf } from "../../dataplane/tables/testing.ts";
-import { type Policy, PolicyAction, type PolicyMatch, PolicyScope } from "../../mesh/policy.ts";
+import { EMPTY_MATCH, type Policy, PolicyAction, PolicyScope } from "../../mesh/policy.ts";
 import type { Chance } from "./chance.ts";
 import type { SimPod } from "./exchange.ts";
 
@@ -13,21 +13,6 @@ export interface PolicyFact {
   /** Names of pods; each has an account of its own. */
   readonly accounts: readonly string[];
 }
-
-const EMPTY: PolicyMatch = {
-  namespaces: [],
-  notNamespaces: [],
-  principals: [],
-  notPrincipals: [],
-  serviceAccounts: [],
-  notServiceAccounts: [],
-  sourceIps: [],
-  notSourceIps: [],
-  destinationIps: [],
-  notDestinationIps: [],
-  destinationPorts: [],
-  notDestinationPorts: [],
-};
 
 /** A policy about some of the pods. */
 export function drawPolicy(chance: Chance, number: number, pods: readonly SimPod[]): PolicyFact {
@@ -46,8 +31,8 @@ export function policyFrom(fact: PolicyFact): Policy {
     const [ns, name] = account.split("/") as [string, string];
     return { kind: "exact" as const, value: `cluster.local/ns/${ns}/sa/${name}` };
   });
-  const nobody = { ...EMPTY, sourceIps: [{ ip: ipv4(0xfffffffe), prefixLength: 32 }] };
-  const matches = principals.length === 0 ? nobody : { ...EMPTY, principals };
+  const nobody = { ...EMPTY_MATCH, sourceIps: [{ ip: ipv4(0xfffffffe), prefixLength: 32 }] };
+  const matches = principals.length === 0 ? nobody : { ...EMPTY_MATCH, principals };
   return policyOf(`${fact.ns ?? "istio-system"}/${fact.name}`, {
     scope: fact.ns === undefined ? PolicyScope.GLOBAL : PolicyScope.NAMESPACE,
     action: fact.deny ? PolicyAction.DENY : PolicyAction.ALLOW,
