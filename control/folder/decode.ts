@@ -35,9 +35,6 @@ const KINDS: Readonly<Record<ObjectKind, KindRow>> = {
   PeerAuthentication: { versions: SECURITY, namespaced: true, name: subdomain, decode: decodePeerAuthentication },
 };
 
-/** The kinds that are read. */
-export const KNOWN_KINDS: readonly string[] = Object.keys(KINDS);
-
 /** Which object a document is about, as far as it says; undefined when it does not, or is of a kind we do not read. */
 export interface Identification {
   readonly kind: ObjectKind;

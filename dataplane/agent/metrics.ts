@@ -269,7 +269,6 @@ function addWorkers(registry: MetricsRegistry, tables: Tables, flows: FlowTotals
   const counter = (name: string, help: string, field: typeof WORKER.turns) =>
     family(name, "counter", help, (worker) => workers.getF64(worker, field));
   counter("turns", "Turns of the worker's reactor", WORKER.turns);
-  counter("system_calls", "System calls of the worker", WORKER.systemCalls);
   counter("accepted", "Connections accepted", WORKER.accepted);
   counter("handshakes", "TLS handshakes completed", WORKER.handshakes);
   counter("handshake_failures", "TLS handshakes failed", WORKER.handshakeFailures);

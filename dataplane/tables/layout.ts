@@ -32,7 +32,6 @@ export const WORKER = layout("worker", {
   acknowledgedGeneration: "atomic", // the snapshot this worker reads
   load: "atomic", // open connections, for whoever hands out work
   turns: "f64", // also the heartbeat: it stands still only if the worker does
-  systemCalls: "f64",
   accepted: "f64",
   handshakes: "f64",
   handshakeFailures: "f64",

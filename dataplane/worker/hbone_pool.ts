@@ -1,4 +1,5 @@
 /** Sessions to upstreams, one pool per pod: many tunnels share a session, sessions with other keys are never shared (ZT-070). */
+import { formatSocketAddress } from "../../base/address.ts";
 import { assert } from "../../base/assert.ts";
 import { Deadline } from "../../base/timer_wheel.ts";
 import type { HboneRoute } from "../../mesh/route.ts";
@@ -214,7 +215,7 @@ export class ClientSession extends HboneSession {
     const { ip, port } = this.entry.route;
     return {
       reason: `connection timed out, maybe a NetworkPolicy is blocking HBONE port ${port}: ${
-        this.shard.addressText(ip, port)
+        formatSocketAddress(ip, port)
       }`,
       stage: "timeout",
     };

@@ -1,5 +1,5 @@
 /** From a captured connection to its way out: who sends, where to, and the tunnel or relay that carries it (ZT section 2). */
-import { formatIp, isLoopback } from "../../base/address.ts";
+import { formatIp, formatSocketAddress, isLoopback } from "../../base/address.ts";
 import { formatIdentity } from "../../mesh/identity.ts";
 import { resolve } from "../../mesh/resolve.ts";
 import type { HboneRoute } from "../../mesh/route.ts";
@@ -34,7 +34,7 @@ export class OutboundTunnel extends Tunnel {
     this.baggage = shard.baggageOf(source);
     const { connections } = shard, ip = CONNECTION.sourceIp;
     this.forwarded = formatForwarded(
-      shard.addressText(
+      formatSocketAddress(
         [
           connections.getAt(row, ip, 0),
           connections.getAt(row, ip, 1),

@@ -3,7 +3,14 @@ import { assert } from "../../base/assert.ts";
 import type { Os, RecordSealer } from "../../os/api.ts";
 import { FRAME_HEADER_BYTES } from "../../wire/h2/frame_rules.ts";
 import { writeDataHeader } from "../../wire/h2/frame_writers.ts";
-import { type Buffers, CONTENT_BYTES_MAX, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, STAGE_BYTES } from "./buffers.ts";
+import {
+  type Buffers,
+  CONTENT_BYTES_MAX,
+  RECORD_BYTES_MAX,
+  RECORD_HEADER_BYTES,
+  SCRATCH_BYTES,
+  STAGE_BYTES,
+} from "./buffers.ts";
 
 const EAGAIN = 11;
 const APPLICATION_DATA = 23, HANDSHAKE = 22, ALERT = 21;
@@ -241,7 +248,7 @@ export class RecordSender {
   #sendHeld(): void {
     const os = this.#os, held = this.#held!, buffers = this.#buffers, scratch = buffers.scratchAt;
     while (this.#heldFrom < held.length) {
-      const part = held.subarray(this.#heldFrom, this.#heldFrom + 65536);
+      const part = held.subarray(this.#heldFrom, this.#heldFrom + SCRATCH_BYTES);
       os.memory.u8.set(part, scratch);
       const sent = os.send(this.#fd, os.memory.base + scratch, part.length);
       if (sent < 0) {

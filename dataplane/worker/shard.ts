@@ -1,5 +1,5 @@
 /** Everything one worker owns: its reactor, buffers, pods and connections, and its ends of the shared tables. */
-import { formatSocketAddress, type IpWords } from "../../base/address.ts";
+import type { IpWords } from "../../base/address.ts";
 import type { Field } from "../../base/shm/layout.ts";
 import type { Rows } from "../../base/shm/rows.ts";
 import { type Workload, WORKLOAD_TYPE_NAMES } from "../../mesh/workload.ts";
@@ -220,10 +220,6 @@ export class Shard {
       os.random32(),
       os.random32(),
     );
-  }
-
-  addressText(ip: IpWords, port: number): string {
-    return formatSocketAddress(ip, port);
   }
 
   /** A line about a downstream's session or request that never became a connection. */
