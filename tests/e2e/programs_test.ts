@@ -167,10 +167,12 @@ meshTest("WebSocket: a thousand messages and a large one, there and back", async
 for (const family of ["ipv4", "ipv6"] as const) {
   meshTest(`iperf3: both directions over ${family}`, async (rig) => {
     const { client, server } = rig, iperf3 = program("iperf3");
-    server.run("iperf3", { command: iperf3, args: ["-s"] });
-    await listening(server, 5201);
-    for (const direction of [[], ["-R"]]) {
-      const options = ["-c", server[family], "-t", "2", "-P", "2", "-J", ...direction];
+    for (const [index, direction] of [[], ["-R"]].entries()) {
+      // A server of its own for each: for a moment after a test iperf3 answers that it is busy with it.
+      const port = 5201 + index;
+      server.run(`iperf3-${port}`, { command: iperf3, args: ["-s", "-p", String(port)] });
+      await listening(server, port);
+      const options = ["-c", server[family], "-p", String(port), "-t", "2", "-P", "2", "-J", ...direction];
       const report = JSON.parse((await runIn(client, iperf3, options)).out);
       const { bytes } = report.end.sum_received;
       assert(bytes > 10_000_000, `${bytes} bytes in two seconds`);
