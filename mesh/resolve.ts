@@ -52,7 +52,15 @@ export function resolve(view: MeshView, source: Workload, request: OutboundReque
     ? owner
     : chooseEndpoint(view, service, { source, port: request.port, forWaypoint: false }, random);
   if (endpoint === undefined) return refused(`no healthy upstream: ${formatSocketAddress(dialled, request.port)}`); // ZT-022
-  if (endpoint.network !== source.network) return acrossNetworks(endpoint);
+  if (endpoint.network !== source.network) {
+    const addressed = serviceAddressed ? service : undefined;
+    return acrossNetworks(
+      view,
+      source,
+      { dialled, port: request.port, endpoint, through: service, service: addressed },
+      random,
+    );
+  }
   const waypoint = serviceAddressed ? undefined : endpoint.waypoint; // ZT-037, ZT-038
   if (waypoint !== undefined && !isBehind(view, source, waypoint)) {
     return toWaypoint(view, source, { dialled, port: request.port, waypoint, service }, random);
@@ -104,9 +112,12 @@ function toWaypoint(view: MeshView, source: Workload, request: WaypointRequest, 
     const reason = through === undefined ? "unknown waypoint" : "no healthy upstream";
     return refused(`${reason}: ${formatReference(waypoint)}`);
   }
+  if (workload.network !== source.network) {
+    const { service, port } = request;
+    return acrossNetworks(view, source, { dialled, port, endpoint: workload, through, service }, random);
+  }
   const port = through === undefined ? asked : endpointPort(through, workload, asked, true);
   if (port === 0) return refused(`unknown waypoint: ${formatReference(waypoint)} names no port`);
-  if (workload.network !== source.network) return acrossNetworks(workload);
   const ip = endpointIp(through, workload, waypoint.address === undefined ? dialled : waypoint.address.ip);
   if (ip === undefined) return unreachable(workload);
   return {
@@ -141,25 +152,63 @@ function toEndpoint(workload: Workload, service: Service | undefined, dialled: I
 
 /** SPIFFE URIs that the upstream may present: the service's own that parse, then the workload's (ZT-042). */
 function acceptedIdentities(service: Service | undefined, workload: Workload): readonly string[] {
-  const own = identityOf(workload);
-  if (service === undefined || service.subjectAltNames.length === 0) return [own];
-  return [...service.subjectAltNames.filter((name) => parseIdentity(name) !== undefined), own];
+  return [...serviceIdentities(service), identityOf(workload)];
+}
+
+function serviceIdentities(service: Service | undefined): readonly string[] {
+  return service === undefined ? [] : service.subjectAltNames.filter((name) => parseIdentity(name) !== undefined);
 }
 
 function identityOf(workload: Workload): string {
   return formatIdentity(workload);
 }
 
-/** Another network is reached through its gateway by double HBONE (ZT-044), which the data path does not carry. */
-function acrossNetworks(workload: Workload): RefusedRoute {
-  if (workload.networkGateway === undefined) {
-    return refused(`no valid routing destination for workload: ${workload.uid}`);
+interface RemoteRequest {
+  readonly dialled: IpWords;
+  readonly port: number;
+  /** What was chosen on the other network: an endpoint, or the waypoint before it. */
+  readonly endpoint: Workload;
+  /** The service that `endpoint` was chosen from; its names are what the peer behind the gateway presents. */
+  readonly through: Service | undefined;
+  /** What the client addressed; undefined: no service. */
+  readonly service: Service | undefined;
+}
+
+/**
+ * To another network through its gateway (ZT-044). Only a service can be asked for there, by name: an address means
+ * something else on every network. The gateway is found like any destination (ZT-045).
+ */
+function acrossNetworks(view: MeshView, source: Workload, request: RemoteRequest, random: () => number): Route {
+  const { endpoint, service, through } = request, { networkGateway } = endpoint;
+  if (networkGateway === undefined || service === undefined) {
+    return refused(`no valid routing destination for workload: ${endpoint.uid}`);
   }
-  const gateway = formatReference(workload.networkGateway);
-  return refused(
-    `workload ${workload.uid} is on network "${workload.network}" behind gateway ${gateway}: ` +
-      "double HBONE to other networks is not supported",
-  );
+  const behind = referencedService(view, networkGateway), asked = networkGateway.hboneMtlsPort;
+  const gateway = behind === undefined
+    ? referencedWorkload(view, networkGateway)
+    : chooseEndpoint(view, behind, { source, port: asked, forWaypoint: false }, random);
+  if (gateway === undefined || asked === 0) {
+    return refused(`unknown network gateway: ${formatReference(networkGateway)}`);
+  }
+  const ip = endpointIp(behind, gateway, networkGateway.address?.ip ?? request.dialled);
+  if (ip === undefined) return unreachable(gateway);
+  const innerIdentities = serviceIdentities(through);
+  if (innerIdentities.length === 0) { // ZT-046: nobody could be told from an impostor.
+    const whose = through === undefined ? endpoint.uid : `service ${through.namespace}/${through.hostname}`;
+    return refused(
+      `no valid routing destination for workload: ${endpoint.uid} is on network "${endpoint.network}", and ${whose} names no identity to expect there`,
+    );
+  }
+  return {
+    kind: "doubleHbone",
+    ip,
+    port: behind === undefined ? asked : endpointPort(behind, gateway, asked, false),
+    authority: `${service.hostname}:${request.port}`,
+    identities: acceptedIdentities(behind, gateway),
+    innerIdentities,
+    workload: gateway,
+    service,
+  };
 }
 
 /** ZT-032, ZT-033. */

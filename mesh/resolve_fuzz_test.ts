@@ -37,6 +37,7 @@ function randomMesh(random: () => number): { workloads: Workload[]; services: Se
       service(`s${at}`, `10.96.0.${at} 10.0.0.${below(8)}/${28 + below(5)}`, `80:${below(2) * 8080} 15008:15008`, {
         namespace: `ns${below(2)}`,
         namespaceOnly: below(4) === 0,
+        subjectAltNames: below(2) === 0 ? [`spiffe://cluster.local/ns/ns0/sa/s${at}`, "example.org"] : [],
         waypoint: maybe(anyReference),
         weightedWaypoints: below(6) === 0 ? [{ destination: anyReference(), weight: below(2) }] : [],
         loadBalancing: maybe(() => ({
@@ -68,6 +69,15 @@ Deno.test("resolve() keeps the mesh's promises in any mesh, seeded (ZT-020 to ZT
         assertEquals([route.ip, route.port], [dialled, port], where);
       }
       if (route.kind === "refused") assert(route.reason.length > 10, `${where}: says why`);
+      if (route.kind === "doubleHbone") {
+        assert(owner === undefined && route.service === found, `${where}: only a service is asked for elsewhere`);
+        assertEquals(route.authority, `${route.service.hostname}:${port}`, where);
+        assert(ownsAddress(route.workload, ...route.ip) && route.port > 0, `${where}: the gateway can be dialled`);
+        assert(route.identities.includes(formatIdentity(route.workload)), `${where}: the gateway may present itself`);
+        assert(route.innerIdentities.length > 0, `${where}: the peer behind it must present something`);
+        const far = state.workloads.filter((it) => it.network !== source.network && it.networkGateway !== undefined);
+        assert(far.length > 0, `${where}: only for what is on another network`);
+      }
       if (route.kind !== "tcp" && route.kind !== "hbone") continue;
       const { workload: chosen } = route;
       assert(ownsAddress(chosen, ...route.ip), `${where}: the address dialled is the chosen workload's`);
@@ -89,5 +99,9 @@ Deno.test("resolve() keeps the mesh's promises in any mesh, seeded (ZT-020 to ZT
       }
     }
   }
-  assertEquals([...kinds.keys()].sort(), ["hbone", "passthrough", "refused", "tcp"], "every kind of route was seen");
+  assertEquals(
+    [...kinds.keys()].sort(),
+    ["doubleHbone", "hbone", "passthrough", "refused", "tcp"],
+    "every kind of route was seen",
+  );
 });

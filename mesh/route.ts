@@ -34,10 +34,30 @@ export interface HboneRoute {
   readonly viaWaypoint: boolean;
 }
 
+/**
+ * To a workload, or its waypoint, on another network (ZT-044 to ZT-046): a CONNECT stream for `authority` at that network's
+ * gateway, and through it a second session whose peer is the real next hop, asked for `authority` again.
+ */
+export interface DoubleHboneRoute {
+  readonly kind: "doubleHbone";
+  /** Where the gateway takes tunnels. */
+  readonly ip: IpWords;
+  readonly port: number;
+  /** `<service hostname>:<service port>`, on both levels. */
+  readonly authority: string;
+  /** SPIFFE URIs that the gateway may present. Never empty. */
+  readonly identities: readonly string[];
+  /** SPIFFE URIs that the peer behind the gateway may present: those of the service alone. Never empty. */
+  readonly innerIdentities: readonly string[];
+  /** The gateway. */
+  readonly workload: Workload;
+  readonly service: Service;
+}
+
 /** The connection cannot be carried; it never falls back to plaintext. `reason` is the text for the log. */
 export interface RefusedRoute {
   readonly kind: "refused";
   readonly reason: string;
 }
 
-export type Route = PassthroughRoute | TcpRoute | HboneRoute | RefusedRoute;
+export type Route = PassthroughRoute | TcpRoute | HboneRoute | DoubleHboneRoute | RefusedRoute;

@@ -112,6 +112,10 @@ export function routeOutbound(shard: Shard, pod: Pod, row: number, fd: number): 
     return;
   }
   shard.rows.setActual(row, route.ip[0], route.ip[1], route.ip[2], route.ip[3], route.port);
+  if (route.kind === "doubleHbone") {
+    refuseConnection(shard, row, Direction.OUTBOUND, fd, "double HBONE to other networks is not supported");
+    return;
+  }
   if (route.kind === "hbone") {
     startTunnel(shard, pod, row, fd, route, source);
     return;
