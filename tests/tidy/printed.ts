@@ -1,4 +1,5 @@
-/** The parts of the documents that are printed from code, so that they cannot grow stale: error codes, imports, tasks. */
+/** The parts of the documents that are printed from code, so that they cannot grow stale: error codes, imports, rules, tasks. */
+import { ruleRows, ruleTable } from "../conformance/table.ts";
 import { isTest, OUTSIDE, roomOf, ROOMS } from "./layers.ts";
 import type { TrackedFile } from "./tree.ts";
 
@@ -136,6 +137,10 @@ export function printedDocuments(files: readonly TrackedFile[]): TrackedFile[] {
   const textOf = (path: string) => files.find((file) => file.path === path)?.text ?? "";
   return [
     { path: "docs/errors.md", text: filled(textOf("docs/errors.md"), "errors", errorTable(files)) },
+    {
+      path: "docs/conformance.md",
+      text: filled(textOf("docs/conformance.md"), "conformance", ruleTable(ruleRows(files))),
+    },
     { path: "docs/imports.md", text: filled(textOf("docs/imports.md"), "imports", importTable()) },
     { path: "README.md", text: filled(textOf("README.md"), "tasks", taskTable(files)) },
   ];

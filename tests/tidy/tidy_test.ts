@@ -1,5 +1,6 @@
 /** The house rules that need no parser: one pass over the tracked files. Each failure names the file and what to do. */
 import { assertEquals } from "@std/assert";
+import { tableProblems } from "../conformance/table.ts";
 import { isTest, OUTSIDE, roomOf, ROOMS, WORKER_ENTRIES } from "./layers.ts";
 import { codeUses, printedDocuments } from "./printed.ts";
 import { trackedFiles } from "./tree.ts";
@@ -112,6 +113,10 @@ Deno.test("the printed parts of the documents are fresh", () => {
     files.find((file) => file.path === path)?.text !== text
   );
   report(stale.map(({ path }) => `${path}: run \`deno task docs\``));
+});
+
+Deno.test("every rule of ztunnel has a test that cites it, or a reason why not, and not both", () => {
+  report(tableProblems(files));
 });
 
 Deno.test("decisions are numbered without a gap, and each says its standing, its figures and what was refused", () => {

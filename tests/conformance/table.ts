@@ -1,0 +1,63 @@
+/** The table of all rules: title, the tests that hold it or why none does, and what is wrong with the table. */
+import type { TrackedFile } from "../tidy/tree.ts";
+import { testsByRule } from "./citations.ts";
+import { NOTES, REASONS } from "./reasons.ts";
+import { TITLES } from "./titles.ts";
+
+/** One rule with what is known of it. */
+interface RuleRow {
+  readonly rule: string;
+  readonly title: string;
+  /** Paths of test files; empty where `why` stands. */
+  readonly tests: readonly string[];
+  readonly why: string;
+  readonly note: string;
+}
+
+/** All rules, in the order of their numbers. */
+export function ruleRows(files: readonly TrackedFile[]): readonly RuleRow[] {
+  const byRule = testsByRule(files);
+  return TITLES.map(([rule, title]) => ({
+    rule,
+    title,
+    tests: byRule.get(rule) ?? [],
+    why: REASONS[rule] ?? "",
+    note: NOTES[rule] ?? "",
+  }));
+}
+
+/** How many rules are held by tests, and how many are not. */
+export function countLine(rows: readonly RuleRow[]): string {
+  const held = rows.filter(({ tests }) => tests.length > 0).length;
+  return `${rows.length} rules: ${held} held by tests, ${rows.length - held} not.`;
+}
+
+/** The table as Markdown, counts at its end. */
+export function ruleTable(rows: readonly RuleRow[]): string {
+  const lines = ["| rule | what about | held by, or why not |", "|---|---|---|"];
+  for (const { rule, title, tests, why, note } of rows) {
+    const parts = [...tests.length === 0 ? [`no test: ${why}`] : [tests.join("<br>")], ...note === "" ? [] : [note]];
+    lines.push(`| ${rule} | ${title} | ${parts.join("<br>")} |`);
+  }
+  return [...lines, "", countLine(rows)].join("\n");
+}
+
+/** Everything that is wrong with the table, a sentence each. */
+export function tableProblems(files: readonly TrackedFile[]): string[] {
+  const known = new Set(TITLES.map(([rule]) => rule));
+  const cited = [...testsByRule(files)].filter(([rule]) => !known.has(rule));
+  const entries = [...Object.keys(REASONS), ...Object.keys(NOTES)].filter((rule) => !known.has(rule));
+  return [
+    ...ruleRows(files).flatMap(({ rule, tests, why }) => {
+      if (tests.length === 0 && why === "") {
+        return [`${rule}: no test cites it: write one, or say why not in tests/conformance/reasons.ts`];
+      }
+      if (tests.length > 0 && why !== "") {
+        return [`${rule}: ${tests[0]} cites it, so take its entry out of tests/conformance/reasons.ts`];
+      }
+      return [];
+    }),
+    ...cited.map(([rule, paths]) => `${paths[0]}: ${rule} is no rule`),
+    ...entries.map((rule) => `tests/conformance/reasons.ts: ${rule} is no rule`),
+  ];
+}
