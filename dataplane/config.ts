@@ -262,7 +262,7 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     flag: "unstable-enable-socks5",
     env: "UNSTABLE_ENABLE_SOCKS5",
     default: false,
-    help: "a SOCKS5 server on 127.0.0.1:15080 in every pod, for tests; addresses only, no names",
+    help: "a SOCKS5 server on 127.0.0.1:15080 in every pod, for tests; names need DNS",
   },
   localhostAppTunnel: {
     kind: toggle(),

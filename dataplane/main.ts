@@ -8,8 +8,10 @@ import { ADDRESS_TYPE_URL } from "../mesh/proto/workload_codec.ts";
 import { missingCapabilities } from "../os/capabilities.ts";
 import { opensslVersion } from "../os/openssl.ts";
 import { raiseOpenFileLimit } from "../os/limits.ts";
+import { Poller } from "../os/poller.ts";
 import { AccessLog } from "./agent/access_log.ts";
 import { serveAdmin } from "./agent/admin.ts";
+import { Answers } from "./agent/answers.ts";
 import { CaClient } from "./agent/ca_client.ts";
 import { Certificates } from "./agent/certificates.ts";
 import { Dedicated } from "./agent/dedicated.ts";
@@ -35,6 +37,7 @@ import { ZdsClient } from "./agent/zds_client.ts";
 import type { ZtunnelConfig } from "./config.ts";
 import { createTables, openTables } from "./tables/handles.ts";
 import { SnapshotWriter } from "./tables/publish.ts";
+import { QuestionKind } from "./tables/questions.ts";
 
 /** Never connected to on behalf of anybody: our own listeners (ZT-006). */
 const RESERVED_PORTS = [15001, 15006, 15008];
@@ -143,6 +146,11 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     log: log.child("pods"),
     onChange: publisher.soon,
   });
+  await using poller = new Poller();
+  using answers = new Answers(handles, workers, {
+    [QuestionKind.SOCKS_NAME]: async ({ podRow, text, wantsIpv4 }) =>
+      dns === undefined ? "unsupported" : await dns.lookup(pods.uidOf(podRow) ?? "", text, wantsIpv4) ?? "unknown",
+  }, poller);
   const zds = new ZdsClient({ path: config.inpodUds, pods, log: log.child("zds") });
   const accessLog = new AccessLog(log);
   const xds = new XdsClient({
@@ -198,7 +206,10 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     responseBaggage: config.responseBaggage,
     reservedPorts: config.socks ? [...RESERVED_PORTS, POD_PORTS.socks] : RESERVED_PORTS,
     localhostAppTunnel: config.localhostAppTunnel,
-  }, Math.min(config.workerMemoryMib, Math.floor(WORKERS_MEMORY_MIB / workerCount)) << 20);
+  }, {
+    bytes: Math.min(config.workerMemoryMib, Math.floor(WORKERS_MEMORY_MIB / workerCount)) << 20,
+    agentFd: answers.wakeFd,
+  });
   log.info("ztunnel started", { workers: workerCount, openssl: opensslVersion(), node: config.nodeName });
   const xdsDone = withXds ? xds.run({ signal }) : aborted(signal);
   // Nothing is proxied before the first full state (ZT-222).
@@ -212,7 +223,14 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
   });
   try {
     own?.bind();
-    await Promise.race([aborted(signal), workers.failure.promise, dns?.done ?? aborted(signal), xdsDone, zdsDone]);
+    await Promise.race([
+      aborted(signal),
+      workers.failure.promise,
+      dns?.done ?? aborted(signal),
+      poller.done,
+      xdsDone,
+      zdsDone,
+    ]);
     log.info("draining", { deadlineMs: config.drainDeadline });
     await workers.drain(config.drainDeadline);
   } finally {

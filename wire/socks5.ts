@@ -34,17 +34,23 @@ export function requestBytes(bytes: Uint8Array, have: number): number {
 }
 
 /**
- * Reads a complete request to connect to an address. Names are not resolved here.
- * @param target takes the address' four words and the port. @returns SUCCEEDED, or what to answer.
+ * Reads a complete request to connect to an address, or to a name ({@link requestName}).
+ * @param target takes the address' four words, unless it is a name, and the port. @returns SUCCEEDED, or what to answer.
  */
 export function readRequest(bytes: Uint8Array, end: number, target: Uint32Array): SocksReply {
   if (bytes[0] !== VERSION || bytes[1] !== CONNECT || bytes[2] !== 0) return SocksReply.COMMAND_NOT_SUPPORTED;
-  if (bytes[3] === AddressType.NAME) return SocksReply.HOST_UNREACHABLE;
-  if (bytes[3] === AddressType.IPV4) target.set([0, 0, 0xffff, readUint32(bytes, 4)]);
+  if (bytes[3] === AddressType.NAME) target.fill(0, 0, 4);
+  else if (bytes[3] === AddressType.IPV4) target.set([0, 0, 0xffff, readUint32(bytes, 4)]);
   else if (bytes[3] !== AddressType.IPV6) return SocksReply.COMMAND_NOT_SUPPORTED;
   else for (let word = 0; word < 4; word++) target[word] = readUint32(bytes, 4 + 4 * word);
   target[4] = readUint16(bytes, end - 2);
   return SocksReply.SUCCEEDED;
+}
+
+/** The name that a complete, well-formed request asks for as it was sent, or undefined where it has an address. */
+export function requestName(bytes: Uint8Array): string | undefined {
+  if (bytes[3] !== AddressType.NAME) return undefined;
+  return String.fromCharCode(...bytes.subarray(5, 5 + bytes[4]!));
 }
 
 /** The answer to a request. It names no address of ours: nothing is connected yet. */

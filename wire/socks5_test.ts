@@ -6,11 +6,12 @@ import {
   readRequest,
   replyMessage,
   requestBytes,
+  requestName,
   SOCKS_MESSAGE_BYTES_MAX,
   SocksReply,
 } from "./socks5.ts";
 
-const { SUCCEEDED, HOST_UNREACHABLE, COMMAND_NOT_SUPPORTED } = SocksReply;
+const { SUCCEEDED, COMMAND_NOT_SUPPORTED } = SocksReply;
 const V6 = "fd000000000000000000000000000001";
 
 /** Takes a message in byte by byte, as it may come, and never more of it than is certain to belong to it. */
@@ -51,9 +52,15 @@ Deno.test("readRequest() reads addresses of both families (RFC 1928 §4, ZT-189)
   assertEquals(request("05010001" + "0a000102" + "0050" + "474554"), "10.0.1.2:80"); // The application's bytes stay.
 });
 
-Deno.test("readRequest() answers 4 to names and 7 to whatever else (RFC 1928 §4, ZT-190)", () => {
-  assertEquals(request("05010003" + "01" + "61" + "0050"), `reply ${HOST_UNREACHABLE} after 8`);
-  assertEquals(request("05010003" + "ff" + "61".repeat(255) + "0050"), `reply ${HOST_UNREACHABLE} after 262`);
+Deno.test("readRequest() reads a name's port, and requestName() the name (RFC 1928 §4, ZT-189)", () => {
+  const named = (hex: string) => `${requestName(takeIn(hex, requestBytes))} ${request(hex)}`;
+  assertEquals(named("05010003" + "01" + "61" + "0050"), "a [::]:80");
+  assertEquals(named("05010003" + "ff" + "61".repeat(255) + "1f90"), `${"a".repeat(255)} [::]:8080`);
+  assertEquals(named("05010003" + "00" + "0050"), " [::]:80");
+  assertEquals(requestName(takeIn("05010001" + "0a000102" + "1f90", requestBytes)), undefined);
+});
+
+Deno.test("readRequest() answers 7 to whatever is not supported (RFC 1928 §4, ZT-190)", () => {
   for (const command of ["05020001", "05030001", "04010001", "05010101", "050100010a"]) {
     const full = command.padEnd(20, "0");
     assertEquals(request(full), command === "050100010a" ? "10.0.0.0:0" : `reply ${COMMAND_NOT_SUPPORTED} after 10`);

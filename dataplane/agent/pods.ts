@@ -66,6 +66,12 @@ export class Pods implements PodStarter {
     return this.#running;
   }
 
+  /** The uid of the pod in a row, if one is there. */
+  uidOf(row: number): string | undefined {
+    for (const [uid, running] of this.#running) if (running.row === row) return uid;
+    return undefined;
+  }
+
   /** @param opened what {@link listen} gave, where it was called before; it is taken over. */
   // deno-lint-ignore require-await -- the interface is asynchronous; entering a namespace must not be.
   async addPod(pod: EnrolledPod, opened?: readonly (readonly Listening[])[]): Promise<void> {

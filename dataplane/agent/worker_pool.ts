@@ -40,7 +40,7 @@ export class WorkerPool {
     handles: TableHandles,
     snapshots: SnapshotWriter,
     options: Omit<ShardOptions, "worker">,
-    memoryBytes: number,
+    memory: { readonly bytes: number; readonly agentFd: number },
   ): void {
     const handoverBytes = Math.ceil(ringBytes(HANDOVER_ENTRIES, HANDOVER_WORDS) / 64) * 64;
     const handover = new SharedArrayBuffer(handoverBytes * this.count * this.count);
@@ -70,7 +70,8 @@ export class WorkerPool {
         wakeFds: this.#wakeFds,
         handover,
         handoverBytes,
-        memoryBytes,
+        memoryBytes: memory.bytes,
+        agentFd: memory.agentFd,
       };
       thread.postMessage(start);
       this.#workers.push(thread);
@@ -87,6 +88,13 @@ export class WorkerPool {
   tell(worker: number, command: number, word1 = 0, word2 = 0, word3 = 0): void {
     // A full ring means a worker that has not turned for thousands of commands: it is as good as dead.
     assert(pushWords(this.#commands[worker]!, command, word1, word2, word3), "a worker reads its commands");
+  }
+
+  /** Gives one worker the answer to its question. One that has ended wants none. */
+  answer(worker: number, number: number, status: number, ip: readonly [number, number, number, number]): void {
+    const [word0, word1, word2, word3] = ip;
+    const told = pushWords(this.#commands[worker]!, Command.ANSWER, number, status, word0, word1, word2, word3);
+    assert(told || this.#ending, "a worker has room for the answers to what it asked"); // QUESTIONS_MAX of the worker
   }
 
   tellAll(command: number, word1 = 0, word2 = 0, word3 = 0): void {

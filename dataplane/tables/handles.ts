@@ -5,6 +5,7 @@ import { Ring, ringBytes } from "../../base/shm/ring.ts";
 import { formatTable, Rows, tableBytes } from "../../base/shm/rows.ts";
 import { ACCESS_ENTRIES, ACCESS_WORDS } from "./access.ts";
 import * as tables from "./layout.ts";
+import { QUESTION_RING_BYTES } from "./questions.ts";
 
 /** How many rows the tables have. Every limit is here; what happens at it stands at the table's user. */
 export interface TableSizes {
@@ -38,6 +39,7 @@ export interface TablePlan {
   readonly connections: readonly number[];
   readonly commands: readonly number[];
   readonly requests: readonly number[];
+  readonly questions: readonly number[];
   readonly access: readonly number[];
   readonly totalBytes: number;
 }
@@ -80,6 +82,7 @@ export function planTables(sizes: TableSizes): TablePlan {
     connections: perWorker(tableBytes(tables.CONNECTION, sizes.connectionsPerWorker)),
     commands: perWorker(ringBytes(tables.RING_ENTRIES, tables.COMMAND_WORDS)),
     requests: perWorker(ringBytes(tables.RING_ENTRIES, tables.REQUEST_WORDS)),
+    questions: perWorker(QUESTION_RING_BYTES),
     access: perWorker(ringBytes(ACCESS_ENTRIES, ACCESS_WORDS)),
   };
   return { ...plan, totalBytes: at };

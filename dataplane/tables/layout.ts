@@ -162,17 +162,13 @@ export const Command = {
   IDENTITY_CHANGED: 3, // identity row
   CLOSE_CONNECTION: 4, // connection row, epoch
   DRAIN: 5, // deadline in ms from now
-  ANSWER: 6, // request number, result, 5 words that depend on the request
+  ANSWER: 6, // question number, AnswerStatus, 4 words of address
   STOP: 7,
   POLICIES_CHANGED: 8, // generation
 } as const;
 
 /** What stands in word 0 of a request (worker → agent). Word 1 is the request's number, words 2 to 7 are arguments. */
 export const Request = {
-  IDENTITY: 1, // identity row: fetch its certificate now
-  LOCAL_WORKLOAD: 2, // pod row: its workload is not known yet (ZT-016)
-  ADDRESS: 3, // network number, 4 words of address: not in the snapshot, ask for it (ZT-127)
-  HOSTNAME: 4, // workload row, version: resolve its hostname (ZT-033)
   DONE: 5, // command word, argument: a command was carried out
 } as const;
 

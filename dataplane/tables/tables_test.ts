@@ -29,9 +29,9 @@ Deno.test("the shared structs are as tests/golden/data/layouts.txt shows them", 
 Deno.test("planTables() gives every table whole cache lines of its own", () => {
   const plan = planTables({ ...DEFAULT_SIZES, workers: 3 });
   const starts = [plan.header, plan.workers, plan.pods, plan.identities];
-  const perWorker = [plan.flows, plan.connections, plan.commands, plan.requests, plan.access];
+  const perWorker = [plan.flows, plan.connections, plan.commands, plan.requests, plan.questions, plan.access];
   const all = [...starts, ...perWorker.flat()];
-  assertEquals(all.length, 4 + 3 * 5);
+  assertEquals(all.length, 4 + 3 * 6);
   assertEquals(new Set(all).size, all.length);
   assert(all.every((at) => at % 64 === 0 && at < plan.totalBytes));
   assertThrows(() => planTables({ ...DEFAULT_SIZES, workers: 17 }), AssertionError, "workers");

@@ -69,6 +69,15 @@ export class Inbox implements Pollable {
         return this.#shard.judge.again();
       case Command.POLICIES_CHANGED:
         return; // The snapshot is looked at in every turn; the command only wakes.
+      case Command.ANSWER:
+        return this.#shard.questions.answer(
+          command[1]!,
+          command[2]!,
+          command[3]!,
+          command[4]!,
+          command[5]!,
+          command[6]!,
+        );
       case Command.DRAIN:
         return this.#drain(command[1]!);
       case Command.STOP:

@@ -10,6 +10,7 @@ import { FlowTable } from "../tables/flows.ts";
 import { openCommandRing, openRequestRing, openTables } from "../tables/handles.ts";
 import { WORKER } from "../tables/layout.ts";
 import { SnapshotReader } from "../tables/lookup.ts";
+import { QuestionWriter } from "../tables/questions.ts";
 import { Inbox } from "./commands.ts";
 import { POLL_IN } from "./reactor.ts";
 import { Shard } from "./shard.ts";
@@ -30,6 +31,7 @@ function run(start: WorkerStart): void {
     flows: new FlowTable(tables.flows[worker]!, tables.workers, worker),
     access: new AccessWriter(handles, worker),
     view: new SnapshotReader(tables, worker),
+    questions: new QuestionWriter(handles, worker, () => os.signalEvent(start.agentFd)),
   };
   const shard = new Shard(os, new OpenSsl(os.memory), shared, options, (to, pod, fd, kind) => {
     const record = outgoing[to]!.record;

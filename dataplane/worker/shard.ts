@@ -13,6 +13,7 @@ import type { FlowTable } from "../tables/flows.ts";
 import type { Tables } from "../tables/handles.ts";
 import { CONNECTION, Direction, HEADER, ResponseFlag, WORKER } from "../tables/layout.ts";
 import type { SnapshotReader } from "../tables/lookup.ts";
+import type { QuestionWriter } from "../tables/questions.ts";
 import { Buffers, CHUNK_BYTES, PEER_RECORD_BYTES_MAX, STAGE_BYTES } from "./buffers.ts";
 import type { Connection } from "./connection.ts";
 import { ConnectionRows } from "./connection_rows.ts";
@@ -24,6 +25,7 @@ import { routeOutbound } from "./outbound.ts";
 import { fewestSessions, leastLoaded } from "./placement.ts";
 import type { Pod } from "./pod.ts";
 import { PodSockets } from "./pod_sockets.ts";
+import { Questions } from "./questions.ts";
 import { Reactor } from "./reactor.ts";
 import { maySpeakSocks, SocksNegotiation } from "./socks5_negotiation.ts";
 import { RECORDS_PER_KEY_MAX } from "./record_sender.ts";
@@ -64,6 +66,7 @@ export class Shard {
   readonly rows: ConnectionRows;
   readonly sockets: PodSockets;
   readonly waiting = new WaitingRoom(this);
+  readonly questions: Questions;
   readonly judge = new Judge(this);
   readonly flows: FlowTable;
   readonly access: AccessWriter;
@@ -91,13 +94,14 @@ export class Shard {
   constructor(
     os: Os,
     tls: Tls,
-    shared: { tables: Tables; flows: FlowTable; access: AccessWriter; view: SnapshotReader },
+    shared: { tables: Tables; flows: FlowTable; access: AccessWriter; view: SnapshotReader; questions: QuestionWriter },
     options: ShardOptions,
     handOver: HandOver,
   ) {
     this.os = os;
     this.tls = tls;
     this.reactor = new Reactor(os);
+    this.questions = new Questions(this.reactor, shared.questions);
     this.buffers = new Buffers(os.memory, {
       stagesMax: Math.min(STAGES_MAX, Math.floor(os.memory.sizeBytes * STAGES_SHARE / STAGE_BYTES)),
       chunksMax: Math.floor(os.memory.sizeBytes * CHUNKS_SHARE / CHUNK_BYTES),
@@ -186,9 +190,11 @@ export class Shard {
 
   /** Moves to the newest snapshot, once a turn; what it changes for open and waiting connections follows. */
   refresh(): void {
-    if (!this.view.refresh()) return;
-    for (const pod of this.pods.values()) this.waiting.retry(pod);
-    this.judge.again();
+    if (this.view.refresh()) {
+      for (const pod of this.pods.values()) this.waiting.retry(pod);
+      this.judge.again();
+    }
+    this.questions.settle(); // An answer is given after the snapshot that it speaks of.
   }
 
   // ---- texts and counters

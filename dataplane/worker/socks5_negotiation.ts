@@ -6,14 +6,18 @@ import {
   readRequest,
   replyMessage,
   requestBytes,
+  requestName,
   SOCKS_MESSAGE_BYTES_MAX,
   SOCKS_METHOD_CHOSEN,
   SocksReply,
 } from "../../wire/socks5.ts";
-import { Direction, ResponseFlag } from "../tables/layout.ts";
+import { isIpv4 } from "../../base/address.ts";
+import { CONNECTION, Direction, ResponseFlag } from "../tables/layout.ts";
+import { AnswerStatus, QuestionKind } from "../tables/questions.ts";
 import { Connection } from "./connection.ts";
 import { routeOutbound } from "./outbound.ts";
 import type { Pod } from "./pod.ts";
+import { Asked } from "./questions.ts";
 import { POLL_IN, POLL_READ_HANGUP, type Pollable } from "./reactor.ts";
 import type { Shard } from "./shard.ts";
 
@@ -33,6 +37,12 @@ export class SocksNegotiation extends Connection implements Pollable {
   #have = 0;
   #greeted = false;
   #pollRow = -1;
+  /** Four words of address and the port. */
+  readonly #target = new Uint32Array(5);
+  readonly #name = new Asked(
+    () => this.#onName(),
+    () => this.#refuse(SocksReply.HOST_UNREACHABLE, "SOCKS: the name was not resolved in 10 s"),
+  );
   readonly #deadline = new Deadline(() => this.#refuse(SocksReply.GENERAL_FAILURE, "no SOCKS request came in time"));
 
   /** Takes over the descriptor and the row, whose source is set. */
@@ -49,7 +59,11 @@ export class SocksNegotiation extends Connection implements Pollable {
   }
 
   onEvents(_events: number): void {
-    while (!this.closed && this.#receive()) {
+    if (this.#name.number >= 0) { // Only an error or a hang-up comes while a name is resolved.
+      this.end(ResponseFlag.CONNECT, "the SOCKS client ended before its name was resolved");
+      return;
+    }
+    while (!this.closed && this.#name.number < 0 && this.#receive()) {
       if (this.#greeted) this.#onRequest();
       else this.#onGreeting();
     }
@@ -81,20 +95,47 @@ export class SocksNegotiation extends Connection implements Pollable {
   }
 
   #onRequest(): void {
-    const { shard, pod, row, fd } = this, target = new Uint32Array(5);
-    const reply = readRequest(this.#message, this.#have, target);
+    const reply = readRequest(this.#message, this.#have, this.#target);
     if (reply !== SocksReply.SUCCEEDED) {
-      const isName = reply === SocksReply.HOST_UNREACHABLE;
-      this.#refuse(reply, isName ? "SOCKS: names are not resolved" : "the SOCKS client wants what is not supported");
+      this.#refuse(reply, "the SOCKS client wants what is not supported");
       return;
     }
+    const name = requestName(this.#message);
+    if (name === undefined) this.#route();
+    else this.#askFor(name);
+  }
+
+  /** The agent resolves a name as the pod's own DNS would, in the family that the client came by (ZT-189). */
+  #askFor(name: string): void {
+    const { shard, pod, row } = this, { connections } = shard, ip = CONNECTION.sourceIp;
+    const v4 = isIpv4(connections.getAt(row, ip, 0), connections.getAt(row, ip, 1), connections.getAt(row, ip, 2));
+    shard.reactor.timers.cancel(this.#deadline);
+    shard.reactor.change(this.fd, 0, this.#pollRow); // What the client sends meanwhile is the application's.
+    if (shard.questions.ask(this.#name, QuestionKind.SOCKS_NAME, pod.row, v4, name)) return;
+    this.#refuse(SocksReply.GENERAL_FAILURE, "SOCKS: too many names wait to be resolved");
+  }
+
+  #onName(): void {
+    const { status, word0, word1, word2, word3 } = this.#name;
+    if (status === AnswerStatus.UNSUPPORTED) {
+      this.#refuse(SocksReply.COMMAND_NOT_SUPPORTED, "SOCKS: names need the DNS proxy, which is off");
+    } else if (status !== AnswerStatus.KNOWN) {
+      this.#refuse(SocksReply.HOST_UNREACHABLE, "SOCKS: the name does not resolve");
+    } else {
+      this.#target.set([word0, word1, word2, word3]);
+      this.#route();
+    }
+  }
+
+  #route(): void {
+    const { shard, pod, row, fd } = this;
     // Before anything is connected: a failure later shows as a close (ZT-190).
-    if (!this.#send(replyMessage(reply))) return;
+    if (!this.#send(replyMessage(SocksReply.SUCCEEDED))) return;
     this.closed = true; // The row lives on, with another owner.
     shard.reactor.timers.cancel(this.#deadline);
     shard.reactor.release(fd, this.#pollRow);
     shard.rows.disown(this);
-    const [word0, word1, word2, word3, port] = target;
+    const [word0, word1, word2, word3, port] = this.#target;
     shard.rows.setDestination(row, word0!, word1!, word2!, word3!, port!);
     routeOutbound(shard, pod, row, fd);
   }
@@ -116,6 +157,7 @@ export class SocksNegotiation extends Connection implements Pollable {
   override releaseResources(_flag: number): void {
     const { reactor, os } = this.shard;
     reactor.timers.cancel(this.#deadline);
+    this.shard.questions.cancel(this.#name);
     if (this.#pollRow >= 0) reactor.forget(this.#pollRow);
     os.close(this.fd);
   }

@@ -1,9 +1,11 @@
 import { assertEquals } from "@std/assert";
 import type { IpWords } from "../../base/address.ts";
-import { ResponseFlag } from "../tables/layout.ts";
+import { Command, ResponseFlag } from "../tables/layout.ts";
+import { AnswerStatus, QuestionKind } from "../tables/questions.ts";
 import { ListenerKind } from "./listener.ts";
 import { freshIp, Server, Socket } from "./loopback_testing.ts";
 import type { Pod } from "./pod.ts";
+import { Asked, QUESTIONS_MAX } from "./questions.ts";
 import { issue, Rig } from "./testing.ts";
 
 const CLIENT_URI = "spiffe://cluster.local/ns/default/sa/client";
@@ -106,7 +108,6 @@ Deno.test("a SOCKS client hears what is wrong, and is logged (ZT-190)", () =>
         CHOSEN + "05070001000000000000",
         "the SOCKS client wants what is not",
       ],
-      [GREETING + "0501000301" + "61" + "0050", CHOSEN + "05040001000000000000", "SOCKS: names are not resolved"],
       [GREETING + "0501", CHOSEN, "the SOCKS client ended before its request"],
     ];
     for (const [sent, answer, logged] of cases) {
@@ -154,3 +155,80 @@ Deno.test("a SOCKS client waits for its pod's certificate before a word is read 
     arrived!.close();
     untilEnd(rig, socket);
   }, { certified: false }));
+
+const requestFor = (name: string, port: number) =>
+  `05010003${hex(name.length, 2)}${new TextEncoder().encode(name).toHex()}${hex(port, 4)}`;
+
+Deno.test("a SOCKS client's name is asked of the agent once, and its address reached as if it had been given (ZT-189)", () =>
+  withPair(({ rig, client, application, serverIp, dial, hears }) => {
+    const socket = dial();
+    socket.write(Uint8Array.fromHex(GREETING + requestFor("server.shop", application.port) + "68656c6c6f"));
+    const asked = rig.answer(0, () => [AnswerStatus.KNOWN, serverIp]);
+    assertEquals([asked.kind, asked.podRow, asked.wantsIpv4, asked.text], [
+      QuestionKind.SOCKS_NAME,
+      client.row,
+      true,
+      "server.shop",
+    ]);
+    hears(socket, CHOSEN + SUCCESS);
+    let arrived: Socket | undefined;
+    rig.until("the application is connected to", () => (arrived = application.accept()) !== undefined);
+    hears(arrived!, "68656c6c6f"); // What came with the request waited, and is the application's.
+    arrived!.close();
+    untilEnd(rig, socket);
+    assertEquals(rig.questions(0), []);
+  }));
+
+Deno.test("a SOCKS client hears 4 when its name does not resolve or nobody says, and 7 where there is no DNS (ZT-190)", () =>
+  withPair(({ rig, dial }) => {
+    const cases = [
+      [AnswerStatus.UNKNOWN, "05040001000000000000", "SOCKS: the name does not resolve"],
+      [AnswerStatus.UNSUPPORTED, "05070001000000000000", "SOCKS: names need the DNS proxy, which is off"],
+      [undefined, "05040001000000000000", "SOCKS: the name was not resolved in 10 s"],
+    ] as const;
+    for (const [status, answer, logged] of cases) {
+      const socket = dial();
+      socket.write(Uint8Array.fromHex(GREETING + requestFor("nowhere", 80)));
+      if (status !== undefined) rig.answer(0, () => [status]);
+      else {
+        rig.until("the agent is asked", () => rig.questions(0).length === 1);
+        rig.pass(9_000); // Longer than a negotiation may take: the client has said all it had to.
+        assertEquals(socket.ended, false);
+        rig.pass(2_000);
+      }
+      assertEquals(untilEnd(rig, socket), CHOSEN + answer);
+      assertEquals(rig.records(0).map(({ error }) => error), [logged]);
+    }
+  }));
+
+Deno.test("an answer that comes too late, to nobody or for a pod that has gone is dropped (ZT-169)", () =>
+  withPair(({ rig, client, serverIp, dial }) => {
+    const socket = dial();
+    socket.write(Uint8Array.fromHex(GREETING + requestFor("server", 80)));
+    let number = 0;
+    rig.until("the agent is asked", () => (number = rig.questions(0)[0]?.number ?? 0) > 0);
+    rig.removePod(client);
+    assertEquals(untilEnd(rig, socket), CHOSEN);
+    for (const late of [number, 0, -1, 77]) rig.command(0, Command.ANSWER, late, AnswerStatus.KNOWN, ...serverIp);
+    for (let turn = 0; turn < 3; turn++) rig.turn();
+    assertEquals(rig.shards[0]!.questions.count, 0);
+  }));
+
+Deno.test("a worker has a bounded number of questions: one more is refused at once, and answers make room", () =>
+  withPair(({ rig, client, dial }) => {
+    const { questions } = rig.shards[0]!, silent = () => {};
+    const open = Array.from({ length: QUESTIONS_MAX }, () => new Asked(silent, silent));
+    for (const it of open) {
+      assertEquals(questions.ask(it, QuestionKind.SOCKS_NAME, client.row, true, "name"), true);
+      rig.questions(0);
+    }
+    const socket = dial();
+    socket.write(Uint8Array.fromHex(GREETING + requestFor("one.more", 80)));
+    assertEquals(untilEnd(rig, socket), CHOSEN + "05010001000000000000");
+    assertEquals(rig.records(0)[0]!.error, "SOCKS: too many names wait to be resolved");
+    for (const it of open) questions.cancel(it);
+    const next = dial();
+    next.write(Uint8Array.fromHex(GREETING + requestFor("another", 80)));
+    rig.answer(0, () => [AnswerStatus.UNKNOWN]);
+    assertEquals(untilEnd(rig, next), CHOSEN + "05040001000000000000");
+  }));

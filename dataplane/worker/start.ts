@@ -11,6 +11,8 @@ export interface WorkerStart {
   readonly options: ShardOptions;
   /** Eventfds that wake the workers, by worker. */
   readonly wakeFds: readonly number[];
+  /** The eventfd that wakes the agent. */
+  readonly agentFd: number;
   /** Rings between workers, `from * workers + to`, each of `handoverBytes`. */
   readonly handover: SharedArrayBuffer;
   readonly handoverBytes: number;

@@ -20,6 +20,7 @@ import {
 import { acquireIdentity } from "../tables/identities.ts";
 import { Command, CONNECTION, ConnectionState, Direction, FLOW, POD, PodState, WORKER } from "../tables/layout.ts";
 import { SnapshotReader } from "../tables/lookup.ts";
+import { type Question, QuestionReader, QuestionWriter } from "../tables/questions.ts";
 import { SnapshotWriter } from "../tables/publish.ts";
 import { SampleMesh, workloadOf } from "../tables/testing.ts";
 import { Inbox } from "./commands.ts";
@@ -62,6 +63,7 @@ export class Rig {
   readonly #wakeFds: number[] = [];
   readonly #handovers: Ring[] = [];
   readonly #access: AccessReader[] = [];
+  readonly #questions: QuestionReader[] = [];
   readonly #pods: RigPod[] = [];
   readonly #closers: (() => void)[] = [];
   readonly #identityRows = new Map<string, number>();
@@ -93,6 +95,7 @@ export class Rig {
         flows: new FlowTable(this.tables.flows[worker]!, this.tables.workers, worker),
         access: new AccessWriter(handles, worker),
         view: new SnapshotReader(this.tables, worker),
+        questions: new QuestionWriter(handles, worker),
       };
       const shard = new Shard(os, tls, shared, {
         worker,
@@ -122,6 +125,7 @@ export class Rig {
       this.#commands.push(commands);
       this.#wakeFds.push(wakeFd);
       this.#access.push(new AccessReader(handles, worker));
+      this.#questions.push(new QuestionReader(handles, worker));
     }
   }
 
@@ -229,7 +233,7 @@ export class Rig {
     this.until("the certificate is there", () => pod.identity.tls !== before);
   }
 
-  command(worker: number, ...words: [number, number?, number?, number?]): void {
+  command(worker: number, ...words: Parameters<typeof pushWords> extends [Ring, ...infer Words] ? Words : never): void {
     assert(pushWords(this.#commands[worker]!, ...words), "a command ring has room");
   }
 
@@ -266,6 +270,23 @@ export class Rig {
       records.push(record);
     }
     return records;
+  }
+
+  /** What a worker has asked since the last call. */
+  questions(worker: number): Question[] {
+    const questions: Question[] = [];
+    const reader = this.#questions[worker]!;
+    for (let question = reader.read(); question !== undefined; question = reader.read()) questions.push(question);
+    return questions;
+  }
+
+  /** Waits for one question, and answers it. */
+  answer(worker: number, respond: (question: Question) => readonly [status: number, ip?: IpWords]): Question {
+    let question: Question | undefined;
+    this.until("the agent is asked", () => (question = this.#questions[worker]!.read()) !== undefined);
+    const [status, ip = [0, 0, 0, 0]] = respond(question!);
+    this.command(worker, Command.ANSWER, question!.number, status, ...ip);
+    return question!;
   }
 
   removePod(pod: Pod): void {

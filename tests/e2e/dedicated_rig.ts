@@ -152,7 +152,8 @@ export class Rig implements AsyncDisposable {
 function podYaml(name: Name, { ipv4, node }: PodPlace): string {
   return `apiVersion: v1
 kind: Pod
-metadata: { name: ${name}, namespace: shop, annotations: { ambient.istio.io/redirection: enabled } }
+metadata: { name: ${name}, namespace: shop, labels: { app: ${name} },
+  annotations: { ambient.istio.io/redirection: enabled } }
 spec: { nodeName: ${node}, serviceAccountName: ${name}, containers: [{ name: app }] }
 status: { phase: Running, podIPs: [{ ip: ${ipv4} }], conditions: [{ type: Ready, status: "True" }] }
 `;

@@ -3,6 +3,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { ipToBytes, parseIp } from "../../base/address.ts";
 import { CAPTURE_PORTS } from "../../cni/nft_rules.ts";
 import { until } from "../../demo/lab/until.ts";
+import { serviceYaml } from "../../demo/lab/yaml.ts";
 import { APP_PORT, localYaml, Rig, STARTED_MS } from "./dedicated_rig.ts";
 
 const textHex = (text: string) => new TextEncoder().encode(text).toHex();
@@ -103,6 +104,33 @@ Deno.test("a SOCKS client in the namespace reaches a workload by mutual TLS (ZT-
     return receivedBytes === 2 + 10 + reply.length;
   });
   assert(await rig.counted("client", { ...MUTUAL_TLS, reporter: "source" }) > 0);
+});
+
+Deno.test("a SOCKS client reaches a service of the mesh by its name, and hears of one that nobody has (ZT-189, ZT-190)", async () => {
+  await using rig = new Rig();
+  await rig.start();
+  const vip = { name: "server", namespace: "shop", addresses: ["10.96.1.1"], port: 80, targetPort: APP_PORT };
+  Deno.writeTextFileSync(`${rig.folder}/config/service.yaml`, serviceYaml(vip));
+  await rig.pods.server.probe.do("listen", { port: APP_PORT, kind: "line" });
+  const environment = {
+    UNSTABLE_ENABLE_SOCKS5: "true",
+    ISTIO_META_DNS_CAPTURE: "true",
+    AMBIT_RESOLV_CONF: "/dev/null",
+  };
+  await using client = rig.ztunnel("client", environment);
+  await using server = rig.ztunnel("server");
+  await Promise.all([rig.ready("client", client), rig.ready("server", server)]);
+  const ask = async (name: string) => {
+    const request = `05010003${hex(name.length, 2)}${textHex(name)}${hex(80, 4)}${textHex("by name\n")}`;
+    const target = { host: "127.0.0.1", port: 15080, hex: `050100${request}`, waitMs: 500 };
+    return (await rig.pods.client.probe.do("raw", target)).receivedBytes;
+  };
+  const reply = `YOU ${rig.pods.server.place.ipv4} by name\n`;
+  await until("the server's line comes", 20_000, async () => {
+    return await ask("server.shop.svc.cluster.local") === 2 + 10 + reply.length;
+  });
+  assert(await rig.counted("client", { ...MUTUAL_TLS, destination_service: "server.shop.svc.cluster.local" }) > 0);
+  assertEquals(await ask("nobody.example"), 2 + 10);
 });
 
 Deno.test("a dedicated ztunnel takes its ports at once, and accepts when it knows the mesh (ZT-221, ZT-222)", async () => {

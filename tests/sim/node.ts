@@ -14,6 +14,7 @@ import {
 import { acquireIdentity, putFailure, releaseIdentity } from "../../dataplane/tables/identities.ts";
 import { Command, HEADER, POD, PodFlag, PodState, Request, REQUEST_WORDS } from "../../dataplane/tables/layout.ts";
 import { SnapshotReader } from "../../dataplane/tables/lookup.ts";
+import { QuestionWriter } from "../../dataplane/tables/questions.ts";
 import { SnapshotWriter } from "../../dataplane/tables/publish.ts";
 import { Inbox } from "../../dataplane/worker/commands.ts";
 import { POLL_IN } from "../../dataplane/worker/reactor.ts";
@@ -125,6 +126,7 @@ export class SimNode {
         flows: new FlowTable(this.tables.flows[worker]!, this.tables.workers, worker),
         access: new AccessWriter(handles, worker),
         view: new SnapshotReader(this.tables, worker),
+        questions: new QuestionWriter(handles, worker),
       };
       const outgoing = wakeFds.map((_, to) => ring(worker, to));
       const before = this.process.files.length;

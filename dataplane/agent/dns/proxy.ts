@@ -1,5 +1,5 @@
 /** The DNS proxy of all pods: opens and closes each one's listeners, and the one thread that waits for all of them (ZT-176). */
-import { formatSocketAddress } from "../../../base/address.ts";
+import { formatSocketAddress, type IpWords } from "../../../base/address.ts";
 import { assert } from "../../../base/assert.ts";
 import { MeshError } from "../../../base/errors.ts";
 import type { Logger } from "../../../base/log.ts";
@@ -11,10 +11,11 @@ import { Poller } from "../../../os/poller.ts";
 import { closeFd } from "../../../os/sockets.ts";
 import type { PodFacts } from "../state.ts";
 import type { AnswerSettings, DnsMesh } from "./answer.ts";
+import { firstAddress } from "./own_lookup.ts";
 import { Forwarder } from "./forwarder.ts";
 import { addressesToBind, type ListenAddress } from "./listen_address.ts";
 import type { UpstreamSettings } from "./resolv_conf.ts";
-import { type DnsMetrics, responder } from "./responder.ts";
+import { type DnsMetrics, type Respond, responder } from "./responder.ts";
 import { TcpListener } from "./tcp_listener.ts";
 import { UdpListener } from "./udp_listener.ts";
 import { PodUpstreamSockets } from "./upstream_sockets.ts";
@@ -48,6 +49,7 @@ interface PodDns {
   readonly stop: AbortController;
   readonly resources: DisposableStack;
   readonly tcp: readonly TcpListener[];
+  readonly respond: Respond;
 }
 
 /** Nothing else on this thread blocks for it: sockets never block, and waiting is the poller's. */
@@ -112,7 +114,13 @@ export class DnsProxy implements AsyncDisposable {
     } finally {
       for (const { fd } of bound) closeFd(fd);
     }
-    this.#pods.set(uid, { stop, tcp, resources: resources.move() });
+    this.#pods.set(uid, { stop, tcp, respond, resources: resources.move() });
+  }
+
+  /** The first address of a name in the pod's view of the world, asked without a socket (ZT-189); undefined: it has none. */
+  async lookup(uid: string, name: string, v4: boolean): Promise<IpWords | undefined> {
+    const pod = this.#pods.get(uid);
+    return pod === undefined ? undefined : await firstAddress(pod.respond, name, v4);
   }
 
   /** Closes the pod's sockets; queries that wait for an upstream get no answer. */
