@@ -153,7 +153,7 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     flag: "trust-domain",
     env: "TRUST_DOMAIN",
     default: "cluster.local",
-    help: "trust domain of the identities of this node's pods",
+    help: "trust domain of ztunnel's own identity; that of a pod comes from the control plane",
   },
   podName: { kind: text("NAME"), flag: "pod-name", env: "POD_NAME", default: "", help: "ztunnel's own pod" },
   podNamespace: {
@@ -326,6 +326,13 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     env: "RUST_LOG",
     default: "info",
     help: "level, or scope=level pairs: info,access=off",
+  },
+  policyInfoLogging: {
+    kind: toggle(),
+    flag: "authz-policy-info-logging",
+    env: "AUTHZ_POLICY_INFO_LOGGING",
+    default: false,
+    help: "log what policies decide at info instead of debug",
   },
   logFormat: {
     kind: oneOf("plain", "json"),

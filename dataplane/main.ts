@@ -135,7 +135,6 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     workers,
     identities,
     state,
-    trustDomain: config.trustDomain,
     packetMark,
     ipv6: config.ipv6,
     reusePort: config.inpodPortReuse,
@@ -156,7 +155,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
   const xds = new XdsClient({
     endpoint: endpointOf(config, sources, "xds"),
     node: nodeOf(config, sources, ownWorkload),
-    state: applierOf(state, publisher),
+    state: applierOf(state, publisher, pods),
     onDemand: false,
     log: log.child("xds"),
     onTermination: (reason) => metrics.xdsTerminations.add({ reason }),
@@ -169,6 +168,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
   let synced = false;
   const collect = () => {
     workers.readRequests();
+    accessLog.announce(tables.header, config.policyInfoLogging);
     flows.collect(accessLog.write);
   };
   const zdsCounters = zdsMetrics(zds, metrics);
@@ -185,7 +185,8 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
       zdsCounters();
       return metrics.registry.text();
     },
-    configDump: () => dumpOf({ config, state, certificates, pods, tables, version: VERSION, local }),
+    configDump: () =>
+      dumpOf({ config, state, certificates, pods, tables, version: VERSION, local, pending: zds.pending() }),
     traffic() {
       collect();
       return trafficView(tables, flows, pods);
@@ -298,12 +299,14 @@ function nodeOf(config: ZtunnelConfig, sources: SettingsSources, own: PodFacts |
   };
 }
 
-function applierOf(state: MeshState, publisher: Publisher): XdsState {
+function applierOf(state: MeshState, publisher: Publisher, pods: Pods): XdsState {
   return {
     apply(typeUrl, resources, removed) {
       let rejected: readonly { name: string; reason: string }[] = [];
-      if (typeUrl === ADDRESS_TYPE_URL) rejected = state.applyAddresses(resources, removed).rejections;
-      else if (typeUrl === AUTHORIZATION_TYPE_URL) rejected = state.applyPolicies(resources, removed);
+      if (typeUrl === ADDRESS_TYPE_URL) {
+        rejected = state.applyAddresses(resources, removed).rejections;
+        pods.refreshIdentities();
+      } else if (typeUrl === AUTHORIZATION_TYPE_URL) rejected = state.applyPolicies(resources, removed);
       publisher.soon();
       return { rejected };
     },

@@ -1,9 +1,10 @@
 /** The access log: one line at the end of each connection, in the fields and order operators know (ZT-201 to ZT-205). */
 import { formatSocketAddress, type IpWords } from "../../base/address.ts";
 import { Bare, type Facts, LEVELS, type Logger } from "../../base/log.ts";
-import { AccessKind, type AccessRecord } from "../tables/access.ts";
+import { AccessKind, type AccessRecord, LogScope } from "../tables/access.ts";
 import type { FlowLabel } from "../tables/flow_label.ts";
-import { Direction, RESPONSE_FLAG_NAMES, ResponseFlag } from "../tables/layout.ts";
+import type { Tables } from "../tables/handles.ts";
+import { Direction, HEADER, RESPONSE_FLAG_NAMES, ResponseFlag } from "../tables/layout.ts";
 
 const ERROR = LEVELS.indexOf("error"), WARN = LEVELS.indexOf("warn");
 const INFO = LEVELS.indexOf("info"), DEBUG = LEVELS.indexOf("debug");
@@ -12,15 +13,30 @@ const INFO = LEVELS.indexOf("info"), DEBUG = LEVELS.indexOf("debug");
 export class AccessLog {
   readonly #access: Logger;
   readonly #worker: Logger;
+  readonly #policy: Logger;
 
   constructor(logger: Logger) {
     this.#access = logger.child("access");
     this.#worker = logger.child("worker");
+    this.#policy = logger.child("policy");
+  }
+
+  /**
+   * Tells the workers which lines beyond the usual somebody wants to read now: an opening (ZT-204), a policy's decision,
+   * at info if the operator says so and at debug otherwise (ZT-206).
+   */
+  announce(header: Tables["header"], policyAtInfo: boolean): void {
+    header.store(0, HEADER.accessOpened, this.#access.filter.allows(DEBUG, "access") ? 1 : 0);
+    const level = policyAtInfo ? INFO : DEBUG;
+    header.store(0, HEADER.policyLevel, this.#policy.filter.allows(level, "policy") ? level : 0);
   }
 
   /** Writes one record; `label` is that of its flow, undefined if it has none. Fits FlowTotals.collect. */
   readonly write = (record: AccessRecord, label: FlowLabel | undefined): void => {
-    if (record.kind === AccessKind.LOG) return this.#worker.write(record.flag, oneLine(record.error ?? ""));
+    if (record.kind === AccessKind.LOG) {
+      const logger = record.direction === LogScope.POLICY ? this.#policy : this.#worker;
+      return logger.write(record.flag, oneLine(record.error ?? ""));
+    }
     if (record.kind === AccessKind.EARLY) return this.#access.write(WARN, "connection failed", earlyFacts(record));
     if (record.kind === AccessKind.OPENED) {
       return this.#access.write(DEBUG, "connection opened", openedFacts(record, label));

@@ -1,8 +1,9 @@
 import { assertEquals } from "@std/assert";
-import { LogFilter, Logger } from "../../base/log.ts";
-import { AccessKind, type AccessRecord } from "../tables/access.ts";
+import { LEVELS, LogFilter, Logger } from "../../base/log.ts";
+import { AccessKind, type AccessRecord, LogScope } from "../tables/access.ts";
 import { type FlowLabel, flowLabelOf, parseFlowLabel } from "../tables/flow_label.ts";
-import { Direction, ResponseFlag } from "../tables/layout.ts";
+import { createTables, openTables } from "../tables/handles.ts";
+import { Direction, HEADER, ResponseFlag } from "../tables/layout.ts";
 import { ipv4, serviceOf, workloadOf } from "../tables/testing.ts";
 import { AccessLog } from "./access_log.ts";
 
@@ -130,6 +131,29 @@ Deno.test("an opened connection is logged at debug, with the fields up to direct
   const [line] = linesOf(record, label, "debug");
   assertEquals(line!.split("\t").slice(0, 3), ["debug", "access", "connection opened"]);
   assertEquals(line!.split(" ").at(-1), 'direction="outbound"');
+});
+
+Deno.test("announce() tells workers what somebody wants to read, as levels change (ZT-204, ZT-206, ZT-216)", () => {
+  const { header } = openTables(createTables({ workers: 1, connectionsPerWorker: 64 }));
+  const filter = new LogFilter("info"), log = new AccessLog(new Logger("test", { filter, sink: () => {} }));
+  const told = (policyAtInfo: boolean) => {
+    log.announce(header, policyAtInfo);
+    return [header.load(0, HEADER.accessOpened), LEVELS[header.load(0, HEADER.policyLevel)]];
+  };
+  assertEquals([told(false), told(true)], [[0, "off"], [0, "info"]]);
+  filter.set("debug", "access");
+  assertEquals(told(false), [1, "off"]);
+  filter.set("debug");
+  filter.set("warn", "access");
+  assertEquals([told(false), told(true)], [[0, "debug"], [0, "info"]]);
+  filter.set("off", "policy");
+  assertEquals(told(true), [0, "off"]);
+});
+
+Deno.test("a policy's decision is a line of the scope policy (ZT-206)", () => {
+  const record = { ...COMPLETE, kind: AccessKind.LOG, direction: LogScope.POLICY, flag: 4, error: "allowed" };
+  assertEquals(linesOf(record, undefined), []);
+  assertEquals(linesOf(record, undefined, "debug"), ["debug\tpolicy\tallowed"]);
 });
 
 Deno.test("a connection that was never counted is a warning with four fields (ZT-205)", () => {

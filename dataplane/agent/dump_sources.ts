@@ -7,7 +7,7 @@ import type { Certificates, CertificateStatus } from "./certificates.ts";
 import { type CertificateDetails, configDump, type DumpedCertificate, type Json } from "./config_dump.ts";
 import type { Pods } from "./pods.ts";
 import type { LocalResources } from "./local_file.ts";
-import type { MeshState } from "./state.ts";
+import type { MeshState, PodFacts } from "./state.ts";
 
 /** The dump as pretty JSON (ZT-208). */
 export function dumpOf(sources: {
@@ -18,17 +18,20 @@ export function dumpOf(sources: {
   tables: Tables;
   version: string;
   local: LocalResources | undefined;
+  /** Pods that could not be started yet. */
+  pending: Iterable<{ readonly uid: string; readonly info: PodFacts }>;
 }): string {
-  const { config, state, certificates, pods, tables, version, local } = sources;
+  const { config, state, certificates, pods, tables, version, local, pending } = sources;
   return configDump({
     state,
     version: { version, gitRevision: "unknown", buildStatus: "ambit", gitTag: version },
     config: shownSettings(config),
     certificates: certificates.status().map(dumpedCertificate),
     staticConfig: local?.shown,
-    pods: config.proxyMode === "dedicated"
-      ? undefined
-      : [...pods.list()].map(([uid, running]) => ({ uid, podRow: running.row, up: true, facts: running.pod.info })),
+    pods: config.proxyMode === "dedicated" ? undefined : [
+      ...[...pods.list()].map(([uid, running]) => ({ uid, podRow: running.row, up: true, facts: running.pod.info })),
+      ...[...pending].map(({ uid, info }) => ({ uid, podRow: -1, up: false, facts: info })),
+    ],
     tables,
   });
 }

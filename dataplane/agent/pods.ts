@@ -1,6 +1,6 @@
 /** Starts and stops the proxy of a pod: listeners in its namespace, its row, its identity (ZT-165, ZT-169). */
 import { assert } from "../../base/assert.ts";
-import { MeshError } from "../../base/errors.ts";
+import { chain, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { formatIdentity } from "../../mesh/identity.ts";
 import { type Netns, openNetns, ownNetns, withinNetns } from "../../os/netns.ts";
@@ -30,7 +30,6 @@ export interface PodsOptions {
   readonly workers: WorkerPool;
   readonly identities: Identities;
   readonly state: MeshState;
-  readonly trustDomain: string;
   readonly packetMark: number;
   readonly ipv6: boolean;
   readonly reusePort: boolean;
@@ -49,7 +48,8 @@ export interface PodsOptions {
 
 interface RunningPod {
   readonly row: number;
-  readonly uri: string;
+  /** Whose certificates it bears; undefined until its workload is known. */
+  uri: string | undefined;
   readonly pod: EnrolledPod;
 }
 
@@ -75,15 +75,15 @@ export class Pods implements PodStarter {
   /** @param opened what {@link listen} gave, where it was called before; it is taken over. */
   // deno-lint-ignore require-await -- the interface is asynchronous; entering a namespace must not be.
   async addPod(pod: EnrolledPod, opened?: readonly (readonly Listening[])[]): Promise<void> {
-    const { tables, identities, state, trustDomain, workers, dns, log, onChange } = this.#options;
+    const { tables, identities, state, workers, dns, log, onChange } = this.#options;
     const { name, namespace, serviceAccount } = pod.info;
     const row = this.#freeRow();
     const listeners = opened ?? this.listen(pod.netnsFd);
-    const uri = formatIdentity({ trustDomain, namespace, serviceAccount });
+    const uri = this.#uriOf(pod.info);
     let identityRow: number;
     try {
       dns?.addPod(pod.uid, pod.info, handleOf(pod.netnsFd));
-      identityRow = identities.acquire(uri);
+      identityRow = uri === undefined ? -1 : identities.acquire(uri);
     } catch (error) {
       dns?.deletePod(pod.uid);
       for (const { fd } of listeners.flat()) closeFd(fd);
@@ -110,7 +110,7 @@ export class Pods implements PodStarter {
     this.#running.set(pod.uid, { row, uri, pod });
     state.setPod(row, { name, namespace, serviceAccount });
     workers.tellAll(Command.POD_ADDED, row, epoch);
-    identities.announce(uri);
+    if (uri !== undefined) identities.announce(uri);
     onChange();
     log.info("pod added", { uid: pod.uid, name, namespace, serviceAccount, sourceAddressKept: transparent });
   }
@@ -124,11 +124,38 @@ export class Pods implements PodStarter {
     dns?.deletePod(uid);
     tables.pods.store(row, POD.state, PodState.CLOSING);
     await workers.tellAllAndWait(Command.POD_REMOVED, row, tables.pods.get(row, POD.epoch));
-    identities.release(running.uri);
+    if (running.uri !== undefined) identities.release(running.uri);
     state.removePod(row);
     tables.pods.store(row, POD.state, PodState.FREE);
     onChange();
     log.info("pod removed", { uid, name: running.pod.info.name, namespace: running.pod.info.namespace });
+  }
+
+  /** The mesh state changed: pods whose workload is known by now, or of another trust domain, get their identity. */
+  refreshIdentities(): void {
+    const { tables, identities, workers, log } = this.#options;
+    for (const [uid, running] of this.#running) {
+      const uri = this.#uriOf(running.pod.info), before = running.uri;
+      if (uri === undefined || uri === before) continue;
+      try {
+        const identityRow = identities.acquire(uri);
+        running.uri = uri;
+        tables.pods.set(running.row, POD.identityRow, identityRow);
+      } catch (error) {
+        if (!(error instanceof MeshError)) throw error;
+        log.error("pod without identity", { uid, error: chain(error), remedy: error.remedy });
+        continue;
+      }
+      workers.tellAll(Command.POD_IDENTITY, running.row, tables.pods.get(running.row, POD.epoch));
+      identities.announce(uri);
+      if (before !== undefined) identities.release(before); // Workers hear of it in this order.
+    }
+  }
+
+  /** The identity is what the control plane says, its trust domain above all; before that it is nobody's (ZT-043). */
+  #uriOf(facts: PodFacts): string | undefined {
+    const workload = this.#options.state.findLocal(facts);
+    return workload && formatIdentity(workload);
   }
 
   /** Listeners by worker: outbound, HBONE, plaintext, and SOCKS if asked for; all or none. @throws MeshError AMB7304, AMB2404 */

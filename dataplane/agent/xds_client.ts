@@ -206,6 +206,8 @@ export class XdsClient {
       this.#options.log.warn("xds resources rejected", { typeUrl, nonce, error: message.slice(0, 2_000) });
       this.#send({ ...acknowledgement, errorDetail: { code: 0, message } });
     }
+    // What was refused in part is no complete state: readiness waits for a clean answer (ZT-223).
+    if (rejected.length > 0) return;
     if (this.#pendingTypes.delete(typeUrl) && this.#pendingTypes.size === 0) this.#ready.resolve();
   }
 

@@ -79,6 +79,11 @@ export class ZdsClient implements Disposable {
     return this.#ready;
   }
 
+  /** Pods that could not be started yet, for the config dump (ZT-213). */
+  *pending(): Iterable<{ readonly uid: string; readonly info: ZdsWorkload }> {
+    for (const [uid, { info }] of this.#pending) yield { uid, info };
+  }
+
   /** For the gauges and counters of ZT-175. */
   get counts(): {
     readonly active: number;

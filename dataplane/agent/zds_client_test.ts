@@ -166,6 +166,7 @@ test(
     agent.pods.failing.clear();
     assertEquals(await agent.ask(add("a"), netns), "");
     assertEquals(agent.client.counts.pending, 1);
+    assertEquals([...agent.client.pending()].length, 1); // As the config dump shows it (ZT-213).
     await agent.socket.close();
     await agent.accept();
     assertEquals(agent.client.counts, { active: 1, pending: 0, started: 1, stopped: 0 });

@@ -6,6 +6,9 @@ import type { TableHandles } from "./handles.ts";
 /** COMPLETE at the end of a counted connection, OPENED when it is counted (ZT-204), EARLY if it never was (ZT-205), LOG a line of the worker's own. */
 export const AccessKind = { COMPLETE: 0, OPENED: 1, EARLY: 2, LOG: 3 } as const;
 
+/** What a LOG record is about, in place of its direction. */
+export const LogScope = { WORKER: 0, POLICY: 1 } as const;
+
 export const ACCESS_WORDS = 128; // 512 bytes: 24 words of facts, the rest text
 export const ACCESS_ENTRIES = 4096; // 2 MiB a worker; at 20,000 connections a second a fifth of a second
 

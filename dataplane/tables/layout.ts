@@ -19,6 +19,7 @@ export const HEADER = layout("header", {
   workerCount: "u32",
   generation: "atomic", // the live snapshot; 0: none yet. Its slot is `generation & 1`
   accessOpened: "atomic", // 1: workers also write a record when a connection is counted (ZT-204)
+  policyLevel: "atomic", // the log level at which workers tell of each policy decision; 0: they do not (ZT-206)
   networkBytes: "u32",
   network: bytes(256), // the node's own network (NETWORK), UTF-8
 });
@@ -55,7 +56,7 @@ export const POD = layout("pod", {
   state: "atomic", // PodState
   epoch: "u32", // grows with each use of the row
   netnsFd: "i32", // -1: the proxy's own namespace
-  identityRow: "i32", // -1: not known yet
+  identityRow: "i32", // -1: not known yet, since its workload is not (ZT-043)
   flags: "u32", // PodFlag
   outboundFd: array("i32", WORKERS_MAX), // by worker; -1: not listening
   hboneFd: array("i32", WORKERS_MAX),
@@ -165,6 +166,7 @@ export const Command = {
   ANSWER: 6, // question number, AnswerStatus, 4 words of address
   STOP: 7,
   POLICIES_CHANGED: 8, // generation
+  POD_IDENTITY: 9, // pod row, epoch: it has become known whose certificates the pod bears
 } as const;
 
 /** What stands in word 0 of a request (worker → agent). Word 1 is the request's number, words 2 to 7 are arguments. */

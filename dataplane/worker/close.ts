@@ -1,5 +1,5 @@
 /** The one place where connections end: resources, counters, one access record, in this order. */
-import { CONNECTION, Direction, ResponseFlag } from "../tables/layout.ts";
+import { CONNECTION, ResponseFlag } from "../tables/layout.ts";
 import { AccessKind } from "../tables/access.ts";
 import type { Connection } from "./connection.ts";
 import type { Shard } from "./shard.ts";
@@ -42,7 +42,7 @@ export function refuseRequest(
   const { access, flows } = shard;
   flows.countOpened(flow);
   flows.countClosed(flow, flag);
-  access.begin(AccessKind.COMPLETE, Direction.INBOUND, flow, flows.epochOf(flow), flag);
+  access.begin(AccessKind.COMPLETE, shard.connections.get(row, CONNECTION.direction), flow, flows.epochOf(flow), flag);
   writeAddresses(shard, row);
   if (authority !== "") access.authorityText(authority);
   access.error(error);

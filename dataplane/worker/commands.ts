@@ -7,7 +7,7 @@ import { pushWords } from "../tables/handles.ts";
 import { readFailure, readUri } from "../tables/identities.ts";
 import { Command, COMMAND_WORDS, POD, PodFlag, PodState, Request, ResponseFlag } from "../tables/layout.ts";
 import { Listener, ListenerKind } from "./listener.ts";
-import { Pod, PodIdentity } from "./pod.ts";
+import { Pod, PodIdentity, unknownIdentity } from "./pod.ts";
 import type { Pollable } from "./reactor.ts";
 import type { SessionEnd } from "./session.ts";
 import { LogLevel, type Shard } from "./shard.ts";
@@ -61,6 +61,8 @@ export class Inbox implements Pollable {
     switch (command[0]) {
       case Command.POD_ADDED:
         return this.#addPod(command[1]!, command[2]!);
+      case Command.POD_IDENTITY:
+        return this.#identifyPod(command[1]!, command[2]!);
       case Command.POD_REMOVED:
         return this.#removePod(command[1]!, command[2]!);
       case Command.IDENTITY_CHANGED:
@@ -119,10 +121,25 @@ export class Inbox implements Pollable {
     return identity;
   }
 
+  /** What a pod's row names; an unknown one while nobody knows. */
+  #identityAt(podRow: number): PodIdentity | undefined {
+    const identityRow = this.#shard.tables.pods.getI32(podRow, POD.identityRow);
+    return identityRow < 0 ? unknownIdentity() : this.#identityOf(identityRow);
+  }
+
+  /** It has become known who the pod is. Sessions in another's name serve their streams, and no new ones. */
+  #identifyPod(row: number, epoch: number): void {
+    const pod = this.#shard.pods.get(row), identity = this.#identityAt(row);
+    if (pod?.epoch !== epoch || identity === undefined || pod.identity === identity) return;
+    pod.identity = identity;
+    pod.pool.drain();
+    this.#shard.waiting.retry(pod);
+  }
+
   #addPod(row: number, epoch: number): void {
     const shard = this.#shard, { pods } = shard.tables;
     if (pods.get(row, POD.epoch) !== epoch || shard.pods.has(row)) return;
-    const identity = this.#identityOf(pods.getI32(row, POD.identityRow));
+    const identity = this.#identityAt(row);
     const fields = [POD.outboundFd, POD.hboneFd, POD.plaintextFd]; // In the order of ListenerKind.
     if ((pods.get(row, POD.flags) & PodFlag.SOCKS) !== 0) fields.push(POD.socksFd);
     const listen = fields.map((field) => pods.getI32At(row, field, this.#worker));

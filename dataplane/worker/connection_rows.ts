@@ -12,6 +12,8 @@ export class ConnectionRows {
   readonly #worker: number;
   readonly #byRow: (Connection | null)[] = [];
   readonly #freeRows: number[] = [];
+  readonly #encoder = new TextEncoder();
+  readonly #host = new Uint8Array(128);
   #rowsUsed = 0;
   #count = 0;
 
@@ -70,6 +72,12 @@ export class ConnectionRows {
   setDestination(row: number, word0: number, word1: number, word2: number, word3: number, port: number): void {
     this.#setIp(row, CONNECTION.destinationIp, word0, word1, word2, word3);
     this.#table.set(row, CONNECTION.destinationPort, port);
+  }
+  /** The service that an inbound connection was addressed to, as its client says (ZT-213); longer names are cut. */
+  setHost(row: number, host: string): void {
+    const { written } = this.#encoder.encodeInto(host, this.#host);
+    this.#table.writeBytes(row, CONNECTION.host, this.#host.subarray(0, written));
+    this.#table.set(row, CONNECTION.hostBytes, written);
   }
   setActual(row: number, word0: number, word1: number, word2: number, word3: number, port: number): void {
     this.#setIp(row, CONNECTION.actualIp, word0, word1, word2, word3);

@@ -291,6 +291,7 @@ function acceptRequest(session: ServerSession, streamId: number, endStream: bool
   }
   const forwardedHost = parseForwardedHost(latin1(head.bytes, head.forwardedStart, head.forwardedEnd));
   fillRow(shard, row, session, target.port);
+  if (forwardedHost !== undefined) shard.rows.setHost(row, forwardedHost);
   const flow = acquireFlow(session, local, target.port, forwardedHost);
   const verdict = shard.judge.verdictOn(row, local, session.identity);
   if (!verdict.allowed) {

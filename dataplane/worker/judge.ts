@@ -1,8 +1,9 @@
 /** Policies over open connections: judged when they open, and again whenever the snapshot changes (ZT-093, ZT-120). */
+import { formatIp, formatSocketAddress } from "../../base/address.ts";
 import { type Identity, principalOf } from "../../mesh/identity.ts";
-import { authorize, type Verdict } from "../../mesh/policy.ts";
+import { authorize, dryRunVerdicts, type Policy, type Verdict } from "../../mesh/policy.ts";
 import type { Workload } from "../../mesh/workload.ts";
-import { CLOSE_REQUESTED, CONNECTION, ResponseFlag } from "../tables/layout.ts";
+import { CLOSE_REQUESTED, CONNECTION, HEADER, ResponseFlag } from "../tables/layout.ts";
 import type { Connection } from "./connection.ts";
 import type { Resumable } from "./reactor.ts";
 import type { Shard } from "./shard.ts";
@@ -77,8 +78,22 @@ export class Judge implements Resumable {
     facts.destination2 = connections.getAt(row, to, 2);
     facts.destination3 = connections.getAt(row, to, 3);
     facts.destinationPort = connections.get(row, CONNECTION.destinationPort);
-    const verdict = authorize(this.#shard.view.policiesFor(workload), facts);
+    const policies = this.#shard.view.policiesFor(workload), verdict = authorize(policies, facts);
     if (verdict.allowed) connections.set(row, CONNECTION.policyGeneration, this.#shard.view.generation);
+    const level = this.#shard.tables.header.load(0, HEADER.policyLevel);
+    if (level !== 0) this.#tell(level, policies, verdict);
     return verdict;
+  }
+
+  /** A line about the decision, and one for each thing that a dry run would have done (ZT-109, ZT-206). */
+  #tell(level: number, policies: readonly Policy[], verdict: Verdict): void {
+    const facts = this.#facts, { source0, source1, source2, source3, destinationPort } = facts;
+    const { destination0, destination1, destination2, destination3, principal } = facts;
+    const to = formatSocketAddress([destination0, destination1, destination2, destination3], destinationPort);
+    const who = `${formatIp(source0, source1, source2, source3)} (${principal ?? "no identity"}) to ${to}`;
+    this.#shard.reportPolicy(level, `${verdict.allowed ? "allowed" : "denied"} ${who}: ${verdict.by}`);
+    for (const { text, policyKey } of dryRunVerdicts(policies, facts)) {
+      this.#shard.reportPolicy(level, `${text} ${who}${policyKey === undefined ? "" : `: ${policyKey}`}`);
+    }
   }
 }

@@ -8,7 +8,7 @@ import { formatForwarded } from "../../wire/forwarded.ts";
 import { H2Error } from "../../wire/h2/frame_rules.ts";
 import { statusText } from "../../wire/status_text.ts";
 import { CONNECTION, ConnectionKind, Direction, ResponseFlag } from "../tables/layout.ts";
-import { refuseConnection, reportOpened } from "./close.ts";
+import { refuseConnection, refuseRequest, reportOpened } from "./close.ts";
 import type { PoolEntry } from "./hbone_pool.ts";
 import { ListenerKind } from "./listener.ts";
 import type { Pod } from "./pod.ts";
@@ -120,36 +120,30 @@ export function routeOutbound(shard: Shard, pod: Pod, row: number, fd: number): 
     startTunnel(shard, pod, row, fd, route, source);
     return;
   }
-  const upstream = shard.sockets.connect(
-    pod,
-    route.ip[0],
-    route.ip[1],
-    route.ip[2],
-    route.ip[3],
-    route.port,
-    undefined,
-  );
-  if (upstream < 0) {
-    const where = formatIp(route.ip[0], route.ip[1], route.ip[2], route.ip[3]);
-    refuseConnection(shard, row, Direction.OUTBOUND, fd, `connect to ${where} failed (errno ${-upstream})`);
-    return;
-  }
+  const [ip0, ip1, ip2, ip3] = route.ip;
   const destination = route.kind === "tcp" ? route.workload : undefined;
   const service = route.kind === "tcp" ? route.service : undefined;
-  connections.set(row, CONNECTION.kind, ConnectionKind.TCP);
-  const relay = new Relay(shard, pod, row, Direction.OUTBOUND, fd, upstream);
-  const identity = destination === undefined ? "" : formatIdentity(destination);
-  relay.flow = shard.flows.acquire(
+  const flow = shard.flows.acquire(
     Direction.OUTBOUND,
     false,
     source,
     "",
     undefined,
     destination,
-    identity,
+    destination === undefined ? "" : formatIdentity(destination),
     undefined,
     service,
   );
+  const upstream = shard.sockets.connect(pod, ip0, ip1, ip2, ip3, route.port, undefined);
+  if (upstream < 0) { // It counts: where to was decided (ZT-196).
+    shard.os.close(fd);
+    const error = `connect to ${formatIp(ip0, ip1, ip2, ip3)} failed (errno ${-upstream})`;
+    refuseRequest(shard, row, flow, ResponseFlag.CONNECT, "", error);
+    return;
+  }
+  connections.set(row, CONNECTION.kind, ConnectionKind.TCP);
+  const relay = new Relay(shard, pod, row, Direction.OUTBOUND, fd, upstream);
+  relay.flow = flow;
   shard.countOpened(relay);
   reportOpened(relay);
   relay.start();

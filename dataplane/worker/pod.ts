@@ -23,12 +23,18 @@ export class PodIdentity {
   }
 }
 
+/** Stands for an identity that is not known yet: whoever needs it waits. */
+export function unknownIdentity(): PodIdentity {
+  return new PodIdentity(-1, "", { trustDomain: "", namespace: "", serviceAccount: "" });
+}
+
 export class Pod {
   readonly row: number;
   readonly epoch: number;
   /** -1: the process's own namespace. */
   readonly netnsFd: Fd;
-  readonly identity: PodIdentity;
+  /** Changes once the pod's workload is known, and with its trust domain. */
+  identity: PodIdentity;
   /** Listeners are transparent, so source addresses can be kept (ZT-050, ZT-094). */
   readonly transparent: boolean;
   readonly pool: HbonePool;

@@ -8,7 +8,7 @@ import { type Baggage, formatBaggage } from "../../wire/baggage.ts";
 import { HpackDecoder } from "../../wire/h2/hpack_decoder.ts";
 import { RequestHead, ResponseHead } from "../../wire/h2/request_check.ts";
 import { formatTraceparent } from "../../wire/traceparent.ts";
-import { AccessKind, type AccessWriter } from "../tables/access.ts";
+import { AccessKind, type AccessWriter, LogScope } from "../tables/access.ts";
 import type { FlowTable } from "../tables/flows.ts";
 import type { Tables } from "../tables/handles.ts";
 import { CONNECTION, Direction, HEADER, ResponseFlag, WORKER } from "../tables/layout.ts";
@@ -241,7 +241,15 @@ export class Shard {
   /** A line of the worker's own in the log. */
   report(level: number, text: string): void {
     const { access } = this;
-    access.begin(AccessKind.LOG, 0, -1, 0, level);
+    access.begin(AccessKind.LOG, LogScope.WORKER, -1, 0, level);
+    access.error(text);
+    access.push();
+  }
+
+  /** A line about what policies decided. */
+  reportPolicy(level: number, text: string): void {
+    const { access } = this;
+    access.begin(AccessKind.LOG, LogScope.POLICY, -1, 0, level);
     access.error(text);
     access.push();
   }

@@ -48,7 +48,6 @@ interface RigPod {
   readonly row: number;
   readonly epoch: number;
   readonly worker: number;
-  readonly identityRow: number;
 }
 
 /** Up to two workers over one set of tables, each with its own reactor; they take turns in this thread. */
@@ -185,11 +184,10 @@ export class Rig {
     this.until("every worker reads this snapshot", () => this.writer.canPublish());
   }
 
-  /** Enrols a pod at a worker; listeners by kind are handed over. Its identity has no certificate yet. */
-  addPod(worker: number, ip: IpWords, uri: string, listeners: { [kind in ListenerKind]?: Fd } = {}): Pod {
-    const row = this.#pods.length, epoch = row + 1, { pods, identities } = this.tables;
-    let identityRow = this.#identityRows.get(uri);
-    if (identityRow === undefined) this.#identityRows.set(uri, identityRow = acquireIdentity(identities, uri));
+  /** Enrols a pod at a worker; listeners by kind are handed over. Its identity, if it is known, has no certificate yet. */
+  addPod(worker: number, ip: IpWords, uri: string | undefined, listeners: { [kind in ListenerKind]?: Fd } = {}): Pod {
+    const row = this.#pods.length, epoch = row + 1, { pods } = this.tables;
+    const identityRow = uri === undefined ? -1 : this.#identityRowOf(uri);
     pods.set(row, POD.epoch, epoch);
     pods.set(row, POD.netnsFd, -1);
     pods.set(row, POD.identityRow, identityRow);
@@ -198,11 +196,25 @@ export class Rig {
       pods.setAt(row, field, worker, fd === undefined ? -1 : this.systems[worker]!.own(fd));
     }
     pods.store(row, POD.state, PodState.ACTIVE);
-    this.#pods.push({ row, epoch, worker, identityRow });
+    this.#pods.push({ row, epoch, worker });
     this.mesh.pods.set(row, this.#uidAt(ip));
     this.command(worker, Command.POD_ADDED, row, epoch);
     this.until("the pod is there", () => this.shards[worker]!.pods.has(row));
     return this.shards[worker]!.pods.get(row)!;
+  }
+
+  /** It has become known who the pod is. */
+  identify(pod: Pod, uri: string): void {
+    const { row, epoch, worker } = this.#pods.find((it) => it.row === pod.row)!, before = pod.identity;
+    this.tables.pods.set(row, POD.identityRow, this.#identityRowOf(uri));
+    this.command(worker, Command.POD_IDENTITY, row, epoch);
+    this.until("the pod has its identity", () => pod.identity !== before);
+  }
+
+  #identityRowOf(uri: string): number {
+    let row = this.#identityRows.get(uri);
+    if (row === undefined) this.#identityRows.set(uri, row = acquireIdentity(this.tables.identities, uri));
+    return row;
   }
 
   #uidAt(ip: IpWords): string {

@@ -43,6 +43,21 @@ Deno.test("XdsClient refuses a resource, keeps the old one and the rest of the b
   await until(() => rig.ads.status()[0]!.watches[0]!.lastError === "", "the ACK clears the error (CP-409)");
 });
 
+Deno.test("XdsClient is not ready by a first state that it had to refuse in part (ZT-221, ZT-223)", async () => {
+  await using rig = await ControlRig.start();
+  rig.mesh.set(ADDRESS_TYPE_URL, resource("w1", "1"));
+  await using it = new ClientRig(rig, await rig.token());
+  it.state.refuse = new Set(["w1"]);
+  let ready = false;
+  it.client.ready.then(() => ready = true);
+  await until(() => it.state.log.length === 2 && rig.ads.status()[0]!.watches[0]!.lastError !== "", "the NACK");
+  assertEquals(ready, false);
+  it.state.refuse = new Set();
+  rig.ads.push([{ typeUrl: ADDRESS_TYPE_URL, updated: [resource("w1", "2")], removed: [] }]);
+  await it.ready();
+  assertEquals([...it.state.held.keys()], ["address/w1"]);
+});
+
 Deno.test("XdsClient asks for addresses one by one on demand, and waiters see the new state (ZT-127, ZT-131)", async () => {
   await using rig = await ControlRig.start();
   rig.mesh.set(ADDRESS_TYPE_URL, resource("w1", "1", 20, ["/10.0.0.1"]));

@@ -1,0 +1,120 @@
+/** What rows, labels and log lines say of connections. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { frame } from "../../wire/h2/testing.ts";
+import { FrameFlag, FrameType } from "../../wire/h2/frame_rules.ts";
+import { writeConnectBlock } from "../../wire/h2/hpack_encoder.ts";
+import { EMPTY_MATCH } from "../../mesh/policy.ts";
+import { AccessKind, type AccessRecord, LogScope } from "../tables/access.ts";
+import { type FlowLabel, parseFlowLabel } from "../tables/flow_label.ts";
+import { CONNECTION, Direction, FLOW, HEADER, ResponseFlag } from "../tables/layout.ts";
+import { policyOf } from "../tables/testing.ts";
+import { concat } from "./h2_peer_testing.ts";
+import { CONNECT_METHOD, field, withInbound } from "./inbound_testing.ts";
+import { ListenerKind } from "./listener.ts";
+import { freshIp } from "./loopback_testing.ts";
+import { Rig } from "./testing.ts";
+
+const { HEADERS } = FrameType, { END_HEADERS } = FrameFlag;
+const BAGGAGE = "k8s.cluster.name=far,k8s.namespace.name=n,k8s.deployment.name=w,service.name=s,service.version=v2";
+
+function labelOf(rig: Rig, record: AccessRecord): FlowLabel {
+  const flows = rig.tables.flows[0]!, bytes = flows.get(record.flowRow, FLOW.labelBytes);
+  return parseFlowLabel(new TextDecoder().decode(flows.readBytes(record.flowRow, FLOW.label, bytes)));
+}
+
+Deno.test("the row of an inbound tunnel names the service that its client asked for (ZT-213)", () =>
+  withInbound(({ rig, authority, arrive, peer: open }) => {
+    const peer = open(), table = rig.tables.connections[0]!;
+    for (const [at, host] of ["shop.example", `${"x".repeat(150)}.example`, undefined].entries()) {
+      const block = new Uint8Array(4096), forwarded = `for="10.0.0.9:1"${host === undefined ? "" : `;host=${host}`}`;
+      const end = writeConnectBlock(block, 0, authority, BAGGAGE, forwarded, "00-0-0-00");
+      peer.send(frame(HEADERS, END_HEADERS, at * 2 + 1, block.slice(0, end)));
+      arrive();
+      peer.answer(at * 2 + 1);
+      const bytes = table.readBytes(at, CONNECTION.host, table.get(at, CONNECTION.hostBytes));
+      assertEquals(new TextDecoder().decode(bytes), (host ?? "").slice(0, 128));
+    }
+  }));
+
+Deno.test("a caller is known by its address, and by its baggage if it came from another network (ZT-099, ZT-194)", () =>
+  withInbound(({ rig, authority, peer: open }) => {
+    rig.addWorkload("caller", [0, 0, 0xffff, 0x7f000001], { namespace: "near", workloadName: "caller-1" });
+    rig.publish();
+    const cases: readonly (readonly [network: string | undefined, workload: string, app: string])[] = [
+      [undefined, "caller-1", "caller"], // What we know of the address outweighs what it says.
+      ["", "caller-1", "caller"],
+      ["elsewhere", "w", "w"], // The address may be somebody else's here; app of baggage is the workload's name.
+    ];
+    const peer = open();
+    for (const [at, [network, workload, app]] of cases.entries()) {
+      const parts = [CONNECT_METHOD, field(":authority", authority), field("baggage", BAGGAGE)];
+      if (network !== undefined) parts.push(field("x-forwarded-network", network));
+      peer.send(frame(HEADERS, END_HEADERS, at * 2 + 1, concat(...parts)));
+      assertEquals(peer.answer(at * 2 + 1).headers, [":status: 401"]);
+      const [record] = rig.records(0);
+      const label = labelOf(rig, record!);
+      assertEquals([label.sourceWorkload, label.sourceApp], [workload, app], `network ${network}`);
+      assertEquals(label.sourcePrincipal, "spiffe://cluster.local/ns/default/sa/client");
+    }
+  }, (rig) => rig.mesh.putPolicy(policyOf("default/nobody", { action: 0 }))));
+
+Deno.test("a plaintext caller has labels by its address, and no principal (ZT-104)", () =>
+  withInbound(({ rig, pod, ip }) => {
+    const caller = freshIp();
+    rig.addWorkload("caller", caller, { workloadName: "caller-1" });
+    rig.publish();
+    rig.capture(0, pod, ListenerKind.PLAINTEXT, { ip, port: 80 });
+    rig.until("it is refused", () => rig.shards[0]!.connectionCount === 0);
+    const [record] = rig.records(0), label = labelOf(rig, record!);
+    assertEquals([label.sourcePrincipal, label.securityPolicy, label.destinationPrincipal], [
+      "",
+      "",
+      "spiffe://cluster.local/ns/default/sa/server",
+    ]);
+    assertEquals([record!.direction, record!.flag], [Direction.INBOUND, ResponseFlag.DENY]);
+  }, (rig) => rig.mesh.putPolicy(policyOf("default/nobody", { action: 0 }))));
+
+Deno.test("an outbound connection that fails at once is counted as opened, closed and failed (ZT-195, ZT-196)", () =>
+  withInbound(({ rig, pod }) => {
+    const application = rig.capture(0, pod, ListenerKind.OUTBOUND, { ip: [0, 0, 0xffff, 0xffffffff], port: 80 });
+    rig.until("it is closed", () => (application.read(), application.ended || application.error !== 0));
+    const [record] = rig.records(0), flows = rig.tables.flows[0]!;
+    assertEquals([record!.kind, record!.direction, record!.flag], [
+      AccessKind.COMPLETE,
+      Direction.OUTBOUND,
+      ResponseFlag.CONNECT,
+    ]);
+    assertMatch(record!.error!, /^connect to 255\.255\.255\.255 failed \(errno \d+\)$/);
+    assertEquals(flows.getF64(record!.flowRow, FLOW.opened), 1);
+    assertEquals(flows.getF64At(record!.flowRow, FLOW.closed, ResponseFlag.CONNECT), 1);
+  }));
+
+Deno.test("policy decisions are told while somebody reads them, and what dry runs would have done (ZT-109, ZT-206)", () =>
+  withInbound(({ rig, ip, pod }) => {
+    const decisions = () => {
+      rig.capture(0, pod, ListenerKind.PLAINTEXT, { ip, port: 80 });
+      rig.until("it is over", () => rig.shards[0]!.connectionCount === 0);
+      return rig.records(0).filter(({ kind }) => kind === AccessKind.LOG);
+    };
+    assertEquals(decisions(), []);
+    rig.tables.header.store(0, HEADER.policyLevel, 4);
+    const [allowed, deny, allow, ...none] = decisions();
+    assertEquals(none, []);
+    assertEquals([allowed!.flag, allowed!.direction], [4, LogScope.POLICY]);
+    assertMatch(allowed!.error!, /^allowed \S+ \(no identity\) to \S+:80: no allow policies$/);
+    assertStringIncludes(deny!.error!, "dry-run: deny policy match");
+    assertStringIncludes(deny!.error!, ": default/dry-deny");
+    assertStringIncludes(allow!.error!, "dry-run: no allow policies match");
+    rig.mesh.putPolicy(policyOf("default/nobody", { action: 0 }));
+    rig.publish();
+    const denied = decisions();
+    assert(denied.some(({ error }) => /^denied .*: allow policies exist, but none allowed$/.test(error!)));
+  }, (rig) => {
+    const port = { ...EMPTY_MATCH, destinationPorts: [80] }, other = { ...EMPTY_MATCH, destinationPorts: [81] };
+    rig.mesh.putPolicy(
+      policyOf("default/dry-deny", { action: 1, dryRun: true, rules: [{ clauses: [[port]] }] }),
+    );
+    rig.mesh.putPolicy(
+      policyOf("default/dry-allow", { action: 0, dryRun: true, rules: [{ clauses: [[other]] }] }),
+    );
+  }));
