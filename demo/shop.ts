@@ -45,8 +45,8 @@ export class Shop implements AsyncDisposable {
     this.mesh = mesh;
     this.pods = parts.pods;
     this.banner = parts.banner;
-    this.wiretap = mesh.defer(new Wiretap(mesh.network.nodes["node-a"].netns, WIRE, parts.banner));
-    this.world = mesh.defer(new Probe("the outside world", mesh.network.control));
+    this.wiretap = mesh.defer(() => new Wiretap(mesh.network.nodes["node-a"].netns, WIRE, parts.banner));
+    this.world = mesh.defer(() => new Probe("the outside world", mesh.network.control));
   }
 
   /** Builds the mesh and the shop in it, and opens the shop. Throws MeshError, with nothing left behind. */

@@ -20,6 +20,8 @@ export interface MeshOptions {
   /** A folder whose YAML files are copied into istiod's. */
   readonly configuration?: string;
   readonly ztunnelEnvironment?: Readonly<Record<string, string>>;
+  /** A folder with what the CA signs with. Default: a root that istiod makes. */
+  readonly caFolder?: string;
   /** Called with every line of every role. */
   readonly onLine?: (role: string, line: string) => void;
 }
@@ -33,7 +35,7 @@ export interface PodSpec extends PodIdentity {
   readonly described?: boolean;
 }
 
-const VIEW_TIMEOUT_MS = 10_000;
+const VIEW_TIMEOUT_MS = 30_000; // istiod may be away for a while, and its return take a moment
 const FIRST_POD_INDEX = 100; // below it are the fixed addresses of configuration files
 
 /** A pod of the lab, with what runs in it. */
@@ -66,12 +68,19 @@ export class Pod {
 
   /** The probe inside; started when it is first asked for. */
   get probe(): Probe {
-    return this.#probe ??= this.#mesh.defer(new Probe(this.spec.name, this.place));
+    return this.#probe ??= this.#mesh.defer(() => new Probe(this.spec.name, this.place));
+  }
+
+  /** Ends the probe, if there is one, with all its connections. */
+  async endProbe(): Promise<void> {
+    if (this.#probe === undefined) return;
+    await this.#mesh.release(this.#probe);
+    this.#probe = undefined;
   }
 
   /** Starts a program inside; it ends with the mesh. */
   run(name: string, options: ProgramOptions): Program {
-    return this.#mesh.defer(new Program(name, this.place, options));
+    return this.#mesh.defer(() => new Program(name, this.place, options));
   }
 
   enrol(): Promise<void> {
@@ -87,10 +96,12 @@ export class Pod {
 export class Mesh implements AsyncDisposable {
   readonly network: Network;
   readonly folder: string;
-  readonly istiod: Program;
   readonly nodes: Readonly<Record<NodeName, LabNode>>;
   readonly pods = new Map<string, Pod>();
   readonly #cleanup: AsyncDisposableStack;
+  readonly #startIstiod: () => Program;
+  #istiod: Program;
+  #ended = false;
   #children: AsyncDisposable[] = [];
   readonly #nextIndex: Record<NodeName, number> = { "node-a": FIRST_POD_INDEX, "node-b": FIRST_POD_INDEX };
 
@@ -98,12 +109,14 @@ export class Mesh implements AsyncDisposable {
     network: Network;
     folder: string;
     istiod: Program;
+    startIstiod: () => Program;
     nodes: Record<NodeName, LabNode>;
     cleanup: AsyncDisposableStack;
   }) {
     this.network = parts.network;
     this.folder = parts.folder;
-    this.istiod = parts.istiod;
+    this.#istiod = parts.istiod;
+    this.#startIstiod = parts.startIstiod;
     this.nodes = parts.nodes;
     this.#cleanup = parts.cleanup;
   }
@@ -117,7 +130,7 @@ export class Mesh implements AsyncDisposable {
     Deno.mkdirSync(`${folder}/config`);
     if (options.configuration !== undefined) copyYaml(options.configuration, `${folder}/config`);
     const network = cleanup.use(new Network(options.key));
-    const istiod = cleanup.use(
+    const startIstiod = () =>
       new Program("istiod", network.control, {
         ...denoProgram(ENTRY, [
           "istiod",
@@ -129,11 +142,12 @@ export class Mesh implements AsyncDisposable {
           "0.0.0.0:15012",
           "--server-hosts",
           CONTROL_IPS.join(","),
+          ...(options.caFolder === undefined ? [] : ["--ca-dir", options.caFolder]),
         ]),
         onLine: (line) => onLine("istiod", line),
-      }),
-    );
-    await istiod.line("serving", (line) => line.includes("istiod is ready"));
+      });
+    const istiod = cleanup.use(startIstiod());
+    await istiodReady(istiod);
     await Promise.all(NODE_NAMES.map((name) => writeToken(folder, name)));
     const nodes = Object.fromEntries(NODE_NAMES.map((name) => {
       const node = new LabNode(network.nodes[name], {
@@ -145,7 +159,24 @@ export class Mesh implements AsyncDisposable {
       return [name, cleanup.use(node)];
     })) as unknown as Record<NodeName, LabNode>;
     await Promise.all(NODE_NAMES.map((name) => nodes[name].ready()));
-    return new Mesh({ network, folder, istiod, nodes, cleanup: cleanup.move() });
+    return new Mesh({ network, folder, istiod, startIstiod, nodes, cleanup: cleanup.move() });
+  }
+
+  get istiod(): Program {
+    return this.#istiod;
+  }
+
+  /** Ends istiod at once, as a crash would. The caller starts the next by {@link restartIstiod}. */
+  async crashIstiod(): Promise<void> {
+    this.#istiod.kill("SIGKILL");
+    await this.#istiod.stop(0);
+  }
+
+  /** Starts it again on the same folders. Returns once it serves. */
+  async restartIstiod(): Promise<void> {
+    this.#assertStanding();
+    this.#istiod = this.#cleanup.use(this.#startIstiod());
+    await istiodReady(this.#istiod);
   }
 
   /** Writes, or replaces, a file of istiod's folder. */
@@ -159,6 +190,7 @@ export class Mesh implements AsyncDisposable {
 
   /** A pod with its namespace, its entry in the configuration unless it has one, and, unless told otherwise, enrolled. */
   async addPod(spec: PodSpec): Promise<Pod> {
+    this.#assertStanding();
     const addresses = spec.addresses ?? podAddresses(spec.node, this.#nextIndex[spec.node]++);
     const place = this.network.addPod(`${spec.namespace}-${spec.name}`, { node: spec.node, ...addresses });
     const pod = new Pod(this, spec, place);
@@ -179,22 +211,56 @@ export class Mesh implements AsyncDisposable {
     );
   }
 
-  /** Writes the pod's object, marked as captured or not. */
-  describePod(pod: Pod, enrolled: boolean): void {
-    this.writeConfig(`pod-${pod.spec.namespace}-${pod.spec.name}.yaml`, podYaml(pod, enrolled));
+  /** Gives a pod that is in the configuration another account there. It must not be enrolled. @returns The pod under it. */
+  renamePod(pod: Pod, { serviceAccount }: { serviceAccount: string }): Pod {
+    const other = new Pod(this, { ...pod.spec, serviceAccount }, pod.place);
+    this.pods.set(other.spec.name, other);
+    this.describePod(other, true);
+    return other;
   }
 
-  /** Ends `child` with the mesh, before what it depends on. */
-  defer<T extends AsyncDisposable>(child: T): T {
+  /** Ends what runs in a pod and takes it away. It must have left the mesh's nodes; its object goes with it. */
+  async removePod(pod: Pod): Promise<void> {
+    await pod.endProbe();
+    this.network.removePod(pod.place);
+    this.pods.delete(pod.spec.name);
+    this.removeConfig(configName(pod));
+  }
+
+  /** Writes the pod's object, marked as captured or not. */
+  describePod(pod: Pod, enrolled: boolean): void {
+    this.writeConfig(configName(pod), podYaml(pod, enrolled));
+  }
+
+  /** Makes a child that ends with the mesh, before what it depends on. */
+  defer<T extends AsyncDisposable>(make: () => T): T {
+    this.#assertStanding();
+    const child = make();
     this.#children.push(child);
     return child;
   }
 
+  /** Who is still at work on a mesh that is being taken down must add nothing to it. */
+  #assertStanding(): void {
+    if (this.#ended) throw new Error("the mesh is being taken down");
+  }
+
+  /** Ends a child before its time. */
+  async release(child: AsyncDisposable): Promise<void> {
+    this.#children = this.#children.filter((it) => it !== child);
+    await child[Symbol.asyncDispose]();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#ended = true;
     await Promise.all(this.#children.map((child) => child[Symbol.asyncDispose]()));
     this.#children = [];
     await this.#cleanup.disposeAsync();
   }
+}
+
+async function istiodReady(istiod: Program): Promise<void> {
+  await istiod.line("serving", (line) => line.includes("istiod is ready"));
 }
 
 async function writeToken(folder: string, node: NodeName): Promise<void> {
@@ -215,6 +281,10 @@ async function writeToken(folder: string, node: NodeName): Promise<void> {
   const { success, stdout, stderr } = await new Deno.Command(command, { args, stdin: "null" }).output();
   if (!success) throw new Error(`ambit token: ${new TextDecoder().decode(stderr)}`);
   Deno.writeFileSync(`${folder}/${node}/token`, stdout, { mode: 0o600 });
+}
+
+function configName({ spec }: Pod): string {
+  return `pod-${spec.namespace}-${spec.name}.yaml`;
 }
 
 function copyYaml(from: string, to: string): void {

@@ -21,9 +21,11 @@ export interface ConfigDump {
   readonly workloads: readonly {
     readonly name: string;
     readonly namespace: string;
+    readonly serviceAccount?: string;
     readonly protocol: string;
     readonly authorizationPolicies?: readonly string[];
   }[];
+  readonly services: readonly { readonly name: string; readonly namespace: string }[];
   readonly policies: readonly { readonly name: string; readonly namespace: string; readonly action: string }[];
   readonly certificates: readonly { readonly identity: string; readonly state: string }[];
 }
@@ -40,8 +42,9 @@ export interface NodeOptions {
 export class LabNode implements AsyncDisposable {
   readonly place: NodePlace;
   readonly probe: Probe;
-  readonly cni: Program;
   readonly #options: NodeOptions;
+  #cni: Program;
+  #ended = false;
   #ztunnel: Program;
 
   /** Starts the node's programs; {@link ready} tells when they serve. The folder must hold the file `token`. */
@@ -49,24 +52,16 @@ export class LabNode implements AsyncDisposable {
     this.place = place;
     this.#options = options;
     this.probe = new Probe(place.node, place);
-    this.cni = new Program(`cni of ${place.node}`, place, {
-      ...denoProgram(ENTRY, [
-        "cni",
-        "--node-mode",
-        "--zds-socket",
-        `${options.folder}/zds.sock`,
-        "--enrol-socket",
-        this.enrolSocket,
-        "--state-dir",
-        `${options.folder}/cni`,
-      ]),
-      onLine: (line) => options.onLine("cni", line),
-    });
+    this.#cni = this.#startCni();
     this.#ztunnel = this.#startZtunnel();
   }
 
   get enrolSocket(): string {
     return `${this.#options.folder}/enrol.sock`;
+  }
+
+  get cni(): Program {
+    return this.#cni;
   }
 
   get ztunnel(): Program {
@@ -75,8 +70,12 @@ export class LabNode implements AsyncDisposable {
 
   /** Waits until the node agent serves and ztunnel is ready for pods. */
   async ready(): Promise<void> {
-    await this.cni.line("its sockets", (line) => line.includes("node agent serves"));
+    await this.#cniReady();
     await this.ztunnelReady();
+  }
+
+  async #cniReady(): Promise<void> {
+    await this.#cni.line("its sockets", (line) => line.includes("node agent serves"));
   }
 
   /** Waits until ztunnel has its first configuration and has heard the node agent. */
@@ -94,6 +93,15 @@ export class LabNode implements AsyncDisposable {
   async crashZtunnel(): Promise<void> {
     this.#ztunnel.kill("SIGKILL");
     await this.#ztunnel.stop(0);
+  }
+
+  /** Ends the node agent, by a signal or as a crash would, and starts it anew. Returns once it serves. */
+  async restartCni(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
+    this.#cni.kill(signal);
+    await this.#cni.stop();
+    if (this.#ended) throw new Error("the node is being taken down");
+    this.#cni = this.#startCni();
+    await this.#cniReady();
   }
 
   restartZtunnel(): void {
@@ -124,7 +132,24 @@ export class LabNode implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([this.#ztunnel.stop(), this.cni.stop(), this.probe[Symbol.asyncDispose]()]);
+    this.#ended = true;
+    await Promise.all([this.#ztunnel.stop(), this.#cni.stop(), this.probe[Symbol.asyncDispose]()]);
+  }
+
+  #startCni(): Program {
+    return new Program(`cni of ${this.place.node}`, this.place, {
+      ...denoProgram(ENTRY, [
+        "cni",
+        "--node-mode",
+        "--zds-socket",
+        `${this.#options.folder}/zds.sock`,
+        "--enrol-socket",
+        this.enrolSocket,
+        "--state-dir",
+        `${this.#options.folder}/cni`,
+      ]),
+      onLine: (line) => this.#options.onLine("cni", line),
+    });
   }
 
   #startZtunnel(): Program {

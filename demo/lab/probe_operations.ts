@@ -5,6 +5,7 @@ import { Buffer } from "node:buffer";
 import type { Ending, Handles, Served } from "./probe_handles.ts";
 import { deafDownloads, deafPings } from "./probe_deaf.ts";
 import { burst, digestOf, Flow, IdleCrowd, lateUpload, resetMidway } from "./probe_loads.ts";
+import { PatternLoad, type PatternOrder, PatternServer, type PatternTally } from "./probe_pattern.ts";
 
 export interface Target {
   readonly host: string;
@@ -23,7 +24,7 @@ const CHUNK_BYTES = 64 * 1024;
 
 /** The operations of one probe, over its open connections. */
 export function operations(handles: Handles) {
-  const crowd = new IdleCrowd(), flow = new Flow();
+  const crowd = new IdleCrowd(), flow = new Flow(), load = new PatternLoad(), patternServer = new PatternServer();
   return {
     burst,
     lateUpload,
@@ -34,6 +35,15 @@ export function operations(handles: Handles) {
     useIdle: (input: Parameters<IdleCrowd["useAndClose"]>[0]) => crowd.useAndClose(input),
     startFlow: (input: Target) => flow.start(input),
     stopFlow: (_: Record<never, never>) => flow.stop(),
+
+    listenPattern: (input: { port: number }) => patternServer.listen(input),
+    startPattern: (input: PatternOrder) => load.start(input),
+    stopPattern: (_: Record<never, never>) => load.stop(),
+    /** What the load and the server of patterns have seen so far. */
+    patternTallies: (_: Record<never, never>): { client: PatternTally; server: PatternTally } => ({
+      client: load.tally,
+      server: patternServer.tally,
+    }),
 
     /** One HTTP request on a connection of its own. */
     async request({ url, headers, timeoutMs = 5_000 }: {
