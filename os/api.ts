@@ -115,6 +115,23 @@ export interface TlsIdentity {
 export interface Tls {
   /** Takes over one reference to the template; throws MeshError when OpenSSL refuses it. */
   derive(template: ContextHandle): TlsIdentity;
+  /**
+   * Goes on with a connection's records where another process stopped. Each key must be in use in one place only: a
+   * sequence number that is used twice gives AES-GCM's protection away. @returns undefined for keys that fit no suite.
+   */
+  resumeRecords(
+    seal: TrafficKeys,
+    open: TrafficKeys,
+  ): { readonly sealer: RecordSealer; readonly opener: RecordOpener } | undefined;
+}
+
+/** What one direction of a connection's records stands on. Secret: it never enters a table, log or page. */
+export interface TrafficKeys {
+  readonly suite: string;
+  /** The traffic secret, a copy. */
+  readonly secret: Uint8Array;
+  /** The number of the next record. */
+  readonly sequence: number;
 }
 
 /** Outcomes of {@link RecordOpener.open} below zero. */
@@ -131,6 +148,8 @@ export interface RecordSealer {
   readonly sealedCount: number;
   /** Moves to the next key (RFC 8446 §7.2), after a KeyUpdate was sealed. */
   nextKey(): void;
+  /** For another process to go on with: nothing may be sealed afterwards unless that process never will. */
+  exportKeys(): TrafficKeys;
   free(): void;
 }
 
@@ -142,5 +161,7 @@ export interface RecordOpener {
    */
   open(at: number, recordBytes: number): number;
   nextKey(): void;
+  /** As {@link RecordSealer.exportKeys}. */
+  exportKeys(): TrafficKeys;
   free(): void;
 }

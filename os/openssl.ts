@@ -7,8 +7,9 @@ import {
   type Tls,
   type TlsHandshake,
   type TlsIdentity,
+  type TrafficKeys,
 } from "./api.ts";
-import { type CipherSuite, Opener, RecordCrypto, Sealer } from "./tls_records.ts";
+import { type CipherSuite, Opener, RecordCrypto, Sealer, suiteOf } from "./tls_records.ts";
 
 const ssl = Deno.dlopen("libssl.so.3", {
   OpenSSL_version_num: { parameters: [], result: "u64" },
@@ -221,6 +222,15 @@ export class OpenSsl implements Tls {
     } finally {
       ssl.SSL_CTX_free(source);
     }
+  }
+
+  resumeRecords(seal: TrafficKeys, open: TrafficKeys): { sealer: Sealer; opener: Opener } | undefined {
+    const sealing = suiteOf(seal), opening = suiteOf(open);
+    if (sealing === undefined || opening === undefined) return undefined;
+    return {
+      sealer: new Sealer(this.records, sealing, seal.secret, seal.sequence),
+      opener: new Opener(this.records, opening, open.secret, open.sequence),
+    };
   }
 
   #context(template: Pointer, server: boolean): Pointer {

@@ -1,6 +1,6 @@
 /** TLS 1.3 records (RFC 8446 §5.2) sealed and opened in place by OpenSSL's AES-GCM, keyed with the traffic secrets of a handshake. */
 import { assert } from "../base/assert.ts";
-import { type Memory, RecordError, type RecordOpener, type RecordSealer } from "./api.ts";
+import { type Memory, RecordError, type RecordOpener, type RecordSealer, type TrafficKeys } from "./api.ts";
 
 const crypto = Deno.dlopen("libcrypto.so.3", {
   EVP_CIPHER_CTX_new: { parameters: [], result: "pointer" },
@@ -33,6 +33,13 @@ const SUITES = {
   aes128: { name: "AES-128-GCM", keyBytes: 16, hashBytes: 32 },
   aes256: { name: "AES-256-GCM", keyBytes: 32, hashBytes: 48 },
 } as const;
+
+/** The suite of keys that another process exported, if they are whole; undefined for any others. */
+export function suiteOf(keys: TrafficKeys): CipherSuite | undefined {
+  const suite = keys.suite === "aes128" || keys.suite === "aes256" ? keys.suite : undefined;
+  if (suite === undefined || keys.secret.length !== SUITES[suite].hashBytes) return undefined;
+  return Number.isSafeInteger(keys.sequence) && keys.sequence >= 0 ? suite : undefined;
+}
 
 /** What all records of a worker share: scratch words in the arena and the fetched ciphers. */
 export class RecordCrypto {
@@ -131,6 +138,18 @@ abstract class Direction {
     this.#rekey();
   }
 
+  /** A copy of what another process needs to go on from here. */
+  exportKeys(): TrafficKeys {
+    assert(!this.#freed, "keys that were freed are nobody's");
+    return { suite: this.#suite, secret: this.#secret.slice(), sequence: this.sequence };
+  }
+
+  /** Goes on with the number that the last owner would have used next. */
+  protected goOnAt(sequence: number): void {
+    assert(this.sequence === 0, "a sequence is moved before its first record only");
+    this.sequence = sequence;
+  }
+
   /** Writes the nonce of the next record: the sequence number XOR the IV (RFC 8446 §5.3). */
   protected writeNonce(): void {
     const { arena, ivAt } = this.crypto, view = arena.view, sequence = this.sequence++;
@@ -149,8 +168,9 @@ abstract class Direction {
 
 /** Seals records in place in the arena. */
 export class Sealer extends Direction implements RecordSealer {
-  constructor(shared: RecordCrypto, suite: CipherSuite, secret: Uint8Array) {
+  constructor(shared: RecordCrypto, suite: CipherSuite, secret: Uint8Array, sequence = 0) {
     super(shared, suite, secret, true);
+    this.goOnAt(sequence);
   }
 
   get sealedCount(): number {
@@ -180,8 +200,9 @@ export class Sealer extends Direction implements RecordSealer {
 
 /** Opens records in place in the arena. */
 export class Opener extends Direction implements RecordOpener {
-  constructor(shared: RecordCrypto, suite: CipherSuite, secret: Uint8Array) {
+  constructor(shared: RecordCrypto, suite: CipherSuite, secret: Uint8Array, sequence = 0) {
     super(shared, suite, secret, false);
+    this.goOnAt(sequence);
   }
 
   open(at: number, recordBytes: number): number {

@@ -196,3 +196,41 @@ Deno.test("a new connection's keys leave nothing of the last one's in the arena'
     assert(arena.u8.subarray(tls.records.keyAt, tls.records.keyAt + 32).every((byte) => byte === 0));
   });
 });
+
+for (const ciphers of ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384"]) {
+  Deno.test(`exported keys go on where they stood, also after a new one (${ciphers})`, () => {
+    connected(true, { ciphers }, (ends) => {
+      let { sealer, opener } = ends;
+      for (let round = 0; round < 6; round++) {
+        sendRecord({ ...ends, sealer }, pattern(100, round));
+        assertEquals(ends.peer.read(), pattern(100, round));
+        ends.peer.write(pattern(10, round));
+        receiveExactly(ends.fd, AT, 32);
+        assertEquals(opener.open(AT, 32), 11);
+        if (round === 2) {
+          sendRecord({ ...ends, sealer }, Uint8Array.from(KEY_UPDATE), HANDSHAKE);
+          sealer.nextKey();
+        }
+        const [seal, open] = [sealer.exportKeys(), opener.exportKeys()];
+        assertEquals([seal.sequence, open.sequence], [round < 2 ? round + 1 : round - 2, round + 1]);
+        const resumed = tls.resumeRecords(seal, open);
+        if (resumed === undefined) throw new Error("our own keys are not whole");
+        if (round > 0) { // The first pair is freed with the connection.
+          sealer.free();
+          opener.free();
+        }
+        ({ sealer, opener } = resumed);
+      }
+      sealer.free();
+      opener.free();
+    });
+  });
+}
+
+Deno.test("OpenSsl.resumeRecords() takes no keys that fit no suite", () => {
+  const good = { suite: "aes128", secret: new Uint8Array(32), sequence: 0 };
+  for (const change of [{ suite: "aes" }, { secret: new Uint8Array(31) }, { sequence: -1 }, { sequence: 2 ** 53 }]) {
+    assertEquals(tls.resumeRecords(good, { ...good, ...change }), undefined);
+    assertEquals(tls.resumeRecords({ ...good, ...change }, good), undefined);
+  }
+});

@@ -4,7 +4,7 @@ import type { Rows } from "../../base/shm/rows.ts";
 import type { Service } from "../../mesh/service.ts";
 import type { Workload } from "../../mesh/workload.ts";
 import { type BaggageLabel, flowLabelOf } from "./flow_label.ts";
-import { Direction, FLOW, FlowState, WORKER } from "./layout.ts";
+import { Direction, FLOW, FlowState, LABEL_BYTES_MAX, WORKER } from "./layout.ts";
 
 const CACHE_PLACES = 4096; // a power of two
 const SWEEP_ROWS_MAX = 64; // rows looked at per new label, so that no turn is long
@@ -113,6 +113,17 @@ export class FlowTable {
       this.#cachedEpoch[place] = this.#rows.get(row, FLOW.epoch);
     }
     return this.#reference(row);
+  }
+
+  /** The label of a row, for another process that counts on. */
+  textOf(row: number): string {
+    return this.#textByRow[row]!;
+  }
+
+  /** As {@link acquire}, for a label that another process wrote. @returns -1 for what can be no label. */
+  acquireText(direction: number, text: string): number {
+    if (text === "" || encoder.encode(text).length > LABEL_BYTES_MAX) return -1;
+    return this.#reference(this.#rowByText.get(text) ?? this.#allocate(direction, text));
   }
 
   /** The row's epoch, which access records and connection rows name beside it. */

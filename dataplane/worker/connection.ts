@@ -47,6 +47,16 @@ export abstract class Connection {
     endConnection(this, flag, error);
   }
 
+  /** Row and flow are given back without an end: another process goes on with the connection, and records it. */
+  leaveBehind(): void {
+    assert(!this.closed, "only an open connection is left to another process");
+    const { shard, row, flow } = this;
+    this.closed = true;
+    if (flow >= 0) shard.flows.release(flow);
+    shard.rows.disown(this);
+    shard.rows.release(row);
+  }
+
   /** Bytes from the initiator: received, for both reporters (ZT-197). */
   protected countReceived(bytes: number): void {
     const { connections, flows } = this.shard;

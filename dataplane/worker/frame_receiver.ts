@@ -1,6 +1,7 @@
 /** Cuts a session's plaintext into frames, however it arrives. DATA is handed on in place; other payloads are whole. */
 import { checkFrameHeader, FRAME_HEADER_BYTES, FrameFlag, FrameType, H2Error } from "../../wire/h2/frame_rules.ts";
 import { readUint24, readUint31 } from "../../wire/bytes.ts";
+import type { ReceiverState } from "../tables/takeover_format.ts";
 
 /** What a session does with frames. Each returns 0, or an H2Error that ends the session. */
 export interface FrameSink {
@@ -43,6 +44,46 @@ export class FrameReceiver {
   /** Whether the input ends between two frames. */
   get betweenFrames(): boolean {
     return this.#at === AT_HEADER && this.#headerBytes === 0;
+  }
+
+  /** Where the input stands, for a receiver in another process. Copies. */
+  exportState(): ReceiverState {
+    return {
+      at: this.#at,
+      header: this.#header.slice(0, this.#headerBytes),
+      type: this.#type,
+      flags: this.#flags,
+      streamId: this.#streamId,
+      left: this.#left,
+      paddingLeft: this.#paddingLeft,
+      paddingBytes: this.#paddingBytes,
+      collected: this.#collected?.slice(),
+      collectedBytes: this.#collectedBytes,
+    };
+  }
+
+  /** Goes on where another receiver stopped. @returns false if none can have stopped there. */
+  importState(state: ReceiverState): boolean {
+    const { at, header, left, paddingLeft, collected, collectedBytes } = state;
+    const plausible = at <= AT_IGNORED && header.length < FRAME_HEADER_BYTES && left <= this.#payloadBytesMax &&
+      paddingLeft <= 255 && state.paddingBytes <= 256 && state.type <= 255 && state.flags <= 255 &&
+      (at === AT_COLLECTED || collected === undefined) && (at === AT_HEADER || header.length === 0) &&
+      (at !== AT_COLLECTED || (left >= 1 && left <= COLLECTED_BYTES_MAX)) &&
+      (collected === undefined ? collectedBytes === 0 : collected.length === left && collectedBytes < left);
+    if (!plausible || ((at === AT_PAYLOAD || at === AT_IGNORED) && left === 0)) return false;
+    if ((at === AT_PADDING && paddingLeft === 0) || (at === AT_PADDING_LENGTH && left === 0)) return false;
+    this.#at = at;
+    this.#header.set(header);
+    this.#headerBytes = header.length;
+    this.#type = state.type;
+    this.#flags = state.flags;
+    this.#streamId = state.streamId;
+    this.#left = left;
+    this.#paddingLeft = paddingLeft;
+    this.#paddingBytes = state.paddingBytes;
+    this.#collected = collected === undefined ? null : collected.slice();
+    this.#collectedBytes = collectedBytes;
+    return true;
   }
 
   /** Takes plaintext at bytes[at..end). @returns 0, or the H2Error that ends the session. */

@@ -12,6 +12,7 @@ import type { Pod } from "./pod.ts";
 import { POLL_ERROR, POLL_HANGUP, POLL_OUT } from "./reactor.ts";
 import { HboneSession, type SessionEnd, SessionPhase } from "./session.ts";
 import type { Shard } from "./shard.ts";
+import type { SessionState } from "../tables/takeover_format.ts";
 
 /** A session without tunnels that nobody asked for is closed after this time (ZT-074). */
 const UNUSED_RELEASE_MS = 300_000;
@@ -19,15 +20,18 @@ const STREAM_ID_REUSE_MAX = 0x3fffffff; // Half of all ids: the rest is for stre
 /** Tunnels that may wait for one upstream's session; more are refused, so that a dead upstream holds no descriptors. */
 const WAITING_MAX = 4096;
 
+/** Where a session leads, and who must answer there. */
+export type Upstream = Pick<HboneRoute, "ip" | "port" | "identities">;
+
 /** All sessions of a pod to one upstream: address and the identities it may present. */
 class PoolEntry {
   readonly key: string;
-  readonly route: HboneRoute;
+  readonly route: Upstream;
   readonly sessions: ClientSession[] = [];
   connecting: ClientSession | null = null;
   waiting: OutboundTunnel[] = [];
 
-  constructor(key: string, route: HboneRoute) {
+  constructor(key: string, route: Upstream) {
     this.key = key;
     this.route = route;
   }
@@ -45,7 +49,7 @@ export class HbonePool {
 
   /** Opens a stream for the tunnel on a session that has room, or once one has. */
   checkout(tunnel: OutboundTunnel): void {
-    const entry = this.#entryOf(tunnel.route);
+    const entry = this.entryOf(tunnel.route);
     for (let at = entry.sessions.length - 1; at >= 0; at--) {
       const session = entry.sessions[at]!;
       if (!session.hasRoom) continue;
@@ -98,9 +102,7 @@ export class HbonePool {
       entry.waiting = [];
       for (const tunnel of waiting) if (!tunnel.closed) tunnel.onDialFailed(end);
     } else this.serve(entry);
-    if (entry.sessions.length === 0 && entry.connecting === null && entry.waiting.length === 0) {
-      this.#entries.delete(entry.key);
-    }
+    this.#forgetUnused(entry);
   }
 
   /** The pod's proxy goes: every session is told and closed (ZT-075). */
@@ -122,7 +124,41 @@ export class HbonePool {
     return count;
   }
 
-  #entryOf(route: HboneRoute): PoolEntry {
+  /** Takes in a session that another process had opened. */
+  adopt(session: ClientSession): void {
+    session.entry.sessions.push(session);
+  }
+
+  /** A session has gone to another process, or has never come from one. @returns Whether it was in use here. */
+  onReleased(session: ClientSession): boolean {
+    const { entry } = session, at = entry.sessions.indexOf(session);
+    if (at >= 0) entry.sessions.splice(at, 1);
+    this.#forgetUnused(entry);
+    return at >= 0;
+  }
+
+  /** Sessions that are open, for whoever hands them over. */
+  *sessions(): Iterable<ClientSession> {
+    for (const entry of this.#entries.values()) yield* entry.sessions;
+  }
+
+  /** Whoever waits for a session. */
+  *waiting(): Iterable<OutboundTunnel> {
+    for (const entry of this.#entries.values()) yield* entry.waiting;
+  }
+
+  /** Ends dials that nobody waits for any more: who did has gone to another process, which dials anew. */
+  dropDials(end: SessionEnd): void {
+    for (const entry of [...this.#entries.values()]) if (entry.waiting.length === 0) entry.connecting?.die(end);
+  }
+
+  #forgetUnused(entry: PoolEntry): void {
+    if (entry.sessions.length > 0 || entry.connecting !== null || entry.waiting.length > 0) return;
+    this.#entries.delete(entry.key);
+  }
+
+  /** The place of all sessions to one upstream; made on the first call. */
+  entryOf(route: Upstream): PoolEntry {
     const key = `${route.ip.join(".")}:${route.port}|${route.identities.join(",")}`;
     let entry = this.#entries.get(key);
     if (entry === undefined) this.#entries.set(key, entry = new PoolEntry(key, route));
@@ -150,14 +186,14 @@ export type { PoolEntry };
 /** A session that we opened. */
 export class ClientSession extends HboneSession {
   readonly entry: PoolEntry;
-  readonly #pod: Pod;
+  readonly pod: Pod;
   #nextStreamId = 1;
   #connected = false;
   readonly #unused = new Deadline(() => this.retire());
 
   constructor(shard: Shard, pod: Pod, entry: PoolEntry, fd: number) {
     super(shard, fd, null, false);
-    this.#pod = pod;
+    this.pod = pod;
     this.entry = entry;
   }
 
@@ -205,7 +241,7 @@ export class ClientSession extends HboneSession {
       return;
     }
     this.#connected = true;
-    const tls = this.#pod.identity.tls;
+    const tls = this.pod.identity.tls;
     if (tls === undefined) this.die({ reason: "the certificate is gone", stage: "identity" });
     else this.startHandshake(tls.connect(this.fd));
   }
@@ -233,7 +269,7 @@ export class ClientSession extends HboneSession {
   protected override onOpen(): void {
     this.shard.count(WORKER.upstreamSessions, 1);
     this.#setUnused(); // Whoever waited for it may have gone: then no tunnel's end will say that it is unused.
-    this.#pod.pool.onOpen(this);
+    this.pod.pool.onOpen(this);
   }
 
   protected override onHeaderBlock(
@@ -282,14 +318,14 @@ export class ClientSession extends HboneSession {
 
   protected override onTunnelGone(): void {
     if (this.tunnels.size > 0) {
-      if (this.entry.waiting.length > 0) this.#pod.pool.serve(this.entry);
+      if (this.entry.waiting.length > 0) this.pod.pool.serve(this.entry);
       return;
     }
     if (this.goingAway) {
       this.closeGracefully({ reason: "unused", stage: "closed" });
       return;
     }
-    if (this.entry.waiting.length > 0) this.#pod.pool.serve(this.entry);
+    if (this.entry.waiting.length > 0) this.pod.pool.serve(this.entry);
     if (this.tunnels.size === 0) this.#setUnused();
   }
 
@@ -297,9 +333,35 @@ export class ClientSession extends HboneSession {
     this.shard.reactor.timers.set(this.#unused, UNUSED_RELEASE_MS, this.shard.reactor.nowMs);
   }
 
+  exportOutbound(): NonNullable<SessionState["outbound"]> {
+    const { ip, port, identities } = this.entry.route;
+    return { upstream: { ip, port, identities }, nextStreamId: this.#nextStreamId };
+  }
+
+  /** @returns false if no session of ours can stand there. */
+  importOutbound(state: NonNullable<SessionState["outbound"]>): boolean {
+    const next = state.nextStreamId;
+    if ((next & 1) === 0 || next <= this.lastStreamId || next > STREAM_ID_REUSE_MAX + 2) return false;
+    this.#nextStreamId = next;
+    this.#connected = true;
+    this.shard.count(WORKER.upstreamSessions, 1);
+    this.pod.pool.adopt(this);
+    return true;
+  }
+
+  override goLive(): void {
+    super.goLive();
+    if (this.phase === SessionPhase.OPEN && this.tunnels.size === 0) this.#setUnused();
+  }
+
+  protected override onReleased(): void {
+    this.shard.reactor.timers.cancel(this.#unused);
+    if (this.pod.pool.onReleased(this)) this.shard.count(WORKER.upstreamSessions, -1);
+  }
+
   protected override onClosed(end: SessionEnd): void {
     this.shard.reactor.timers.cancel(this.#unused);
     if (this.entry.sessions.includes(this)) this.shard.count(WORKER.upstreamSessions, -1);
-    this.#pod.pool.onClosed(this, end);
+    this.pod.pool.onClosed(this, end);
   }
 }

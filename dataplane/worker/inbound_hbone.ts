@@ -17,6 +17,8 @@ import { refuseRequest, reportOpened } from "./close.ts";
 import type { Pod } from "./pod.ts";
 import { POLL_BOTH_EDGES } from "./reactor.ts";
 import { CONNECT_TIMEOUT_MS } from "./relay.ts";
+import type { SessionState } from "../tables/takeover_format.ts";
+import type { TlsHandshake } from "../../os/api.ts";
 import { HboneSession, type SessionEnd, SessionPhase } from "./session.ts";
 import type { Shard } from "./shard.ts";
 import { Tunnel } from "./tunnel.ts";
@@ -37,8 +39,15 @@ export class ServerSession extends HboneSession {
   /** Said to drain, not yet which stream was the last. */
   #lastStreamOwed = false;
 
-  constructor(shard: Shard, pod: Pod, fd: number, addresses: { peerIp: IpWords; peerPort: number; localIp: IpWords }) {
-    super(shard, fd, pod.identity.tls!.accept(fd), true);
+  /** @param handshake null for a session that another process had. */
+  constructor(
+    shard: Shard,
+    pod: Pod,
+    fd: number,
+    handshake: TlsHandshake | null,
+    addresses: { peerIp: IpWords; peerPort: number; localIp: IpWords },
+  ) {
+    super(shard, fd, handshake, true);
     this.pod = pod;
     this.peerIp = addresses.peerIp;
     this.peerPort = addresses.peerPort;
@@ -157,9 +166,27 @@ export class ServerSession extends HboneSession {
     this.goAway(this.lastStreamId, H2Error.NO_ERROR);
   }
 
-  protected override onClosed(end: SessionEnd): void {
+  /** What only the accepting side knows of a session, for another process. */
+  exportInbound(): NonNullable<SessionState["inbound"]> {
+    const { peerIp, peerPort, localIp, identityUri } = this;
+    return { peerIp, peerPort, localIp, identityUri, lastStreamOwed: this.#lastStreamOwed };
+  }
+
+  /** Who the peer proved to be, before another process took its session over. @returns false for no identity at all. */
+  importInbound(state: NonNullable<SessionState["inbound"]>): boolean {
+    this.identityUri = state.identityUri;
+    this.identity = parseIdentity(state.identityUri);
+    this.#lastStreamOwed = state.lastStreamOwed;
+    return this.identity !== undefined || state.identityUri === "";
+  }
+
+  protected override onReleased(): void {
     this.pod.sessions.delete(this);
     this.shard.countDownstreamSession(-1);
+  }
+
+  protected override onClosed(end: SessionEnd): void {
+    this.onReleased();
     if (end.stage === "tls" || end.stage === "identity" || end.stage === "h2") {
       this.shard.logSessionEnd(this.peerIp, this.peerPort, this.localIp, end.reason);
     }
@@ -225,6 +252,22 @@ export class InboundTunnel extends Tunnel {
     this.end(ResponseFlag.CONNECT, reason);
   }
 
+  override exportTunnel(): ReturnType<Tunnel["exportTunnel"]> {
+    const inbound = { endStream: this.#endStream, baggage: this.#baggage, header: this.#header };
+    return { ...super.exportTunnel(), inbound };
+  }
+
+  override goLive(): void {
+    super.goLive();
+    const { reactor } = this.shard;
+    if (!this.closed && this.connecting) reactor.timers.set(this.#deadline, CONNECT_TIMEOUT_MS, reactor.nowMs);
+  }
+
+  override leaveBehind(): void {
+    this.shard.reactor.timers.cancel(this.#deadline);
+    super.leaveBehind();
+  }
+
   override releaseResources(flag: number): void {
     this.shard.reactor.timers.cancel(this.#deadline);
     super.releaseResources(flag);
@@ -244,7 +287,8 @@ export function acceptSession(shard: Shard, pod: Pod, fd: number): void {
     os.close(fd); // Gone already.
     return;
   }
-  new ServerSession(shard, pod, fd, { peerIp: peer.ip, peerPort: peer.port, localIp }).watch();
+  const handshake = pod.identity.tls!.accept(fd);
+  new ServerSession(shard, pod, fd, handshake, { peerIp: peer.ip, peerPort: peer.port, localIp }).watch();
 }
 
 const latin1 = (bytes: Uint8Array, start: number, end: number) =>

@@ -1,7 +1,7 @@
 /** Bytes of a stream that an application did not take yet: chunks of the worker's arena, in order, written out by vector. */
 import { assert } from "../../base/assert.ts";
 import type { Os } from "../../os/api.ts";
-import { type Buffers, CHUNK_BYTES } from "./buffers.ts";
+import { type Buffers, CHUNK_BYTES, SCRATCH_BYTES } from "./buffers.ts";
 
 const EAGAIN = 11;
 const IOVEC_BYTES = 16;
@@ -58,6 +58,30 @@ export class KeptBytes {
     if (sent === -EAGAIN) return 0;
     if (sent > 0) this.#drop(sent);
     return sent;
+  }
+
+  /** All that waits. A copy. */
+  exportBytes(): Uint8Array {
+    const bytes = new Uint8Array(this.length), chunks = this.#chunks, u8 = this.#buffers.memory.u8;
+    let at = 0;
+    for (let index = 0; index < chunks.length && at < bytes.length; index++) {
+      const from = index === 0 ? this.#headFrom : 0;
+      const end = index === chunks.length - 1 ? this.#tailEnd : CHUNK_BYTES;
+      bytes.set(u8.subarray(chunks[index]! + from, chunks[index]! + end), at);
+      at += end - from;
+    }
+    return bytes;
+  }
+
+  /** Takes over what another queue exported. @returns false if the worker has no memory for it. */
+  importBytes(bytes: Uint8Array): boolean {
+    const { memory, scratchAt } = this.#buffers;
+    for (let from = 0; from < bytes.length; from += SCRATCH_BYTES) {
+      const piece = bytes.subarray(from, from + SCRATCH_BYTES);
+      memory.u8.set(piece, scratchAt);
+      if (this.append(scratchAt, piece.length) < piece.length) return false;
+    }
+    return true;
   }
 
   #drop(bytes: number): void {

@@ -51,6 +51,25 @@ export class Listener implements Pollable {
     }
   }
 
+  /** Accepts nothing for now: who connects waits in the kernel's queue. */
+  pause(): void {
+    this.#shard.reactor.timers.cancel(this.#shortage);
+    if (this.#row >= 0) this.#shard.reactor.change(this.fd, 0, this.#row);
+  }
+
+  /** Accepts again. */
+  resume(): void {
+    if (this.#row >= 0) this.#shard.reactor.change(this.fd, POLL_IN, this.#row);
+  }
+
+  /** Closes our descriptor of a socket that another process listens on, too: epoll forgets it by name only. */
+  release(): void {
+    this.#shard.reactor.timers.cancel(this.#shortage);
+    if (this.#row >= 0) this.#shard.reactor.release(this.fd, this.#row);
+    this.#row = -1;
+    this.#shard.os.close(this.fd);
+  }
+
   close(): void {
     this.#shard.reactor.timers.cancel(this.#shortage);
     if (this.#row >= 0) this.#shard.reactor.forget(this.#row);

@@ -9,7 +9,7 @@ import { OpenSsl } from "../../os/openssl.ts";
 import { ipv4 } from "../tables/testing.ts";
 
 const SLAB_BYTES = 26 << 20;
-const SLABS = 2;
+const SLABS = 4;
 
 /** A part of the arena that is used again by the next test. */
 class Slab implements Memory {
@@ -145,6 +145,15 @@ export class TestOs extends LinuxOs {
   }
   override nowMs(): number {
     return super.nowMs() + this.aheadMs;
+  }
+
+  /** A duplicate of another system's descriptor, as a process gets them from its predecessor. */
+  duplicate(fd: Fd, from: TestOs): Fd {
+    const copy = libc.fcntl(fd, 1030); // F_DUPFD_CLOEXEC
+    assert(copy >= 0, "a test has descriptors");
+    const destination = from.destinations.get(fd);
+    if (destination !== undefined) this.destinations.set(copy, destination);
+    return this.#own(copy);
   }
 
   /** The shard owns this descriptor from now on. */

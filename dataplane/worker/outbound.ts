@@ -9,7 +9,7 @@ import { H2Error } from "../../wire/h2/frame_rules.ts";
 import { statusText } from "../../wire/status_text.ts";
 import { CONNECTION, ConnectionKind, Direction, ResponseFlag } from "../tables/layout.ts";
 import { refuseConnection, refuseRequest, reportOpened } from "./close.ts";
-import type { PoolEntry } from "./hbone_pool.ts";
+import type { PoolEntry, Upstream } from "./hbone_pool.ts";
 import { ListenerKind } from "./listener.ts";
 import type { Pod } from "./pod.ts";
 import { POLL_BOTH_EDGES } from "./reactor.ts";
@@ -20,31 +20,26 @@ import { Tunnel } from "./tunnel.ts";
 
 /** The application's side of an outbound tunnel. */
 export class OutboundTunnel extends Tunnel {
-  readonly route: HboneRoute;
+  readonly route: Upstream;
   readonly baggage: string;
   readonly forwarded: string;
   /** The upstream has answered the CONNECT. */
   answered = false;
   #entry: PoolEntry | null = null;
 
-  constructor(shard: Shard, pod: Pod, row: number, fd: number, route: HboneRoute, source: Workload) {
+  constructor(
+    shard: Shard,
+    pod: Pod,
+    row: number,
+    fd: number,
+    route: Upstream,
+    said: { readonly authority: string; readonly baggage: string; readonly forwarded: string },
+  ) {
     super(shard, pod, row, Direction.OUTBOUND, fd);
     this.route = route;
-    this.authority = route.authority;
-    this.baggage = shard.baggageOf(source);
-    const { connections } = shard, ip = CONNECTION.sourceIp;
-    this.forwarded = formatForwarded(
-      formatSocketAddress(
-        [
-          connections.getAt(row, ip, 0),
-          connections.getAt(row, ip, 1),
-          connections.getAt(row, ip, 2),
-          connections.getAt(row, ip, 3),
-        ],
-        connections.get(row, CONNECTION.sourcePort),
-      ),
-      route.service?.hostname,
-    );
+    this.authority = said.authority;
+    this.baggage = said.baggage;
+    this.forwarded = said.forwarded;
   }
 
   /** Starts watching the application; nothing is read before the upstream's 200. */
@@ -82,11 +77,39 @@ export class OutboundTunnel extends Tunnel {
     this.end(flag, end.reason);
   }
 
+  override exportTunnel(): ReturnType<Tunnel["exportTunnel"]> {
+    const { ip, port, identities } = this.route, { answered, baggage, forwarded } = this;
+    return { ...super.exportTunnel(), outbound: { answered, upstream: { ip, port, identities }, baggage, forwarded } };
+  }
+
+  override leaveBehind(): void {
+    if (this.#entry !== null && this.session === null) this.pod.pool.forget(this, this.#entry);
+    this.#entry = null;
+    super.leaveBehind();
+  }
+
   override releaseResources(flag: number): void {
     if (this.#entry !== null && this.session === null) this.pod.pool.forget(this, this.#entry);
     this.#entry = null;
     super.releaseResources(flag);
   }
+}
+
+/** Who the connection is from and what it addressed, for the upstream (ZT-054). */
+function forwardedOf(shard: Shard, row: number, route: HboneRoute): string {
+  const { connections } = shard, ip = CONNECTION.sourceIp;
+  return formatForwarded(
+    formatSocketAddress(
+      [
+        connections.getAt(row, ip, 0),
+        connections.getAt(row, ip, 1),
+        connections.getAt(row, ip, 2),
+        connections.getAt(row, ip, 3),
+      ],
+      connections.get(row, CONNECTION.sourcePort),
+    ),
+    route.service?.hostname,
+  );
 }
 
 /** Routes an accepted connection whose source and destination stand in its row. Takes over the descriptor. */
@@ -157,7 +180,11 @@ function startTunnel(shard: Shard, pod: Pod, row: number, fd: number, route: Hbo
     return;
   }
   shard.connections.set(row, CONNECTION.kind, ConnectionKind.HBONE);
-  const tunnel = new OutboundTunnel(shard, pod, row, fd, route, source);
+  const tunnel = new OutboundTunnel(shard, pod, row, fd, route, {
+    authority: route.authority,
+    baggage: shard.baggageOf(source),
+    forwarded: forwardedOf(shard, row, route),
+  });
   tunnel.flow = shard.flows.acquire(
     Direction.OUTBOUND,
     true,

@@ -34,6 +34,21 @@ export class PostHandshakeReader {
     return this.#count > 0;
   }
 
+  /** The part of a message that has come. A copy. */
+  exportState(): Uint8Array {
+    return this.#bytes === null ? new Uint8Array(0) : this.#bytes.slice(0, this.#count);
+  }
+
+  /** @returns false if no reader keeps so much. */
+  importState(bytes: Uint8Array): boolean {
+    if (bytes.length > MESSAGE_BYTES_MAX) return false;
+    this.#count = bytes.length;
+    if (bytes.length === 0) return true;
+    this.#bytes = new Uint8Array(MESSAGE_BYTES_MAX);
+    this.#bytes.set(bytes);
+    return true;
+  }
+
   /** Takes the content of a record, bytes[start..end). */
   read(bytes: Uint8Array, start: number, end: number): PostHandshake {
     const have = this.#count + end - start;

@@ -1,6 +1,6 @@
 /** The sending half of a session: frames are laid into TLS records in place, many records leave in one write. */
 import { assert } from "../../base/assert.ts";
-import type { Os, RecordSealer } from "../../os/api.ts";
+import type { Os, RecordSealer, TrafficKeys } from "../../os/api.ts";
 import { FRAME_HEADER_BYTES } from "../../wire/h2/frame_rules.ts";
 import { writeDataHeader } from "../../wire/h2/frame_writers.ts";
 import {
@@ -177,6 +177,28 @@ export class RecordSender {
     }
     this.#sealKeyUpdate();
     return true;
+  }
+
+  /** Keys, and sealed bytes that the socket did not take. Copies; everything written must have been flushed. */
+  exportState(): { readonly keys: TrafficKeys; readonly unsent: Uint8Array } {
+    assert(
+      this.#content === 0 && (this.blocked || this.#stage < 0),
+      "what was written is sealed before it is exported",
+    );
+    const unsent = this.#held !== null
+      ? this.#held.slice(this.#heldFrom)
+      : this.#stage >= 0
+      ? this.#os.memory.u8.slice(this.#sendFrom, this.#record)
+      : new Uint8Array(0);
+    return { keys: this.#sealer.exportKeys(), unsent };
+  }
+
+  /** Goes on with sealed bytes that another sender could not get rid of. Right after construction. */
+  importUnsent(unsent: Uint8Array): void {
+    if (unsent.length === 0) return;
+    this.#held = unsent.slice();
+    this.#heldFrom = 0;
+    this.blocked = true;
   }
 
   free(): void {

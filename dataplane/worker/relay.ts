@@ -14,6 +14,7 @@ import {
 } from "./reactor.ts";
 import { Deadline } from "../../base/timer_wheel.ts";
 import type { Shard } from "./shard.ts";
+import type { RelayEndState, RelayState } from "../tables/takeover_format.ts";
 
 const EAGAIN = 11;
 const READ_BYTES_MAX = 262_144;
@@ -91,6 +92,20 @@ class RelayEnd implements Pollable, Resumable {
     else this.resumeSoon();
   }
 
+  exportState(): Omit<RelayEndState, "fd"> {
+    const kept = this.#kept === null ? new Uint8Array(0) : this.#kept.slice(this.#keptFrom);
+    return { ended: this.ended, shut: this.shut, kept };
+  }
+
+  /** @returns false if no end keeps so much. */
+  importState(state: RelayEndState): boolean {
+    if (state.kept.length > READ_BYTES_MAX) return false;
+    this.ended = state.ended;
+    this.shut = state.shut;
+    if (state.kept.length > 0) this.#kept = state.kept.slice();
+    return true;
+  }
+
   #drain(): void {
     const { os, buffers } = this.relay.shard, kept = this.#kept!;
     const bytes = kept.length - this.#keptFrom;
@@ -143,6 +158,41 @@ export class Relay extends Connection {
         return;
       }
       end.pollRow = row;
+    }
+  }
+
+  /** What another process needs besides the row. */
+  exportRelay(): {
+    readonly connected: boolean;
+    readonly downstream: RelayEndState;
+    readonly upstream: RelayEndState;
+  } {
+    const [downstream, upstream] = [this.#downstream, this.#upstream].map((end) => ({
+      fd: end.fd,
+      ...end.exportState(),
+    }));
+    return { connected: this.connected, downstream: downstream!, upstream: upstream! };
+  }
+
+  /** Goes on where another process stopped. @returns false if that cannot be. */
+  importRelay(state: RelayState): boolean {
+    this.connected = state.connected;
+    return this.#downstream.importState(state.downstream) && this.#upstream.importState(state.upstream);
+  }
+
+  /** From here on the connection is this process's. */
+  goLive(): void {
+    this.start();
+    if (this.connected) this.shard.reactor.timers.cancel(this.#deadline);
+  }
+
+  override leaveBehind(): void {
+    const { reactor, os } = this.shard;
+    reactor.timers.cancel(this.#deadline);
+    super.leaveBehind();
+    for (const end of [this.#downstream, this.#upstream]) {
+      if (end.pollRow >= 0) reactor.release(end.fd, end.pollRow);
+      os.close(end.fd);
     }
   }
 

@@ -9,6 +9,7 @@ import { ListenerKind } from "./listener.ts";
 import type { Pod } from "./pod.ts";
 import { freshIp, host, Server, Socket } from "./loopback_testing.ts";
 import { issue, Rig } from "./testing.ts";
+import { Flow } from "./flow_testing.ts";
 
 const CLIENT_URI = "spiffe://cluster.local/ns/default/sa/client",
   SERVER_URI = "spiffe://cluster.local/ns/default/sa/server";
@@ -134,52 +135,6 @@ Deno.test("an application that nobody listens for closes the caller, with the fl
     assertEquals(record!.flag, ResponseFlag.CONNECT);
     assertEquals(record!.error, "connect to the application failed (errno 111)");
   }));
-
-/** Bytes that depend on their position and on who sends them, so that none can be lost, doubled or mixed up. */
-class Flow {
-  readonly #state: { sent: number; got: number } = { sent: 0, got: 0 };
-  readonly #salt: number;
-  readonly #from: Socket;
-  readonly #to: Socket;
-  readonly #bytes: number;
-  readonly #random: (below: number) => number;
-
-  constructor(from: Socket, to: Socket, salt: number, bytes: number, random: (below: number) => number) {
-    this.#from = from;
-    this.#to = to;
-    this.#salt = salt;
-    this.#bytes = bytes;
-    this.#random = random;
-  }
-
-  #fill(at: number, bytes: number): Uint8Array<ArrayBuffer> {
-    const words = new Uint32Array(Math.ceil(bytes / 4) + 1), first = at >>> 2;
-    for (let index = 0; index < words.length; index++) words[index] = Math.imul(first + index + this.#salt, 0x9e3779b1);
-    return new Uint8Array(words.buffer, at & 3, bytes);
-  }
-
-  /** Sends and receives a random piece each. */
-  step(): void {
-    const state = this.#state, random = this.#random;
-    if (state.sent < this.#bytes) {
-      const size = Math.min(this.#bytes - state.sent, random(8) === 0 ? 1 + random(200) : 1 + random(600_000));
-      state.sent += this.#from.write(this.#fill(state.sent, size));
-      if (state.sent === this.#bytes) this.#from.finish();
-    }
-    if (random(4) === 0) return; // A slow reader.
-    const got = this.#to.read(1 + random(400_000));
-    if (got.length === 0) return;
-    const expected = this.#fill(state.got, got.length);
-    for (let at = 0; at < got.length; at++) {
-      if (got[at] !== expected[at]) throw new Error(`byte ${state.got + at} of flow ${this.#salt} is another`);
-    }
-    state.got += got.length;
-  }
-
-  get done(): boolean {
-    return this.#state.got === this.#bytes && this.#to.ended;
-  }
-}
 
 Deno.test("many megabytes go through interleaved tunnels, both ways, whole and in order, over many keys", () =>
   withPair(({ rig, open, arrive }) => {

@@ -27,6 +27,7 @@ import { RecordSender } from "./record_sender.ts";
 import { SessionFrames } from "./session_frames.ts";
 import { type SessionEnd, SessionPhase } from "./session_output.ts";
 import type { Shard } from "./shard.ts";
+import type { SessionState } from "../tables/takeover_format.ts";
 
 export { type SessionEnd, SessionPhase };
 
@@ -353,6 +354,88 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
     }
     this.shard.os.shutdownWrite(this.fd);
   }
+
+  /** Whether another process may go on with it: open, and not saying goodbye. */
+  get transferable(): boolean {
+    return this.phase === SessionPhase.OPEN && this.#closing === undefined && !this.sender!.broken;
+  }
+
+  /** All of the session but its tunnels, as it stands between two turns. Nothing may be sealed until it is thawed. */
+  exportSession(): Omit<SessionState, "pod" | "fd" | "tunnels" | "inbound" | "outbound"> {
+    const { keys, unsent } = this.sender!.exportState();
+    return {
+      seal: keys,
+      open: this.#opener!.exportKeys(),
+      carry: this.#carry === null ? new Uint8Array(0) : this.#carry.slice(0, this.#carryBytes),
+      output: this.exportOutput(unsent),
+      input: this.exportInput(),
+      receiver: this.#receiver.exportState(),
+      postHandshake: this.#postHandshake.exportState(),
+      prefaceBytes: this.#prefaceBytes,
+      pingOutstanding: this.#pingOutstanding,
+    };
+  }
+
+  /** Records and windows of a session that another process had; tunnels follow. @returns false if that cannot be. */
+  importRecords(state: SessionState): boolean {
+    const records = this.shard.tls.resumeRecords(state.seal, state.open);
+    if (records === undefined) return false;
+    this.#opener = records.opener;
+    this.sender = new RecordSender(this.shard.os, this.shard.buffers, this.fd, records.sealer, {
+      onStageShortage: () => this.shard.reactor.flush(),
+      recordsPerKey: this.shard.recordsPerKey,
+    });
+    this.phase = SessionPhase.OPEN;
+    const { carry, prefaceBytes } = state;
+    if (carry.length >= PEER_RECORD_BYTES_MAX || prefaceBytes > CLIENT_PREFACE.length) return false;
+    if (carry.length > 0) {
+      this.#carry = this.shard.acquireCarry();
+      this.#carry.set(carry);
+      this.#carryBytes = carry.length;
+    }
+    this.#prefaceBytes = prefaceBytes;
+    this.#pingOutstanding = state.pingOutstanding;
+    return this.importOutput(state.output) && this.#postHandshake.importState(state.postHandshake);
+  }
+
+  /** What has come in part, once the tunnels are attached. @returns false if that cannot be. */
+  importFrames(state: SessionState): boolean {
+    return this.importInput(state.input) && this.#receiver.importState(state.receiver);
+  }
+
+  /** From here on the session is this process's: the kernel tells at once of what came meanwhile. */
+  goLive(): void {
+    const { reactor } = this.shard;
+    const row = reactor.watch(this.fd, POLL_BOTH_EDGES, this);
+    if (row < 0) return this.closeNow({ reason: "the kernel watches no more descriptors", stage: "connect" });
+    this.#row = row;
+    reactor.timers.set(this.#deadline, this.#pingOutstanding ? PING_TIMEOUT_MS : PING_INTERVAL_MS, reactor.nowMs);
+  }
+
+  /** Forgets the session without a byte to the peer: another process goes on with it. Its tunnels have been released. */
+  release(): void {
+    assert(
+      this.phase === SessionPhase.OPEN && this.tunnels.size === 0,
+      "an open session is released after its tunnels",
+    );
+    const { reactor, os } = this.shard;
+    this.phase = SessionPhase.CLOSED;
+    this.goingAway = true;
+    reactor.timers.cancel(this.#deadline);
+    if (this.#row >= 0) reactor.release(this.fd, this.#row); // Else epoll would go on telling of it: the socket lives.
+    this.dropInput();
+    this.dropOutput();
+    this.sender!.free();
+    this.#opener!.free();
+    this.#opener = null;
+    if (this.#carry !== null) this.shard.releaseCarry(this.#carry);
+    this.#carry = null;
+    os.close(this.fd);
+    this.onReleased();
+  }
+
+  /** The last thing after {@link release}. */
+  protected abstract onReleased(): void;
 
   /** Ends the session now. Safe to call twice; the second does nothing. */
   die(end: SessionEnd): void {

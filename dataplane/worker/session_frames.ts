@@ -12,6 +12,7 @@ import type { FrameSink } from "./frame_receiver.ts";
 import { GlitchBudget } from "./glitch_budget.ts";
 import { SessionOutput, SessionPhase } from "./session_output.ts";
 import type { Shard } from "./shard.ts";
+import type { InputState } from "../tables/takeover_format.ts";
 import type { Tunnel } from "./tunnel.ts";
 
 const EAGAIN = 11;
@@ -334,6 +335,40 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
     this.shard.countGlitch();
     this.goAway(this.server ? this.lastStreamId : 0, error);
     this.die({ reason: `the peer broke HTTP/2: ${errorName(error)}`, stage: "h2" });
+  }
+
+  /** What has come in part, for a session in another process. Copies; between two turns nothing waits to be delivered. */
+  protected exportInput(): InputState {
+    assert(this.#gatherTunnel === null, "what came in a turn is delivered in it");
+    const data = this.#dataTunnel, block = this.#blockStreamId === 0 ? undefined : this.#block!;
+    return {
+      headerTable: this.decoder.exportTable(),
+      dataStreamId: data === null || data.closed ? 0 : data.streamId,
+      dataFlowBytes: this.#dataFlowBytes,
+      block: block && {
+        streamId: this.#blockStreamId,
+        endStream: this.#blockEndStream,
+        bytes: block.slice(0, this.#blockBytes),
+      },
+      greeted: this.#greeted,
+    };
+  }
+
+  /** Goes on where another session stopped; its tunnels are attached already. @returns false if none can have. */
+  protected importInput(state: InputState): boolean {
+    const { block, dataStreamId } = state, data = this.tunnels.get(dataStreamId) ?? null;
+    if (!this.decoder.importTable(state.headerTable) || (data === null && dataStreamId !== 0)) return false;
+    this.#dataTunnel = data;
+    this.#dataFlowBytes = state.dataFlowBytes;
+    this.#greeted = state.greeted;
+    if (block === undefined) return true;
+    if (block.streamId === 0 || block.bytes.length > HEADER_BLOCK_BYTES_MAX) return false;
+    this.#blockStreamId = block.streamId;
+    this.#blockEndStream = block.endStream;
+    this.#block = new Uint8Array(HEADER_BLOCK_BYTES_MAX);
+    this.#block.set(block.bytes);
+    this.#blockBytes = block.bytes.length;
+    return true;
   }
 
   /** Nothing of what came is delivered any more. */

@@ -1,5 +1,6 @@
 /** The sending half of a session: control frames, credit for what was taken, and tunnels' bytes on their way out. */
 import type { Shard } from "./shard.ts";
+import type { OutputState } from "../tables/takeover_format.ts";
 import * as frames from "../../wire/h2/frame_writers.ts";
 import { AnnouncedSettings, HBONE_CONNECTION_WINDOW_BYTES, HBONE_STREAM_WINDOW_BYTES } from "../../wire/h2/settings.ts";
 import type { Flushable } from "./reactor.ts";
@@ -254,6 +255,53 @@ export abstract class SessionOutput implements Flushable {
   protected answerKeyUpdate(): void {
     if (!this.#keyUpdateOwed) this.#keyUpdateOwed = !this.sender!.updateKey();
     this.askFlush();
+  }
+
+  /** What is on its way out, for a session in another process. Copies; {@link onFlush} came before. */
+  protected exportOutput(unsent: Uint8Array): OutputState {
+    const { headerTableBytes, pushAllowed, concurrentStreamsMax, initialWindowBytes } = this.announced;
+    const { payloadBytesMax, headerListBytesMax, connectProtocol } = this.announced;
+    return {
+      announced: {
+        headerTableBytes,
+        pushAllowed,
+        concurrentStreamsMax,
+        initialWindowBytes,
+        payloadBytesMax,
+        headerListBytesMax,
+        connectProtocol,
+      },
+      goingAway: this.goingAway,
+      sendWindow: this.sendWindow,
+      receiveWindow: this.receiveWindow,
+      creditBytes: this.#creditBytes,
+      lastStreamId: this.lastStreamId,
+      control: this.#control === null ? new Uint8Array(0) : this.#control.slice(0, this.#controlBytes),
+      keyUpdateOwed: this.#keyUpdateOwed,
+      unsent,
+    };
+  }
+
+  /** Goes on where another session stopped. @returns false if none can have stopped there. */
+  protected importOutput(state: OutputState): boolean {
+    const { control, receiveWindow, creditBytes } = state;
+    const windowsFit = receiveWindow >= 0 && receiveWindow + creditBytes <= HBONE_CONNECTION_WINDOW_BYTES;
+    const waits = control.length > 0 || state.keyUpdateOwed;
+    if (!windowsFit || control.length > CONTROL_BYTES_MAX || (waits && state.unsent.length === 0)) return false;
+    Object.assign(this.announced, state.announced);
+    this.goingAway = state.goingAway;
+    this.sendWindow = state.sendWindow;
+    this.receiveWindow = receiveWindow;
+    this.#creditBytes = creditBytes;
+    this.lastStreamId = state.lastStreamId;
+    if (control.length > 0) {
+      this.#control = new Uint8Array(CONTROL_BYTES_MAX);
+      this.#control.set(control);
+      this.#controlBytes = control.length;
+    }
+    this.#keyUpdateOwed = state.keyUpdateOwed;
+    this.sender!.importUnsent(state.unsent);
+    return true;
   }
 
   /** Nothing of what waits will be sent any more. */

@@ -31,6 +31,8 @@ import { POLL_IN } from "./reactor.ts";
 import { HANDOVER_ENTRIES, HANDOVER_WORDS } from "./start.ts";
 import { Shard } from "./shard.ts";
 import type { ShardOptions } from "./shard_options.ts";
+import { Adoption } from "./takeover/read_state.ts";
+import { Handover, type TakeoverCounts } from "./takeover/write_state.ts";
 
 export { freshIp, host, Server, Socket } from "./loopback_testing.ts";
 
@@ -50,7 +52,7 @@ interface RigPod {
   readonly worker: number;
 }
 
-/** Up to two workers over one set of tables, each with its own reactor; they take turns in this thread. */
+/** Up to four workers over one set of tables, each with its own reactor; they take turns in this thread. */
 export class Rig {
   readonly tables: Tables;
   readonly mesh = new SampleMesh();
@@ -305,6 +307,28 @@ export class Rig {
     const it = this.#pods.find(({ row }) => row === pod.row)!;
     this.command(it.worker, Command.POD_REMOVED, it.row, it.epoch);
     this.until("the pod is gone", () => !this.shards[it.worker]!.pods.has(it.row));
+  }
+
+  /**
+   * Hands everything of one worker to another, as a process hands it to its successor. @param pods of `to`, by the row
+   * that they have at `from`. @param outcome what the other does: goes on with it, or falls silent.
+   */
+  takeOver(
+    from: number,
+    to: number,
+    pods: ReadonlyMap<number, Pod>,
+    outcome: "taken" | "refused" = "taken",
+  ): TakeoverCounts {
+    const handover = new Handover(this.shards[from]!), bytes = handover.encode();
+    if (outcome === "refused") return handover.counts;
+    const [theirs, ours] = [this.systems[from]!, this.systems[to]!];
+    const handles = handover.handles.map((fd) => ours.duplicate(fd, theirs));
+    const adoption = Adoption.read(this.shards[to]!, bytes, handles, pods);
+    assert(typeof adoption !== "string", `the state is taken: ${adoption}`);
+    handover.release();
+    bytes.fill(0); // Nothing may be borrowed from it.
+    adoption.goLive();
+    return handover.counts;
   }
 
   /** Runs at the end, last first. */

@@ -4,6 +4,7 @@ import { type Direction, ResponseFlag } from "../tables/layout.ts";
 import { Connection } from "./connection.ts";
 import type { Pod } from "./pod.ts";
 import {
+  POLL_BOTH_EDGES,
   POLL_ERROR,
   POLL_HANGUP,
   POLL_IN,
@@ -16,6 +17,7 @@ import type { SessionFrames } from "./session_frames.ts";
 import type { SessionEnd } from "./session_output.ts";
 import { KeptBytes } from "./kept_bytes.ts";
 import type { Shard } from "./shard.ts";
+import type { TunnelState } from "../tables/takeover_format.ts";
 
 export abstract class Tunnel extends Connection implements Pollable, Resumable {
   /** The application's socket. */
@@ -212,6 +214,61 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
     if (this.closed) return; // The session may have ended over it.
     this.leaveSession();
     this.end(ResponseFlag.CONNECT, reason);
+  }
+
+  /** All of the tunnel but its connection's row, as it stands between two turns. */
+  exportTunnel(): Omit<TunnelState, "connection" | "fd"> {
+    const { streamId, sendWindow, receiveWindow, creditBytes, up, connecting, endOwed, endSent, endReceived } = this;
+    return {
+      streamId,
+      sendWindow,
+      receiveWindow,
+      creditBytes,
+      up,
+      connecting,
+      endOwed,
+      endSent,
+      endReceived,
+      shutdownPending: this.#shutdownPending,
+      kept: this.#kept === null ? new Uint8Array(0) : this.#kept.exportBytes(),
+      inbound: undefined,
+      outbound: undefined,
+    };
+  }
+
+  /** Goes on where another process stopped; stream and session are set. @returns false if there is no memory for it. */
+  importTunnel(state: TunnelState): boolean {
+    this.sendWindow = state.sendWindow;
+    this.receiveWindow = state.receiveWindow;
+    this.creditBytes = state.creditBytes;
+    this.up = state.up;
+    this.connecting = state.connecting;
+    this.endOwed = state.endOwed;
+    this.endSent = state.endSent;
+    this.endReceived = state.endReceived;
+    this.#shutdownPending = state.shutdownPending;
+    if (state.kept.length === 0) return true;
+    this.#kept = new KeptBytes(this.shard.buffers);
+    return this.#kept.importBytes(state.kept);
+  }
+
+  /** From here on the connection is this process's: the kernel tells at once of what came meanwhile. */
+  goLive(): void {
+    if (!this.watchApplication(POLL_BOTH_EDGES)) {
+      this.fail(H2Error.CANCEL, "the kernel watches no more descriptors");
+    } else if (this.endOwed) this.resumeSoon();
+  }
+
+  /** Forgets the connection without a word to anybody: another process goes on with it. */
+  override leaveBehind(): void {
+    this.session?.tunnels.delete(this.streamId);
+    this.session = null;
+    if (this.#pollRow >= 0) this.shard.reactor.release(this.fd, this.#pollRow);
+    this.#pollRow = -1;
+    this.#kept?.clear();
+    this.#kept = null;
+    super.leaveBehind();
+    this.shard.os.close(this.fd);
   }
 
   protected leaveSession(): void {

@@ -37,6 +37,13 @@ export class WaitingRoom {
     this.#shard.reactor.timers.set(parked.deadline, sinceMs + WAIT_MS_MAX - nowMs, nowMs);
   }
 
+  /** Keeps a connection that has waited elsewhere already. */
+  parkAgain(pod: Pod, fd: number, kind: number, waitedMs: number): void {
+    this.#waitingSinceMs = this.#shard.reactor.nowMs - waitedMs;
+    this.park(pod, fd, kind);
+    this.#waitingSinceMs = -1;
+  }
+
   /** Goes on with what waited for nothing but its workload, and with the rest once there is word of a certificate. */
   retry(pod: Pod): void {
     if (pod.parked.size === 0) return;

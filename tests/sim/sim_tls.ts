@@ -9,6 +9,7 @@ import {
   type Tls,
   type TlsHandshake,
   type TlsIdentity,
+  type TrafficKeys,
 } from "../../os/api.ts";
 import { hold } from "./chance.ts";
 import type { SimMemory } from "./memory.ts";
@@ -72,6 +73,17 @@ class Direction {
   nextKey(): void {
     this.#key = mix(this.#key, 0x6b7570);
     this.sequence = 0;
+  }
+
+  exportKeys(): TrafficKeys {
+    const secret = new Uint8Array(4);
+    new DataView(secret.buffer).setInt32(0, this.#key);
+    return { suite: "simulated", secret, sequence: this.sequence };
+  }
+
+  /** Goes on with what another exported. */
+  goOnAt(sequence: number): void {
+    this.sequence = sequence;
   }
 
   free(): void {
@@ -339,5 +351,15 @@ export class SimTls implements Tls {
 
   derive(template: ContextHandle): TlsIdentity {
     return new SimIdentity(this, this.certificates.find(template));
+  }
+
+  resumeRecords(seal: TrafficKeys, open: TrafficKeys): { sealer: SimSealer; opener: SimOpener } | undefined {
+    if (seal.suite !== "simulated" || open.suite !== "simulated") return undefined;
+    const keyOf = ({ secret }: TrafficKeys) => new DataView(secret.buffer, secret.byteOffset, 4).getInt32(0);
+    const sealer = new SimSealer(this.certificates, this.memory, keyOf(seal));
+    const opener = new SimOpener(this.certificates, this.memory, keyOf(open));
+    sealer.goOnAt(seal.sequence);
+    opener.goOnAt(open.sequence);
+    return { sealer, opener };
   }
 }

@@ -12,7 +12,7 @@ import {
   STATIC_VALUE_START,
 } from "./header_names.ts";
 import { decodeHuffman } from "./hpack_huffman.ts";
-import { ENTRY_OVERHEAD_BYTES, HpackTable } from "./hpack_table.ts";
+import { ENTRY_OVERHEAD_BYTES, HpackTable, type HpackTableState } from "./hpack_table.ts";
 
 /** Takes headers in the order they came. All bytes are borrowed: they are valid during the call only. */
 export interface HeaderSink {
@@ -101,6 +101,16 @@ export class HpackDecoder {
       if (first >= 0x40 || first < 0x20) mayResize = false;
     }
     return this.#oversized ? HEADER_LIST_TOO_LARGE : 0;
+  }
+
+  /** The dynamic table, for a decoder elsewhere that goes on with this connection. */
+  exportTable(): HpackTableState {
+    return this.#table.exportEntries();
+  }
+
+  /** Goes on where another decoder stopped. @returns false if that cannot have been its table. */
+  importTable(state: HpackTableState): boolean {
+    return this.#table.importEntries(state);
   }
 
   /** RFC 7541 §5.1. Advances past the integer. @returns It, or FAILED if it is cut or of more than five octets. */

@@ -18,14 +18,24 @@ function decode(
   return { result, texts: sink.texts, names: sink.names };
 }
 
-/** Blocks decoded one after the other: expected headers, and octets in the table afterwards. */
+/** Another decoder that goes on where this one stands. */
+function successorOf(decoder: HpackDecoder, tableBytesMax: number): HpackDecoder {
+  const successor = new HpackDecoder(tableBytesMax, 16_384);
+  assertEquals(successor.importTable(decoder.exportTable()), true);
+  assertEquals(successor.tableBytes, decoder.tableBytes);
+  return successor;
+}
+
+/** Blocks decoded one after the other, each also by a decoder that took over: expected headers, and octets in the table afterwards. */
 function check(
   tableBytesMax: number,
   blocks: readonly (readonly [block: string, texts: string, tableBytes: number])[],
 ) {
   const decoder = new HpackDecoder(tableBytesMax, 16_384);
   for (const [block, texts, tableBytes] of blocks) {
-    const got = decode(decoder, block);
+    const successor = successorOf(decoder, tableBytesMax), got = decode(decoder, block);
+    assertEquals(decode(successor, block), got);
+    assertEquals(successor.exportTable(), decoder.exportTable());
     assertEquals(got.result, 0);
     assertEquals(got.texts.join("|"), texts);
     assertEquals(decoder.tableBytes, tableBytes);
@@ -217,4 +227,11 @@ Deno.test("HpackDecoders of one thread may share their scratch", () => {
   assertEquals(decode(one, "be").texts, ["custom-key: custom-value"]);
   assertEquals(decode(other, "be").texts, ["cache-control: no-cache"]);
   assertNotEquals(one.tableBytes, other.tableBytes);
+});
+
+Deno.test("HpackDecoder.importTable() takes no table that does not fit its size", () => {
+  const entry = { name: new Uint8Array(10), value: new Uint8Array(10) }; // 52 octets, as RFC 7541 §4.1 counts.
+  const takes = (maxBytes: number, count: number) =>
+    new HpackDecoder(104, 16_384).importTable({ maxBytes, entries: new Array(count).fill(entry) });
+  assertEquals([takes(104, 2), takes(104, 3), takes(103, 2), takes(105, 0)], [true, false, false, false]);
 });

@@ -1,6 +1,13 @@
 /** The dynamic table of HPACK (RFC 7541 §2.3.2, §4) in flat memory. */
 import { assert } from "../../base/assert.ts";
 import { copyBytes } from "../bytes.ts";
+import { headerNameOf } from "./header_names.ts";
+
+/** A table's content between two blocks. */
+export interface HpackTableState {
+  readonly maxBytes: number;
+  readonly entries: readonly { readonly name: Uint8Array; readonly value: Uint8Array }[];
+}
 
 /** What each entry counts besides its octets (RFC 7541 §4.1). */
 export const ENTRY_OVERHEAD_BYTES = 32;
@@ -108,6 +115,27 @@ export class HpackTable {
     this.#names[row] = name;
     this.#count++;
     this.#usedBytes += entryBytes + ENTRY_OVERHEAD_BYTES;
+  }
+
+  /** All entries, oldest first, for a table elsewhere that goes on from here. Copies. */
+  exportEntries(): HpackTableState {
+    const entries: { name: Uint8Array; value: Uint8Array }[] = [];
+    for (let index = this.#count - 1; index >= 0; index--) {
+      const row = this.rowOf(index), from = this.#starts[row]!, value = this.#valueStarts[row]!;
+      entries.push({ name: this.bytes.slice(from, value), value: this.bytes.slice(value, this.#ends[row]!) });
+    }
+    return { maxBytes: this.#maxBytes, entries };
+  }
+
+  /** Fills an empty table with what another exported. @returns false if that cannot be a table of this limit. */
+  importEntries(state: HpackTableState): boolean {
+    if (!this.resize(state.maxBytes)) return false;
+    for (const { name, value } of state.entries) {
+      const id = headerNameOf(name, 0, name.length), had = this.#count;
+      this.insert(id, name, 0, name.length, value, 0, value.length);
+      if (this.#count !== had + 1) return false; // Something was evicted: no table holds more than its size.
+    }
+    return true;
   }
 
   #moveToFront(): void {

@@ -1,0 +1,180 @@
+/** A worker's connections as a successor needs them, written between two turns; and how they are let go afterwards. */
+import type { IpWords } from "../../../base/address.ts";
+import { encodeWorkloadAddress } from "../../../mesh/proto/workload_codec.ts";
+import { formatIdentity } from "../../../mesh/identity.ts";
+import type { Workload } from "../../../mesh/workload.ts";
+import type { Fd } from "../../../os/api.ts";
+import type { Field } from "../../../base/shm/layout.ts";
+import { CONNECTION, ConnectionState } from "../../tables/layout.ts";
+import {
+  type ConnectionState as ConnectionRecord,
+  type RelayState,
+  type SessionState,
+  type TunnelState,
+  WORKER_STATE_CODEC,
+} from "../../tables/takeover_format.ts";
+import type { Connection } from "../connection.ts";
+import { ClientSession } from "../hbone_pool.ts";
+import type { ServerSession } from "../inbound_hbone.ts";
+import type { OutboundTunnel } from "../outbound.ts";
+import { Relay } from "../relay.ts";
+import type { Shard } from "../shard.ts";
+import type { Tunnel } from "../tunnel.ts";
+
+/** How much a worker hands over, and what it must keep. */
+export interface TakeoverCounts {
+  readonly sessions: number;
+  readonly connections: number;
+  /** Connections that end in this process: handshakes, negotiations, and streams that only their application reads. */
+  readonly left: number;
+}
+
+/** Everything of a shard that can be handed over, as it stands. Nothing of it may move until it is let go or thawed. */
+export class Handover {
+  readonly counts: TakeoverCounts;
+  /** Descriptors; the state names them by their place in this list. They stay the shard's. */
+  readonly handles: Fd[] = [];
+  readonly #shard: Shard;
+  readonly #sessions: (ClientSession | ServerSession)[] = [];
+  readonly #waiting: OutboundTunnel[] = [];
+  readonly #relays: Relay[] = [];
+  readonly #workloads: Uint8Array[] = [];
+  readonly #numberOf = new Map<Workload, number>();
+
+  /** Only looks. */
+  constructor(shard: Shard) {
+    this.#shard = shard;
+    let downstream = 0;
+    for (const pod of shard.pods.values()) {
+      for (const session of pod.pool.sessions()) if (session.transferable) this.#sessions.push(session);
+      for (const session of pod.sessions) {
+        if (session.transferable) this.#sessions.push(session);
+        else downstream++;
+      }
+      for (const tunnel of pod.pool.waiting()) if (!tunnel.closed) this.#waiting.push(tunnel);
+    }
+    for (let row = 0; row < shard.rows.limit; row++) {
+      const connection = shard.rows.at(row);
+      if (connection instanceof Relay && !connection.closed) this.#relays.push(connection);
+    }
+    let connections = this.#relays.length + this.#waiting.length;
+    for (const session of this.#sessions) connections += session.tunnels.size;
+    this.counts = {
+      sessions: this.#sessions.length,
+      connections,
+      left: shard.connectionCount - connections + downstream,
+    };
+  }
+
+  /** The state as bytes, secrets included: whoever has written them on wipes them. */
+  encode(): Uint8Array<ArrayBuffer> {
+    const pods = [...this.#shard.pods.values()];
+    return WORKER_STATE_CODEC.encode({
+      sessions: this.#sessions.map((session) => this.#session(session)),
+      waiting: this.#waiting.map((tunnel) => this.#tunnel(tunnel)),
+      relays: this.#relays.map((relay) => this.#relay(relay)),
+      parked: pods.flatMap((pod) =>
+        [...pod.parked].map(({ fd, kind, sinceMs }) => ({
+          pod: pod.row,
+          fd: this.#handle(fd),
+          kind,
+          waitedMs: Math.max(0, this.#shard.reactor.nowMs - sinceMs),
+        }))
+      ),
+      listeners: pods.flatMap((pod) =>
+        pod.listeners.map(({ fd, kind }) => ({ pod: pod.row, fd: this.#handle(fd), kind }))
+      ),
+      workloads: this.#workloads, // Last: connections have put them there.
+    });
+  }
+
+  /** Lets go of all of it without a byte to anybody: the successor owns it now. */
+  release(): void {
+    const shard = this.#shard;
+    for (const session of this.#sessions) {
+      for (const tunnel of [...session.tunnels.values()]) tunnel.leaveBehind();
+      session.release();
+    }
+    for (const tunnel of this.#waiting) tunnel.leaveBehind();
+    for (const relay of this.#relays) relay.leaveBehind();
+    for (const pod of shard.pods.values()) {
+      shard.waiting.drop(pod);
+      for (const listener of pod.listeners.splice(0)) listener.release();
+      pod.pool.dropDials({ reason: "handed over", stage: "closed" });
+    }
+  }
+
+  #handle(fd: Fd): number {
+    return this.handles.push(fd) - 1;
+  }
+
+  #session(session: ClientSession | ServerSession): SessionState {
+    const outbound = session instanceof ClientSession;
+    return {
+      ...session.exportSession(),
+      pod: session.pod.row,
+      fd: this.#handle(session.fd),
+      inbound: outbound ? undefined : session.exportInbound(),
+      outbound: outbound ? session.exportOutbound() : undefined,
+      tunnels: [...session.tunnels.values()].map((tunnel) => this.#tunnel(tunnel)),
+    };
+  }
+
+  #tunnel(tunnel: Tunnel): TunnelState {
+    return { ...tunnel.exportTunnel(), connection: this.#connection(tunnel), fd: this.#handle(tunnel.fd) };
+  }
+
+  #relay(relay: Relay): RelayState {
+    const { connected, downstream, upstream } = relay.exportRelay();
+    return {
+      connection: this.#connection(relay),
+      connected,
+      downstream: { ...downstream, fd: this.#handle(downstream.fd) },
+      upstream: { ...upstream, fd: this.#handle(upstream.fd) },
+    };
+  }
+
+  #connection(connection: Connection): ConnectionRecord {
+    const { connections: table, flows } = this.#shard, { row, flow, facts } = connection;
+    return {
+      pod: connection.pod.row,
+      direction: connection.direction,
+      kind: table.get(row, CONNECTION.kind),
+      open: table.load(row, CONNECTION.state) === ConnectionState.OPEN,
+      openedAtMs: table.getF64(row, CONNECTION.openedAtMs),
+      receivedBytes: table.getF64(row, CONNECTION.receivedBytes),
+      sentBytes: table.getF64(row, CONNECTION.sentBytes),
+      source: this.#ip(row, CONNECTION.sourceIp),
+      sourcePort: table.get(row, CONNECTION.sourcePort),
+      destination: this.#ip(row, CONNECTION.destinationIp),
+      destinationPort: table.get(row, CONNECTION.destinationPort),
+      actual: this.#ip(row, CONNECTION.actualIp),
+      actualPort: table.get(row, CONNECTION.actualPort),
+      authority: connection.authority,
+      flow: flow < 0 ? undefined : flows.textOf(flow),
+      facts: facts && {
+        identityUri: facts.identity === undefined ? "" : formatIdentity(facts.identity),
+        workload: this.#workload(facts.workload),
+      },
+    };
+  }
+
+  #ip(row: number, field: Field<"connection", "u32[]">): IpWords {
+    const table = this.#shard.connections;
+    return [
+      table.getAt(row, field, 0),
+      table.getAt(row, field, 1),
+      table.getAt(row, field, 2),
+      table.getAt(row, field, 3),
+    ];
+  }
+
+  #workload(workload: Workload): number {
+    let number = this.#numberOf.get(workload);
+    if (number === undefined) {
+      number = this.#workloads.push(encodeWorkloadAddress(workload)) - 1;
+      this.#numberOf.set(workload, number);
+    }
+    return number;
+  }
+}
