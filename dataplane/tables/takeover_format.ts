@@ -29,6 +29,7 @@ const CONNECTION = record({
   destinationPort: "u32",
   actual: IP,
   actualPort: "u32",
+  host: "text",
   authority: "text",
   flow: maybe("text"),
   facts: maybe(FACTS),

@@ -9,7 +9,7 @@ import { OpenSsl } from "../../os/openssl.ts";
 import { ipv4 } from "../tables/testing.ts";
 
 const SLAB_BYTES = 26 << 20;
-const SLABS = 4;
+const SLABS = 2;
 
 /** A part of the arena that is used again by the next test. */
 class Slab implements Memory {
@@ -173,13 +173,20 @@ export const host = new LinuxOs(arena);
 /** For tests that seal and open records themselves. */
 export const hostTls = new OpenSsl(arena);
 export const hostMemory: Memory = arena;
-/** What a worker of a test stands on; used again by the next test. */
-export const places = Array.from({ length: SLABS }, () => {
+const places = Array.from({ length: SLABS }, () => placeIn(arena));
+
+function placeIn(arena: Arena) {
   const slab = new Slab(arena, SLAB_BYTES);
   const os = new TestOs(slab), tls = new OpenSsl(slab);
   slab.keep();
   return { slab, os, tls };
-});
+}
+
+/** What a worker of a test stands on; used again by the next test. Low memory is scarce: few tests have more than two workers. */
+export function placeOf(worker: number): ReturnType<typeof placeIn> {
+  while (places.length <= worker) places.push(placeIn(new Arena(SLAB_BYTES + 4096, { hugePages: false })));
+  return places[worker]!;
+}
 
 let nextNet = Math.floor(Math.random() * 60_000);
 

@@ -25,7 +25,7 @@ import { SnapshotWriter } from "../tables/publish.ts";
 import { SampleMesh, workloadOf } from "../tables/testing.ts";
 import { Inbox } from "./commands.ts";
 import type { ListenerKind } from "./listener.ts";
-import { freshIp, places, Server, Socket, type TestOs } from "./loopback_testing.ts";
+import { freshIp, placeOf, Server, Socket, type TestOs } from "./loopback_testing.ts";
 import type { Pod } from "./pod.ts";
 import { POLL_IN } from "./reactor.ts";
 import { HANDOVER_ENTRIES, HANDOVER_WORDS } from "./start.ts";
@@ -82,7 +82,7 @@ export class Rig {
     this.tables = openTables(handles);
     this.writer = new SnapshotWriter(this.tables, () => {}, 1);
     for (let worker = 0; worker < workers; worker++) {
-      const { slab, os, tls } = places[worker]!;
+      const { slab, os, tls } = placeOf(worker);
       slab.reset();
       os.aheadMs = 0;
       os.failing = "";

@@ -263,6 +263,7 @@ export class Adoption {
     rows.setSource(row, ...source, state.sourcePort & PORT_MAX);
     rows.setDestination(row, ...destination, state.destinationPort & PORT_MAX);
     rows.setActual(row, ...actual, state.actualPort & PORT_MAX);
+    if (state.host !== "") rows.setHost(row, state.host);
     connections.setF64(row, CONNECTION.receivedBytes, receivedBytes);
     connections.setF64(row, CONNECTION.sentBytes, sentBytes);
     if (state.open) connections.store(row, CONNECTION.state, ConnectionState.OPEN);

@@ -7,13 +7,14 @@ import { randomOf } from "../../tables/testing.ts";
 import { Flow } from "../flow_testing.ts";
 import { ListenerKind } from "../listener.ts";
 import type { Pod } from "../pod.ts";
-import { freshIp, Server, type Socket } from "../loopback_testing.ts";
+import { freshIp, placeOf, Server, type Socket } from "../loopback_testing.ts";
 import { issue, Rig } from "../testing.ts";
 import { Adoption } from "./read_state.ts";
 import { Handover } from "./write_state.ts";
 
 const CLIENT_URI = "spiffe://cluster.local/ns/default/sa/client",
   SERVER_URI = "spiffe://cluster.local/ns/default/sa/server";
+placeOf(3); // Four workers' memory, made before any test: OpenSSL's callbacks stay.
 const leaves = { client: await issue(CLIENT_URI), server: await issue(SERVER_URI) };
 
 interface Scene {

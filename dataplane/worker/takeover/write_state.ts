@@ -150,6 +150,9 @@ export class Handover {
       destinationPort: table.get(row, CONNECTION.destinationPort),
       actual: this.#ip(row, CONNECTION.actualIp),
       actualPort: table.get(row, CONNECTION.actualPort),
+      host: new TextDecoder().decode(
+        table.readBytes(row, CONNECTION.host, table.get(row, CONNECTION.hostBytes)),
+      ),
       authority: connection.authority,
       flow: flow < 0 ? undefined : flows.textOf(flow),
       facts: facts && {
