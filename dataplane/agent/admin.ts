@@ -1,7 +1,11 @@
 /** The HTTP endpoints of ztunnel: admin on loopback, metrics and readiness on every address (ZT section 12.3). */
-import type { LogFilter, Logger } from "../../base/log.ts";
+import { ignore } from "../../base/errors.ts";
+import { LogFilter, type Logger } from "../../base/log.ts";
+import { compressedResponse } from "./compression.ts";
 import { applyLevels } from "./log_levels.ts";
 import { contentTypeFor } from "./metrics.ts";
+import { profilePage } from "./profile_pages.ts";
+import { Profiler } from "./profiler.ts";
 
 export interface AdminOptions {
   readonly adminPort: number;
@@ -24,25 +28,47 @@ export interface AdminOptions {
 }
 
 const JSON_TYPE = { "content-type": "application/json" };
+const PAGES: readonly (readonly [path: string, what: string])[] = [
+  ["config_dump", "what this node knows"],
+  ["traffic", "open connections and flows"],
+  ["logging", "by POST: log levels, shown and changed"],
+  ["quitquitquit", "by POST: shut down"],
+  ["debug/pprof/profile", "CPU profile of the agent's thread; seconds (1-300, 10), frequency in Hz (1-1000, 100)"],
+  ["debug/pprof/heap", "what the agent's thread has allocated since the sampling began, and still holds"],
+  ["debug/pprof/heap/profiling", "whether allocations are sampled; ?activate=true|false"],
+];
 const INDEX = `<!doctype html><title>ztunnel</title><h1>ztunnel</h1><ul>
-<li><a href="/config_dump">/config_dump</a>: what this node knows
-<li><a href="/traffic">/traffic</a>: open connections and flows
-<li>POST /logging: log levels
-<li>POST /quitquitquit: shut down</ul>
+${PAGES.map(([path, what]) => `<li><a href="${path}">${path}</a>: ${what}`).join("\n")}</ul>
 `;
 
 /** Starts the three servers; they end with `signal`. A port that is taken is an error (ZT-004). */
 export function serveAdmin(options: AdminOptions, signal: AbortSignal): Promise<void>[] {
   const wildcard = options.ipv6 ? "::" : "0.0.0.0";
+  const admin = adminPages(options, signal);
   const servers = [
-    serve("127.0.0.1", options.adminPort, (request) => adminPage(options, request), signal),
+    ...adminHosts(options.ipv6, LOOPBACK_IPV6_OFF).map((host) => serve(host, options.adminPort, admin, signal)),
     serve(wildcard, options.statsPort, (request) => statsPage(options, request), signal),
     serve(wildcard, options.readinessPort, (request) => readinessPage(options, request), signal),
   ];
   return servers.map((server) => server.finished);
 }
 
-function serve(hostname: string, port: number, answer: (request: Request) => Response, signal: AbortSignal) {
+const LOOPBACK_IPV6_OFF = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
+
+/** Where the admin endpoint listens: loopback, of IPv6 too unless the settings or the kernel have it off (ZT-003). */
+export function adminHosts(ipv6: boolean, switchPath: string): readonly string[] {
+  if (!ipv6) return ["127.0.0.1"];
+  try {
+    if (Deno.readTextFileSync(switchPath).trim() === "1") return ["127.0.0.1"];
+  } catch (error) {
+    ignore(error, "what cannot be read is taken for switched on");
+  }
+  return ["127.0.0.1", "::1"];
+}
+
+type Answer = (request: Request) => Response | Promise<Response>;
+
+function serve(hostname: string, port: number, answer: Answer, signal: AbortSignal) {
   try {
     return Deno.serve({ hostname, port, signal, onListen() {} }, answer);
   } catch (error) {
@@ -52,8 +78,19 @@ function serve(hostname: string, port: number, answer: (request: Request) => Res
   }
 }
 
-function adminPage(options: AdminOptions, request: Request): Response {
-  const url = new URL(request.url);
+/** The pages of the admin endpoint; a profile under way ends with `signal`. */
+export function adminPages(options: AdminOptions, signal: AbortSignal): Answer {
+  const profiler = new Profiler();
+  signal.addEventListener("abort", () => profiler[Symbol.dispose](), { once: true });
+  return (request) => {
+    const url = new URL(request.url);
+    return url.pathname.startsWith("/debug/pprof/")
+      ? profilePage(profiler, url, signal)
+      : adminPage(options, request, url);
+  };
+}
+
+function adminPage(options: AdminOptions, request: Request, url: URL): Response {
   switch (url.pathname) {
     case "/":
       return new Response(INDEX, { headers: { "content-type": "text/html; charset=utf-8" } });
@@ -75,17 +112,17 @@ function adminPage(options: AdminOptions, request: Request): Response {
 
 const LOGGING_USAGE = "\nusage: POST /logging\t\t\t\t\t\t(To list current level)" +
   "\nusage: POST /logging?level=<level>\t\t\t\t(To change global levels)" +
-  "\nusage: POST /logging?level={scope1}=<level>,{scope2}=<level>\t(To change specific scopes)\n";
+  "\nusage: POST /logging?level={scope1}=<level>,{scope2}=<level>\t(To change specific scopes)" +
+  "\n\nhint: level:\terror|warn|info|debug|trace|off\nhint: scope:\taccess, policy, xds, ca, certificates, dns, …\n";
 
-/** ZT-216. */
+/** ZT-216. A bad level changes nothing, the reset that came with it neither. */
 function loggingPage({ filter, defaultLevel }: AdminOptions, request: Request, url: URL): Response {
-  if (request.method !== "POST") return new Response(`Invalid HTTP method${LOGGING_USAGE}`, { status: 405 });
-  const level = url.searchParams.get("level"), reset = url.searchParams.has("reset");
-  if (level !== null && level !== "") {
-    if (reset) resetLevels(filter, defaultLevel);
-    const wrong = applyLevels(filter, level);
-    if (wrong !== undefined) return new Response(`Invalid level provided: ${wrong}${LOGGING_USAGE}`, { status: 400 });
-  } else if (reset) resetLevels(filter, defaultLevel);
+  if (request.method !== "POST") return new Response(`Invalid HTTP method\n${LOGGING_USAGE}`, { status: 405 });
+  const level = url.searchParams.get("level") ?? "";
+  const bad = () => new Response(`Invalid level provided: ${level}\n${LOGGING_USAGE}`, { status: 400 });
+  if (level !== "" && applyLevels(new LogFilter(), level) !== undefined) return bad();
+  if (url.searchParams.has("reset")) resetLevels(filter, defaultLevel);
+  if (level !== "") applyLevels(filter, level);
   return new Response(`current log level is ${filter}\n`);
 }
 
@@ -94,14 +131,16 @@ function resetLevels(filter: LogFilter, defaultLevel: string): void {
   applyLevels(filter, defaultLevel);
 }
 
-function statsPage({ metrics }: AdminOptions, request: Request): Response {
+/** ZT-191. */
+export function statsPage({ metrics }: Pick<AdminOptions, "metrics">, request: Request): Response {
   const { pathname } = new URL(request.url);
   if (pathname !== "/metrics" && pathname !== "/stats/prometheus") return new Response("Not Found\n", { status: 404 });
-  return new Response(metrics(), { headers: { "content-type": contentTypeFor(request.headers.get("accept") ?? "") } });
+  const headers = { "content-type": contentTypeFor(request.headers.get("accept") ?? "") };
+  return compressedResponse(metrics(), request.headers.get("accept-encoding") ?? "", headers);
 }
 
 /** ZT-219. */
-function readinessPage({ pending }: AdminOptions, request: Request): Response {
+export function readinessPage({ pending }: Pick<AdminOptions, "pending">, request: Request): Response {
   if (new URL(request.url).pathname !== "/healthz/ready") return new Response("Not Found\n", { status: 404 });
   if (request.method !== "GET") return new Response("Invalid HTTP method\n", { status: 405 });
   const waiting = pending();

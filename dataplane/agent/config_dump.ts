@@ -271,7 +271,10 @@ function connectionsByPod(tables: Tables): Map<number, PodConnections> {
       const connection: Json = {
         src: address(CONNECTION.sourceIp, CONNECTION.sourcePort),
         originalDst: outbound ? address(CONNECTION.destinationIp, CONNECTION.destinationPort) : some(host) ?? null,
-        actualDst: address(CONNECTION.actualIp, CONNECTION.actualPort),
+        // An inbound one went to the application; port 15008, which was dialled for it, says nothing.
+        actualDst: outbound
+          ? address(CONNECTION.actualIp, CONNECTION.actualPort)
+          : address(CONNECTION.destinationIp, CONNECTION.destinationPort),
         protocol: CONNECTION_KIND_NAMES[rows.get(row, CONNECTION.kind)],
       };
       const pod = rows.getI32(row, CONNECTION.podRow);

@@ -237,7 +237,7 @@ Deno.test("workloadState shows each pod's live connections (ZT-213)", () => {
   const facts = { name: "w", namespace: "a", serviceAccount: "sa" };
   const pods = [{ uid: "p2", podRow: -1, up: false, facts }, { uid: "p1", podRow: 1, up: true, facts }];
   const dump = JSON.parse(configDump(sourcesOf(new MeshState(""), { pods, tables })));
-  const inbound = { src: "10.0.0.1:1", actualDst: "10.0.0.3:3" };
+  const inbound = { src: "10.0.0.1:1", actualDst: "10.0.0.2:2" };
   assertEquals(dump.workloadState, {
     p1: {
       state: "Up",

@@ -75,7 +75,9 @@ export function dataplaneMetrics(sources: MetricsSources): AgentMetrics {
 
 /** The content type that answers an Accept header (ZT-191). The body is the same text either way. */
 export function contentTypeFor(accept: string): string {
-  const wanted = accept.split(",").some((element) => element.split(";")[0]!.trim() === "application/openmetrics-text");
+  const wanted = accept.toLowerCase().split(",").some((element) =>
+    element.split(";")[0]!.trim() === "application/openmetrics-text"
+  );
   return wanted ? OPEN_METRICS_CONTENT_TYPE : PLAIN_CONTENT_TYPE;
 }
 
