@@ -14,6 +14,8 @@ import { Ours } from "./peers/ours.ts";
 import type { Peer } from "./peers/peer.ts";
 import { Ztunnel } from "./peers/ztunnel.ts";
 import { pin, planCores } from "./pinning.ts";
+import { type CaseProfile, profileCases } from "./profile.ts";
+import { profileJson, profileTable } from "./profile_text.ts";
 import { type RunFacts, seriesLabel, toJson, toMarkdown, toTable } from "./report.ts";
 import type { SeriesResult } from "./summary.ts";
 import { createTopology, sweepLeftovers } from "./topology.ts";
@@ -70,6 +72,10 @@ class Run {
     else this.#cleanup.add(`delete ${folder}`, () => Deno.removeSync(folder, { recursive: true }));
     await this.#setUp(folder);
     if (this.#series.length === 0) return 1;
+    if (this.#options.profile) {
+      await this.#profile(folder);
+      return this.#failed ? 1 : 0;
+    }
     for (let round = 1; round <= this.#options.rounds; round++) await this.#round(round);
     const facts: RunFacts = {
       date: new Date().toISOString(),
@@ -136,10 +142,21 @@ class Run {
     return { peer: peer.name, workers, path, rounds: [fresh], notes };
   }
 
+  async #profile(folder: string): Promise<void> {
+    const profiles = new Map<string, CaseProfile[]>(), { cases, timing } = this.#options;
+    for (const series of this.#series) {
+      progress(`profile: ${seriesLabel(series)}`);
+      const options = { cases, timing, folder, cleanup: this.#cleanup };
+      profiles.set(seriesLabel(series), await profileCases(series.path, options));
+    }
+    if (this.#options.output === "json") await write(profileJson(profiles));
+    else for (const [label, cases] of profiles) await write(profileTable(label, cases));
+  }
+
   async #round(round: number): Promise<void> {
     for (const series of this.#series) {
       progress(`round ${round} of ${this.#options.rounds}: ${seriesLabel(series)}`);
-      const { readings, notes, foreign } = await measureAll(series.path, this.#options.timing);
+      const { readings, notes, foreign } = await measureAll(series.path, this.#options.timing, this.#options.cases);
       this.#foreign.push(foreign);
       series.rounds.push(readings);
       series.notes.push(...notes.map((note) => `round ${round}: ${note}`));
@@ -158,15 +175,17 @@ function choosePeer(name: PeerName, options: Options): Peer | undefined {
       return new Envoy(findEnvoy(options.paths.envoy));
     case "ztunnel":
       if (options.paths.ztunnel === undefined && !options.required.includes("ztunnel")) return undefined;
-      return new Ztunnel(options.paths.ztunnel ?? "ztunnel");
+      return new Ztunnel(options.paths.ztunnel ?? "ztunnel", options.workloads);
     case "ours":
-      return new Ours(options.runtimeFlags);
+      return new Ours("ours", options);
+    case "before":
+      return options.paths.before === undefined ? undefined : new Ours("before", options, options.paths.before);
   }
 }
 
 /** A command is repeated elsewhere, where programs lie at other places. */
 function withoutPath(argument: string): string {
-  const match = /^(--peer=)?(ztunnel|envoy)=/.exec(argument);
+  const match = /^(--peer=)?(ztunnel|envoy|before)=/.exec(argument);
   return match === null ? argument : `${match[0]}PATH`;
 }
 

@@ -4,6 +4,7 @@ import { type ForeignLoad, ForeignWatch } from "./foreign_load.ts";
 import type { LoadProcess } from "./load_process.ts";
 import type { Command, Snapshot } from "./load/messages.ts";
 import {
+  type CaseName,
   CHURN_CONNECTIONS,
   CONNECTION_COUNTS,
   EXCHANGE_CONNECTIONS,
@@ -12,6 +13,7 @@ import {
   LATENCY_CONNECTIONS,
   LATENCY_RATES,
   type Readings,
+  UPDATE_RATE,
 } from "./metrics.ts";
 import type { PeerProcess, RunningPeer } from "./peers/peer.ts";
 import { cpuSeconds, memoryUse } from "./process.ts";
@@ -52,21 +54,40 @@ export interface PassResult {
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
 /** Measures every case once. A case that fails leaves a note and no reading. */
-export async function measureAll(path: Path, timing: Timing): Promise<PassResult> {
+export async function measureAll(path: Path, timing: Timing, cases: readonly CaseName[]): Promise<PassResult> {
   const pass: Pass = { path, timing, readings: new Map(), notes: [] };
   const own = [...path.running.processes, path.client, path.server, ...path.helpers].map((process) => process.pid);
   const watch = new ForeignWatch([Deno.pid, ...own]);
-  for (const connections of CONNECTION_COUNTS) {
-    await attempt(pass, `upload ${connections}`, () => measureTransfer(pass, "upload", connections));
-    await attempt(pass, `download ${connections}`, () => measureTransfer(pass, "download", connections));
-  }
-  await attempt(pass, "exchanges", () => measureRate(pass, "exchanges", EXCHANGE_CONNECTIONS));
-  await attempt(pass, "connect, exchange, close", () => measureRate(pass, "churn", CHURN_CONNECTIONS));
-  if (path.running.tls !== undefined) await attempt(pass, "handshakes", () => measureHandshakes(pass));
-  for (const rate of LATENCY_RATES) await attempt(pass, `latency at ${rate}/s`, () => measureLatency(pass, rate));
-  readMemory(pass.readings, path.running.processes, "loaded");
-  if (path.idleFits) await attempt(pass, "idle connections", () => measureIdle(pass));
+  for (const name of cases) await runCase(pass, name);
   return { readings: pass.readings, notes: pass.notes, foreign: watch.read() };
+}
+
+async function runCase(pass: Pass, name: CaseName): Promise<void> {
+  const { running, idleFits } = pass.path;
+  switch (name) {
+    case "upload":
+    case "download":
+      for (const count of CONNECTION_COUNTS) {
+        await attempt(pass, `${name} ${count}`, () => measureTransfer(pass, name, count));
+      }
+      return;
+    case "exchanges":
+      return await attempt(pass, name, () => measureRate(pass, name, EXCHANGE_CONNECTIONS));
+    case "churn":
+      return await attempt(pass, "connect, exchange, close", () => measureRate(pass, name, CHURN_CONNECTIONS));
+    case "handshakes":
+      if (running.tls !== undefined) await attempt(pass, name, () => measureHandshakes(pass));
+      return;
+    case "latency":
+      for (const rate of LATENCY_RATES) await attempt(pass, `latency at ${rate}/s`, () => measureLatency(pass, rate));
+      return;
+    case "idle":
+      readMemory(pass.readings, running.processes, "loaded");
+      if (idleFits) await attempt(pass, "idle connections", () => measureIdle(pass));
+      return;
+    case "update":
+      if (running.changeWorkloads !== undefined) await attempt(pass, "all workloads change", () => measureUpdate(pass));
+  }
 }
 
 /** A little of everything, so that nothing is compiled while it is measured. Throws AMB9004 when nothing comes through. */
@@ -210,6 +231,30 @@ async function measureIdle(pass: Pass): Promise<void> {
   await path.client.command({ do: "idle", ip: SERVER_IP, connections: IDLE_CONNECTIONS });
   await sleep(timing.settleMs);
   readMemory(readings, path.running.processes, "idle");
+}
+
+// What a publication leaves behind, such as a collection of garbage, belongs to it.
+const AFTER_UPDATE_MS = 1000;
+
+/** A steady trickle of exchanges: a while in peace, then until every workload of the mesh has changed. */
+async function measureUpdate(pass: Pass): Promise<void> {
+  const { path, readings, timing, notes } = pass, { client } = path;
+  const connections = LATENCY_CONNECTIONS, ratePerSecond = UPDATE_RATE;
+  await client.command({ do: "openLoop", ip: SERVER_IP, connections, ratePerSecond });
+  await sleep(timing.settleMs);
+  await client.snapshot([], { reset: true });
+  await sleep(timing.measureMs);
+  const quiet = await client.snapshot([]);
+  await client.snapshot([], { reset: true });
+  const startMs = performance.now();
+  await path.running.changeWorkloads!();
+  readings.set("update.seconds", (performance.now() - startMs) / 1000);
+  await sleep(AFTER_UPDATE_MS);
+  const { latency, failures } = await client.snapshot([]);
+  readings.set("update.quiet.p99", quiet.latency.p99).set("update.quiet.largest", quiet.latency.largest);
+  readings.set("update.p99", latency.p99).set("update.largest", latency.largest);
+  if (failures > quiet.failures) notes.push(`update: ${failures - quiet.failures} connections failed`);
+  if (latency.lateP99 > LATE_US_MAX) notes.push(`update: the generator itself was ${latency.lateP99} us late at p99`);
 }
 
 /** Memory of a peer's processes now. */

@@ -9,6 +9,19 @@ export interface Metric {
   readonly digits: number;
 }
 
+/** What --cases chooses from. */
+export const CASE_NAMES = [
+  "upload",
+  "download",
+  "exchanges",
+  "churn",
+  "handshakes",
+  "latency",
+  "idle",
+  "update",
+] as const;
+export type CaseName = (typeof CASE_NAMES)[number];
+
 export const CONNECTION_COUNTS = [1, 8, 64] as const;
 export const LATENCY_RATES = [1000, 5000] as const;
 export const LATENCY_CONNECTIONS = 16;
@@ -19,6 +32,8 @@ export const HANDSHAKE_CONNECTIONS = 24;
 /** Load processes on the client's side that only join in for handshakes. */
 export const HANDSHAKE_HELPERS = 2;
 export const IDLE_CONNECTIONS = 10_000;
+/** Exchanges per second while the mesh changes, over LATENCY_CONNECTIONS. */
+export const UPDATE_RATE = 1000;
 
 function transferMetrics(direction: "upload" | "download", connections: number): Metric[] {
   const key = `${direction}.${connections}`, label = `${direction}, ${connections} conn.`;
@@ -39,6 +54,17 @@ function latencyMetrics(rate: number): Metric[] {
     { key: `latency.${rate}.p99`, label: `${label}, p99`, ...lower },
     { key: `latency.${rate}.p999`, label: `${label}, p99.9`, ...lower },
     { key: `latency.${rate}.cpu`, label: `${label}, both`, ...lower, unit: "CPU us/exchange" },
+  ];
+}
+
+function updateMetrics(): Metric[] {
+  const lower = { unit: "us", better: "lower", digits: 0 } as const;
+  return [
+    { key: "update.quiet.p99", label: "before all workloads change, p99", ...lower },
+    { key: "update.quiet.largest", label: "before all workloads change, longest", ...lower },
+    { key: "update.p99", label: "while all workloads change, p99", ...lower },
+    { key: "update.largest", label: "while all workloads change, longest", ...lower },
+    { key: "update.seconds", label: "until the change is in force", ...lower, unit: "s", digits: 1 },
   ];
 }
 
@@ -69,6 +95,7 @@ export const METRICS: readonly Metric[] = [
   { key: "handshakes.perSecond", label: "full TLS handshakes, inbound", unit: "1/s", better: "higher", digits: 0 },
   { key: "handshakes.cpu", label: "full TLS handshake, inbound", unit: "CPU us each", better: "lower", digits: 0 },
   ...LATENCY_RATES.flatMap(latencyMetrics),
+  ...updateMetrics(),
   ...memoryMetrics(),
 ];
 

@@ -2,8 +2,9 @@
 import { parseArgs } from "@std/cli";
 import { MeshError } from "../../base/errors.ts";
 import type { Timing } from "./measure.ts";
+import { CASE_NAMES, type CaseName } from "./metrics.ts";
 
-export const PEER_NAMES = ["direct", "ours", "ztunnel", "envoy", "haproxy"] as const;
+export const PEER_NAMES = ["direct", "ours", "before", "ztunnel", "envoy", "haproxy"] as const;
 export type PeerName = (typeof PEER_NAMES)[number];
 
 export interface Options {
@@ -15,6 +16,11 @@ export interface Options {
   readonly required: readonly PeerName[];
   readonly paths: Readonly<Partial<Record<PeerName, string>>>;
   readonly timing: Timing;
+  readonly cases: readonly CaseName[];
+  /** Workloads of other nodes in the mesh, for peers that know a mesh. */
+  readonly workloads: number;
+  /** Says where the time goes, instead of comparing. */
+  readonly profile: boolean;
   readonly quick: boolean;
   readonly output: "table" | "json" | "markdown";
   readonly keep: boolean;
@@ -26,6 +32,7 @@ export interface Options {
 
 const FULL: Timing = { settleMs: 700, measureMs: 3000 };
 const QUICK: Timing = { settleMs: 200, measureMs: 500 };
+const WORKLOADS = 10_000, WORKLOADS_MAX = 100_000;
 
 export const USAGE = `usage: deno task bench l4 [options]
 
@@ -36,7 +43,10 @@ same run, and compares. Needs root, iproute2 and nftables; everything it makes g
   --rounds N             rounds, interleaved over the peers (default 5)
   --workers LIST         worker threads per proxy, one series each (default 1,2)
   --only NAME,...        of ${PEER_NAMES.join(", ")} (default: all that are here)
-  --peer NAME=PATH       the program of ztunnel or envoy; may be repeated
+  --peer NAME=PATH       the program of ztunnel or envoy, or as "before" another checkout of this repository; repeatable
+  --cases NAME,...       of ${CASE_NAMES.join(", ")} (default: all)
+  --workloads N          workloads on other nodes, in the meshes of ztunnel and ours (default ${WORKLOADS}; quick 0)
+  --profile              where each proxy spends its time, by place and function, and its system calls per MB or each
   --measure-ms N         length of each case (default ${FULL.measureMs}; quick ${QUICK.measureMs})
   -o, --output FORMAT    table, json or markdown (default table)
   --pin                  give every process cores of its own, where there are enough
@@ -47,8 +57,8 @@ same run, and compares. Needs root, iproute2 and nftables; everything it makes g
 /** Throws AMB9010 for what cannot be understood. */
 export function parseOptions(args: readonly string[]): Options {
   const flags = parseArgs([...args], {
-    string: ["rounds", "workers", "only", "peer", "output", "measure-ms", "runtime-flags"],
-    boolean: ["quick", "keep", "pin"],
+    string: ["rounds", "workers", "only", "peer", "output", "measure-ms", "runtime-flags", "cases", "workloads"],
+    boolean: ["quick", "keep", "pin", "profile"],
     collect: ["peer"],
     alias: { o: "output" },
     unknown: (argument: string) => {
@@ -71,11 +81,18 @@ export function parseOptions(args: readonly string[]): Options {
     required: [...new Set([...(only ?? []), ...Object.keys(paths).map(peerName)])],
     paths,
     timing: { ...timing, measureMs: wholeNumber("measure-ms", flags["measure-ms"] ?? `${timing.measureMs}`, 600_000) },
+    cases: flags.cases?.split(",").map(caseName) ?? CASE_NAMES,
+    workloads: wholeNumber("workloads", flags.workloads ?? (quick ? "0" : `${WORKLOADS}`), WORKLOADS_MAX, 0),
+    profile: flags.profile,
     quick,
     output: outputFormat(flags.output ?? "table"),
     keep: flags.keep,
     pin: flags.pin,
-    runtimeFlags: (flags["runtime-flags"] ?? "").split(" ").filter((flag: string) => flag !== ""),
+    // A profile is to name what was compiled.
+    runtimeFlags: [
+      ...(flags.profile ? ["--v8-flags=--perf-basic-prof,--no-logfile-per-isolate,--logfile=/dev/null"] : []),
+      ...(flags["runtime-flags"] ?? "").split(" ").filter((flag: string) => flag !== ""),
+    ],
   };
 }
 
@@ -83,7 +100,7 @@ function split(pair: string): [PeerName, string] {
   const at = pair.indexOf("=");
   if (at < 1 || at === pair.length - 1) throw wrong(`--peer ${pair} is not NAME=PATH`);
   const name = peerName(pair.slice(0, at));
-  if (name !== "ztunnel" && name !== "envoy") throw wrong(`--peer ${pair}: ${name} takes no path`);
+  if (name !== "ztunnel" && name !== "envoy" && name !== "before") throw wrong(`--peer ${pair}: ${name} takes no path`);
   return [name, pair.slice(at + 1)];
 }
 
@@ -93,9 +110,15 @@ function peerName(text: string): PeerName {
   return name;
 }
 
-function wholeNumber(name: string, text: string, max: number): number {
-  const value = /^\d{1,9}$/.test(text) ? Number(text) : 0;
-  if (value < 1 || value > max) throw wrong(`--${name} ${text} is not a whole number from 1 to ${max}`);
+function caseName(text: string): CaseName {
+  const name = CASE_NAMES.find((candidate) => candidate === text);
+  if (name === undefined) throw wrong(`${text} is none of ${CASE_NAMES.join(", ")}`);
+  return name;
+}
+
+function wholeNumber(name: string, text: string, max: number, min = 1): number {
+  const value = /^\d{1,9}$/.test(text) ? Number(text) : -1;
+  if (value < min || value > max) throw wrong(`--${name} ${text} is not a whole number from ${min} to ${max}`);
   return value;
 }
 

@@ -14,6 +14,17 @@ Deno.test("parseOptions() requires what was asked for by name", () => {
   }]);
 });
 
+Deno.test("parseOptions() takes some cases, another version and the size of the mesh", () => {
+  const args = ["--only", "ours,before", "--peer", "before=/x", "--cases", "churn,update", "--workloads", "0"];
+  const { peers, paths, cases, workloads } = parseOptions(args);
+  assertEquals({ peers, paths, cases, workloads }, {
+    peers: ["ours", "before"],
+    paths: { before: "/x" },
+    cases: ["churn", "update"],
+    workloads: 0,
+  });
+});
+
 Deno.test("parseOptions() refuses what it does not know", () => {
   for (
     const args of [
@@ -22,6 +33,8 @@ Deno.test("parseOptions() refuses what it does not know", () => {
       ["--peer", "ztunnel"],
       ["--peer", "haproxy=/x"],
       ["--rounds", "0"],
+      ["--cases", "uploads"],
+      ["--workloads", "-1"],
       [
         "-o",
         "xml",

@@ -59,6 +59,24 @@ export class Program {
     }
   }
 
+  /** How many lines of what it wrote hold `text`. Logs may be long: only what is new since the last call is read. */
+  logLines(text: string): number {
+    using file = Deno.openSync(this.#logPath);
+    file.seekSync(this.#readBytes, Deno.SeekMode.Start);
+    const chunk = new Uint8Array(1 << 20);
+    for (let count = file.readSync(chunk); count !== null; count = file.readSync(chunk)) {
+      const end = chunk.subarray(0, count).lastIndexOf(10) + 1; // Half a line is read again, once it is whole.
+      if (end === 0) break;
+      this.#readBytes += end;
+      file.seekSync(this.#readBytes, Deno.SeekMode.Start);
+      this.#lineCount += new TextDecoder().decode(chunk.subarray(0, end)).split(text).length - 1;
+    }
+    return this.#lineCount;
+  }
+
+  #readBytes = 0;
+  #lineCount = 0;
+
   /** The last lines of what it wrote. */
   logTail(lines = 15): string {
     try {

@@ -8,6 +8,33 @@ export function meshObjects(): string {
   );
 }
 
+/**
+ * JSON for istiod's folder: pods of other nodes, four of each service account.
+ * @param options `revision`: another number changes every one of them.
+ */
+export function otherPods({ from, count, revision }: { from: number; count: number; revision: number }): string {
+  const items = Array.from({ length: count }, (_, index) => from + index).map((at) => ({
+    apiVersion: "v1",
+    kind: "Pod",
+    metadata: {
+      name: otherName(at),
+      namespace: "bench",
+      labels: { app: `app-${at >> 2}`, "service.istio.io/canonical-revision": `v${revision}` },
+      annotations: { "ambient.istio.io/redirection": "enabled" },
+    },
+    spec: { nodeName: "other-node", serviceAccountName: `app-${at >> 2}`, containers: [{ name: "app" }] },
+    status: {
+      phase: "Running",
+      podIPs: [{ ip: otherIp(at) }],
+      conditions: [{ type: "Ready", status: "True" }],
+    },
+  }));
+  return JSON.stringify({ apiVersion: "v1", kind: "List", items });
+}
+
+export const otherName = (at: number) => `app-${at >> 2}-7d4b9c6f5d-${String(at).padStart(5, "0")}`;
+export const otherIp = (at: number) => `10.87.${at >> 8}.${at & 255}`;
+
 const NAMESPACE = `apiVersion: v1
 kind: Namespace
 metadata:

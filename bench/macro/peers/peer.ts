@@ -23,6 +23,8 @@ export interface RunningPeer {
   readonly processes: readonly PeerProcess[];
   /** Undefined for a peer without TLS. */
   readonly tls: TlsEntrance | undefined;
+  /** Changes every workload of other nodes; resolves when both proxies work with the change. */
+  readonly changeWorkloads?: () => Promise<void>;
 }
 
 export interface Peer {

@@ -9,6 +9,7 @@ import { CLIENT_IP, type Place, SERVER_IP, type Topology } from "../topology.ts"
 import { CA_PORT } from "./ca_server.ts";
 import { isFile } from "./files.ts";
 import { isListening } from "./listening.ts";
+import { otherIp, otherName } from "./mesh_objects.ts";
 import { type Peer, type RunningPeer, versionLine } from "./peer.ts";
 
 const OUTBOUND_PORT = 15001, INBOUND_PORT = 15008;
@@ -18,15 +19,17 @@ export class Ztunnel implements Peer {
   readonly hasWorkers = true;
   readonly descriptorsPerConnection = 1;
   readonly #path: string;
+  readonly #workloads: number;
 
-  /** Throws AMB9007 when there is no program at `path`. */
-  constructor(path: string) {
+  /** @param workloads how many of other nodes it knows. Throws AMB9007 when there is no program at `path`. */
+  constructor(path: string, workloads: number) {
     if (!isFile(path)) {
       throw new MeshError("AMB9007", `${path} is no file`, {
         remedy: "Name a release build of ztunnel: --peer ztunnel=PATH.",
       });
     }
     this.#path = path;
+    this.#workloads = workloads;
   }
 
   async describe(): Promise<string> {
@@ -39,7 +42,7 @@ export class Ztunnel implements Peer {
     const { folder, client, server } = topology;
     const authority = await Authority.create();
     await authority.save(folder);
-    Deno.writeTextFileSync(`${folder}/workloads.yaml`, WORKLOADS);
+    Deno.writeTextFileSync(`${folder}/workloads.yaml`, localFile(this.#workloads));
     // The very rules that our own CNI makes, so that both data planes pay for the same redirection.
     for (const place of [client, server]) applyPodRules(place.netns, {});
     const inbound = await this.#start("server", server, { workers, folder, cleanup });
@@ -81,9 +84,14 @@ export class Ztunnel implements Peer {
   }
 }
 
-const WORKLOADS = `workloads:
-${workload("client", CLIENT_IP)}
-${workload("server", SERVER_IP)}
+function localFile(otherWorkloads: number): string {
+  const workloads = [workload("client", CLIENT_IP), workload("server", SERVER_IP)];
+  for (let at = 0; at < otherWorkloads; at++) {
+    const own = { account: `app-${at >> 2}`, node: "other-node" };
+    workloads.push(workload(otherName(at), otherIp(at), own));
+  }
+  return `workloads:
+${workloads.join("\n")}
 policies:
 - name: clients-only
   namespace: bench
@@ -95,16 +103,17 @@ policies:
         - !Exact cluster.local/ns/bench/sa/client
 services: []
 `;
+}
 
-function workload(role: string, ip: string): string {
-  return `- uid: Kubernetes//Pod/bench/${role}
-  name: ${role}
+function workload(name: string, ip: string, own = { account: name, node: `${name}-node` }): string {
+  return `- uid: Kubernetes//Pod/bench/${name}
+  name: ${name}
   namespace: bench
-  serviceAccount: ${role}
+  serviceAccount: ${own.account}
   trustDomain: cluster.local
   workloadIps: ["${ip}"]
   protocol: HBONE
-  node: ${role}-node
+  node: ${own.node}
   network: ""
   clusterId: Kubernetes
   services: {}`;
