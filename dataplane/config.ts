@@ -77,6 +77,13 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     default: "https://localhost:15012",
     help: "istiod, for certificates",
   },
+  xdsOnDemand: {
+    kind: toggle(),
+    flag: "xds-on-demand",
+    env: "XDS_ON_DEMAND",
+    default: false,
+    help: "ask istiod for addresses one by one, when something connects to them; not together with DNS",
+  },
   xdsRootCa: {
     kind: text("FILE|PEM|SYSTEM"),
     flag: "xds-root-ca",

@@ -15,6 +15,7 @@ import { Answers } from "./agent/answers.ts";
 import { CaClient } from "./agent/ca_client.ts";
 import { Certificates } from "./agent/certificates.ts";
 import { Dedicated } from "./agent/dedicated.ts";
+import { OnDemandResources } from "./agent/on_demand.ts";
 import { parseListenAddress } from "./agent/dns/listen_address.ts";
 import { DnsProxy } from "./agent/dns/proxy.ts";
 import { dnsSettings } from "./agent/dns/settings.ts";
@@ -61,7 +62,7 @@ export interface ZtunnelOptions {
 export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions): Promise<void> {
   const { signal: outer, log, filter, sources } = options;
   const { proxyMode } = config, dedicated = proxyMode === "dedicated";
-  checkServers({ proxy: config.enableProxy, dns: config.dnsCapture, onDemand: false });
+  checkServers({ proxy: config.enableProxy, dns: config.dnsCapture, onDemand: config.xdsOnDemand });
   checkMissingSettings(sources.environment, log);
   const ownWorkload = dedicated ? dedicatedWorkload(config.proxyWorkloadInfo) : undefined;
   const local = await readLocalFile({ path: config.localXdsPath, text: config.localXds });
@@ -95,7 +96,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
       log.warn("fields of the local file that nobody reads", { fields: local.ignored.join(", ") });
     }
   }
-  const withXds = config.xdsAddress !== ""; // ZT-009
+  const withXds = config.xdsAddress !== "", onDemand = withXds && config.xdsOnDemand; // ZT-009, ZT-127
   const identities = new Identities(tables, workers);
   const caClient = new CaClient({
     endpoint: endpointOf(config, sources, "ca"),
@@ -143,12 +144,14 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     socks: config.socks,
     dns,
     log: log.child("pods"),
+    onAdded: (pod) => onDemand && demand.expectPod(pod),
     onChange: publisher.soon,
   });
   await using poller = new Poller();
   using answers = new Answers(handles, workers, {
     [QuestionKind.SOCKS_NAME]: async ({ podRow, text, wantsIpv4 }) =>
       dns === undefined ? "unsupported" : await dns.lookup(pods.uidOf(podRow) ?? "", text, wantsIpv4) ?? "unknown",
+    [QuestionKind.RESOURCE]: ({ text }) => demand.find(text),
   }, poller);
   const zds = new ZdsClient({ path: config.inpodUds, pods, log: log.child("zds") });
   const accessLog = new AccessLog(log);
@@ -156,7 +159,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     endpoint: endpointOf(config, sources, "xds"),
     node: nodeOf(config, sources, ownWorkload),
     state: applierOf(state, publisher, pods),
-    onDemand: false,
+    onDemand,
     log: log.child("xds"),
     onTermination: (reason) => metrics.xdsTerminations.add({ reason }),
     onMessage(url, { bytes }) {
@@ -164,6 +167,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
       metrics.xdsMessageBytes.add({ url }, bytes);
     },
   });
+  const demand = new OnDemandResources({ xds, publisher, clusterId: config.clusterId, log: log.child("xds") });
   using own = ownWorkload === undefined ? undefined : new Dedicated(pods, ownWorkload);
   let synced = false;
   const collect = () => {
@@ -207,6 +211,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     responseBaggage: config.responseBaggage,
     reservedPorts: config.socks ? [...RESERVED_PORTS, POD_PORTS.socks] : RESERVED_PORTS,
     localhostAppTunnel: config.localhostAppTunnel,
+    onDemand,
   }, {
     bytes: Math.min(config.workerMemoryMib, Math.floor(WORKERS_MEMORY_MIB / workerCount)) << 20,
     agentFd: answers.wakeFd,

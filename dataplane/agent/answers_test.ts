@@ -43,7 +43,10 @@ Deno.test("each worker gets the answer to its own question, in whatever order th
     return gate.promise;
   };
   await using poller = new Poller();
-  using answers = new Answers(handles, { answer: (...it) => told.push(it) }, { [SOCKS_NAME]: answer }, poller);
+  using answers = new Answers(handles, { answer: (...it) => told.push(it) }, {
+    [SOCKS_NAME]: answer,
+    [QuestionKind.RESOURCE]: answer,
+  }, poller);
   const writers = [0, 1].map((worker) => new QuestionWriter(handles, worker, () => signalEventFd(answers.wakeFd)));
   writers[0]!.push(SOCKS_NAME, 7, 0, true, "first");
   writers[1]!.push(SOCKS_NAME, 7, 0, true, "second");

@@ -10,7 +10,6 @@ const REFUSED: readonly (readonly [name: string, what: string])[] = [
 
 const TOLD: readonly (readonly [name: string, instead: string])[] = [
   ["TLS12_ENABLED", "TLS 1.3 alone is spoken"],
-  ["XDS_ON_DEMAND", "the whole mesh is subscribed to"],
   ["FAKE_CA", "certificates come from CA_ADDRESS"],
 ];
 

@@ -18,9 +18,6 @@ Deno.test("checkMissingSettings() refuses what would protect and is not there (Z
   assertEquals(check({ CRL_PATH: "", COMPLIANCE_POLICY: "" }), []);
 });
 
-Deno.test("checkMissingSettings() tells of what merely adds (ZT-079, ZT-127)", () => {
-  assertEquals(check({ TLS12_ENABLED: "true", XDS_ON_DEMAND: "1", FAKE_CA: "false" }), [
-    "TLS12_ENABLED",
-    "XDS_ON_DEMAND",
-  ]);
+Deno.test("checkMissingSettings() tells of what merely adds (ZT-079)", () => {
+  assertEquals(check({ TLS12_ENABLED: "true", FAKE_CA: "false" }), ["TLS12_ENABLED"]);
 });

@@ -42,6 +42,8 @@ export interface PodsOptions {
   /** undefined: DNS is not served. */
   readonly dns: PodDns | undefined;
   readonly log: Logger;
+  /** A pod is being enrolled. */
+  readonly onAdded: (pod: PodFacts) => void;
   /** The mesh state changed: publish soon. */
   readonly onChange: () => void;
 }
@@ -111,6 +113,7 @@ export class Pods implements PodStarter {
     state.setPod(row, { name, namespace, serviceAccount });
     workers.tellAll(Command.POD_ADDED, row, epoch);
     if (uri !== undefined) identities.announce(uri);
+    this.#options.onAdded({ name, namespace, serviceAccount });
     onChange();
     log.info("pod added", { uid: pod.uid, name, namespace, serviceAccount, sourceAddressKept: transparent });
   }

@@ -13,6 +13,10 @@ export class Publisher {
   readonly #log: Logger;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #stopped = false;
+  /** Whether the last publication went through: if not, workers see an older state than there is. */
+  #fits = true;
+  /** Who wait for the next publication. */
+  #waiting: ((published: boolean) => void)[] = [];
 
   constructor(snapshots: SnapshotWriter, state: MeshState, log: Logger) {
     this.#snapshots = snapshots;
@@ -25,14 +29,32 @@ export class Publisher {
     this.#timer ??= this.#stopped ? undefined : setTimeout(() => this.#publish(), DELAY_MS);
   };
 
+  /** Publishes without delay. @returns Whether workers now see, or are about to see, the state as it was at the call. */
+  published(): Promise<boolean> {
+    if (this.#stopped) return Promise.resolve(false);
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    this.#waiting.push(resolve);
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#publish(), 0); // What comes in the same turn of the event loop goes along.
+    return promise;
+  }
+
   stop(): void {
     this.#stopped = true;
     clearTimeout(this.#timer);
+    this.#settle(false);
+  }
+
+  #settle(published: boolean): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const resolve of waiting) resolve(published);
   }
 
   #publish(): void {
     this.#timer = undefined;
-    if (!this.#state.changed || this.#stopped) return;
+    if (this.#stopped) return;
+    if (!this.#state.changed) return this.#settle(this.#fits);
     if (!this.#snapshots.canPublish()) {
       this.#timer = setTimeout(() => this.#publish(), RETRY_MS);
       return;
@@ -40,9 +62,13 @@ export class Publisher {
     try {
       const startedMs = performance.now();
       const generation = this.#snapshots.publish(this.#state);
+      this.#fits = true;
+      this.#settle(true);
       this.#log.debug("snapshot published", { generation, ms: Math.round(performance.now() - startedMs) });
     } catch (error) {
       if (!(error instanceof MeshError)) throw error;
+      this.#fits = false;
+      this.#settle(false);
       this.#log.error("the mesh does not fit the workers' memory; the last snapshot stays in force", {
         error: chain(error),
         remedy: error.remedy,

@@ -48,9 +48,20 @@ export interface XdsClientOptions {
   /** Addresses are asked for one by one, by {@link XdsClient.request} (ZT-127). */
   readonly onDemand: boolean;
   readonly log: Logger;
+  /** For tests; {@link WAITERS_MAX}, {@link NAMES_MAX} and {@link ANSWER_MS_MAX} otherwise. */
+  readonly waitersMax?: number;
+  readonly namesMax?: number;
+  readonly answerMsMax?: number;
   readonly onTermination?: (reason: TerminationReason) => void;
   /** Called for each message received, with its resources and bytes. */
   readonly onMessage?: (typeUrl: string, facts: { resources: number; bytes: number }) => void;
+}
+
+/** Who wait for one name. */
+interface Waiter {
+  readonly promise: Promise<boolean>;
+  readonly resolve: (answered: boolean) => void;
+  readonly timer: ReturnType<typeof setTimeout>;
 }
 
 const METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
@@ -59,13 +70,19 @@ const BACKOFF_MIN_MS = 10; // ZT-132, with the next
 const BACKOFF_MAX_MS = 15_000;
 const WILDCARD = "*";
 /** Names that may wait for an answer at once; a workload that scans addresses must not fill our memory. */
-const WAITERS_MAX = 100_000;
+const WAITERS_MAX = 10_000;
+/** Names asked for that are kept up. Past it the oldest is given up, and istiod told so: it would be asked for again. */
+const NAMES_MAX = 100_000;
+/** Nobody waits for longer (the workers' own patience), and a name that stays unanswered may be asked for again. */
+const ANSWER_MS_MAX = 10_000;
 
 export class XdsClient {
   readonly #options: XdsClientOptions;
   /** By type, what the state holds: name and version, empty where a newer one was rejected or none came yet. */
   readonly #versions = new Map(TYPES.map((type) => [type, new Map<string, string>()]));
-  readonly #waiters = new Map<string, { promise: Promise<void>; resolve: () => void }>();
+  readonly #waiters = new Map<string, Waiter>();
+  /** Names that were asked for, in the order of their last asking. */
+  readonly #asked = new Set<string>();
   readonly #pendingTypes: Set<string>;
   readonly #ready = Promise.withResolvers<void>();
   #stream: grpc.ClientDuplexStream<Buffer, Buffer> | undefined;
@@ -86,20 +103,40 @@ export class XdsClient {
     return this.#stream !== undefined;
   }
 
-  /** Asks for one name, on demand. Resolves once the state knows it, or knows that there is none (ZT-127). */
-  request(name: string): Promise<void> {
+  /**
+   * Asks for one name, on demand (ZT-127). Resolves once the state knows it, or knows that there is none. @returns false if
+   * istiod has not answered in 10 s. @throws MeshError AMB0305, by rejection, when too many names wait already.
+   */
+  request(name: string): Promise<boolean> {
     const versions = this.#versions.get(ADDRESS_TYPE_URL)!;
     const waiting = this.#waiters.get(name);
     if (waiting !== undefined) return waiting.promise;
-    if (this.#waiters.size >= WAITERS_MAX) {
+    if (this.#waiters.size >= (this.#options.waitersMax ?? WAITERS_MAX)) {
       const remedy = "find the workload that connects to very many addresses";
-      return Promise.reject(new MeshError("AMB0305", `${WAITERS_MAX} on-demand names wait already`, { remedy }));
+      return Promise.reject(new MeshError("AMB0305", `${this.#waiters.size} on-demand names wait already`, { remedy }));
     }
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#waiters.set(name, { promise, resolve });
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    const timer = setTimeout(() => this.#settle(name, false), this.#options.answerMsMax ?? ANSWER_MS_MAX);
+    this.#waiters.set(name, { promise, resolve, timer });
     if (!versions.has(name)) versions.set(name, ""); // Asked for again after a reconnect.
-    this.#send({ ...emptyRequest(ADDRESS_TYPE_URL), resourceNamesSubscribe: [name] });
+    this.#send({
+      ...emptyRequest(ADDRESS_TYPE_URL),
+      resourceNamesSubscribe: [name],
+      resourceNamesUnsubscribe: this.#keepUp(name, versions),
+    });
     return promise;
+  }
+
+  /** Notes that a name was asked for. @returns The name that is given up for it, if there are too many. */
+  #keepUp(name: string, versions: Map<string, string>): readonly string[] {
+    this.#asked.delete(name);
+    this.#asked.add(name);
+    if (this.#asked.size <= (this.#options.namesMax ?? NAMES_MAX)) return [];
+    const [oldest] = this.#asked;
+    this.#asked.delete(oldest!);
+    if (versions.get(oldest!) !== "") return []; // A resource that we hold is kept up under its own name.
+    versions.delete(oldest!);
+    return [oldest!];
   }
 
   /** Connects, and reconnects, until aborted. Only our own mistakes make it throw. */
@@ -109,7 +146,7 @@ export class XdsClient {
     while (!signal.aborted) {
       this.#delivered = false;
       const end = await this.#connectAndStream(signal);
-      if (signal.aborted) return;
+      if (signal.aborted) break;
       this.#options.onTermination?.(end.reason);
       if (this.#delivered) backoffMs = BACKOFF_MIN_MS;
       // A stream that ends cleanly is opened again at once, unless it ended before it was of any use.
@@ -126,6 +163,7 @@ export class XdsClient {
       }
       await sleep(sleepMs, signal);
     }
+    for (const name of [...this.#waiters.keys()]) this.#settle(name, false);
   }
 
   async #connectAndStream(signal: AbortSignal): Promise<{ reason: TerminationReason; text: string }> {
@@ -232,14 +270,17 @@ export class XdsClient {
       else versions.delete(name);
     }
     if (typeUrl !== ADDRESS_TYPE_URL) return all;
-    for (const { name, aliases } of resources) for (const known of [name, ...aliases]) this.#settle(known);
-    for (const name of removedResources) this.#settle(name);
+    for (const { name, aliases } of resources) for (const known of [name, ...aliases]) this.#settle(known, true);
+    for (const name of removedResources) this.#settle(name, true);
     return all;
   }
 
-  #settle(name: string): void {
-    this.#waiters.get(name)?.resolve();
+  #settle(name: string, answered: boolean): void {
+    const waiter = this.#waiters.get(name);
+    if (waiter === undefined) return;
     this.#waiters.delete(name);
+    clearTimeout(waiter.timer);
+    waiter.resolve(answered);
   }
 
   #send(request: DeltaDiscoveryRequest): void {

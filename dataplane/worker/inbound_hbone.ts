@@ -3,6 +3,7 @@ import { Deadline } from "../../base/timer_wheel.ts";
 import type { IpWords } from "../../base/address.ts";
 import { formatIdentity, type Identity, parseIdentity } from "../../mesh/identity.ts";
 import { resolveInbound } from "../../mesh/inbound.ts";
+import { addressName } from "../../mesh/partial_view.ts";
 import { inboundService } from "../../mesh/service_label.ts";
 import type { Workload } from "../../mesh/workload.ts";
 import { parseAuthority } from "../../wire/authority.ts";
@@ -376,6 +377,7 @@ function acquireFlow(session: ServerSession, local: Workload, port: number, forw
   const network = latin1(head.bytes, head.networkStart, head.networkEnd);
   const foreign = network !== "" && network.toLowerCase() !== shard.network.toLowerCase();
   const source = foreign ? undefined : shard.view.workloadAt(shard.network, word0, word1, word2, word3);
+  if (source === undefined && !foreign) shard.onDemand?.wish(addressName(shard.network, word0, word1, word2, word3));
   const baggage = source === undefined && head.baggageEnd > 0
     ? parseBaggage(latin1(head.baggageBytes, 0, head.baggageEnd))
     : undefined;

@@ -1,5 +1,6 @@
 /** Inbound plaintext: captured connections that came without HBONE, let through if policy allows (ZT section 5). */
 import { formatIdentity } from "../../mesh/identity.ts";
+import { addressName } from "../../mesh/partial_view.ts";
 import { inboundService } from "../../mesh/service_label.ts";
 import { CONNECTION, Direction, ResponseFlag } from "../tables/layout.ts";
 import { refuseConnection, refuseRequest, reportOpened } from "./close.ts";
@@ -28,6 +29,7 @@ export function acceptPlaintext(shard: Shard, pod: Pod, row: number, fd: number)
     return;
   }
   const source = view.workloadAt(shard.network, source0, source1, source2, source3);
+  if (source === undefined) shard.onDemand?.wish(addressName(shard.network, source0, source1, source2, source3));
   const service = inboundService(view, local, undefined, port);
   const flow = shard.flows.acquire(
     Direction.INBOUND,

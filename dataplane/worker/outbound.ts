@@ -8,13 +8,16 @@ import { formatForwarded } from "../../wire/forwarded.ts";
 import { H2Error } from "../../wire/h2/frame_rules.ts";
 import { statusText } from "../../wire/status_text.ts";
 import { CONNECTION, ConnectionKind, Direction, ResponseFlag } from "../tables/layout.ts";
+import { AnswerStatus } from "../tables/questions.ts";
 import { refuseConnection, refuseRequest, reportOpened } from "./close.ts";
 import type { PoolEntry, Upstream } from "./hbone_pool.ts";
 import { ListenerKind } from "./listener.ts";
+import type { OnDemand } from "./on_demand.ts";
 import type { Pod } from "./pod.ts";
 import { POLL_BOTH_EDGES } from "./reactor.ts";
 import { Relay } from "./relay.ts";
 import type { SessionEnd } from "./session.ts";
+import { UndecidedConnection } from "./undecided.ts";
 import type { Shard } from "./shard.ts";
 import { Tunnel } from "./tunnel.ts";
 
@@ -112,8 +115,14 @@ function forwardedOf(shard: Shard, row: number, route: HboneRoute): string {
   );
 }
 
-/** Routes an accepted connection whose source and destination stand in its row. Takes over the descriptor. */
-export function routeOutbound(shard: Shard, pod: Pod, row: number, fd: number): void {
+/** Names that one connection may have to ask for: its destination, a waypoint, a gateway, and then some. */
+const NAMES_ASKED_MAX = 8;
+
+/**
+ * Routes an accepted connection whose source and destination stand in its row. Takes over the descriptor.
+ * @param asked how many names the agent was asked for on its behalf.
+ */
+export function routeOutbound(shard: Shard, pod: Pod, row: number, fd: number, asked = 0): void {
   const { connections } = shard, ip = CONNECTION.destinationIp;
   const word0 = connections.getAt(row, ip, 0), word1 = connections.getAt(row, ip, 1);
   const word2 = connections.getAt(row, ip, 2), word3 = connections.getAt(row, ip, 3);
@@ -128,7 +137,14 @@ export function routeOutbound(shard: Shard, pod: Pod, row: number, fd: number): 
     shard.waiting.park(pod, fd, ListenerKind.OUTBOUND);
     return;
   }
-  const route = resolve(shard.view, source, { network: shard.network, word0, word1, word2, word3, port }, shard.random);
+  const { onDemand } = shard;
+  onDemand?.view.begin();
+  const view = onDemand === null ? shard.view : onDemand.view;
+  const route = resolve(view, source, { network: shard.network, word0, word1, word2, word3, port }, shard.random);
+  if (onDemand !== null && onDemand.view.missing !== "") {
+    awaitName(shard, pod, row, fd, onDemand, asked);
+    return;
+  }
   if (route.kind === "refused") {
     shard.rows.setActual(row, word0, word1, word2, word3, port);
     refuseConnection(shard, row, Direction.OUTBOUND, fd, route.reason);
@@ -170,6 +186,24 @@ export function routeOutbound(shard: Shard, pod: Pod, row: number, fd: number): 
   shard.countOpened(relay);
   reportOpened(relay);
   relay.start();
+}
+
+/** The decision was made without knowing what a name stands for: it is asked for, and the decision made again. */
+function awaitName(shard: Shard, pod: Pod, row: number, fd: number, onDemand: OnDemand, asked: number): void {
+  const name = onDemand.view.missing;
+  if (asked >= NAMES_ASKED_MAX) {
+    refuseConnection(shard, row, Direction.OUTBOUND, fd, `one name leads to the next, at last to ${name}`);
+    return;
+  }
+  new UndecidedConnection(shard, pod, row, fd, {
+    ask: (question) => onDemand.ask(question, name),
+    decide({ status }) {
+      if (status !== AnswerStatus.KNOWN) return `istiod has not said what ${name} is`;
+      onDemand.settle(name);
+      return () => routeOutbound(shard, pod, row, fd, asked + 1);
+    },
+    silence: `istiod has not said within 10 s what ${name} is`,
+  }).start();
 }
 
 function startTunnel(shard: Shard, pod: Pod, row: number, fd: number, route: HboneRoute, source: Workload): void {

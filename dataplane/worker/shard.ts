@@ -21,6 +21,7 @@ import { acceptPlaintext } from "./inbound_plain.ts";
 import { acceptSession } from "./inbound_hbone.ts";
 import { Judge } from "./judge.ts";
 import { ListenerKind } from "./listener.ts";
+import { OnDemand } from "./on_demand.ts";
 import { routeOutbound } from "./outbound.ts";
 import { fewestSessions, leastLoaded } from "./placement.ts";
 import type { Pod } from "./pod.ts";
@@ -71,6 +72,8 @@ export class Shard {
   readonly flows: FlowTable;
   readonly access: AccessWriter;
   readonly view: SnapshotReader;
+  /** null: the whole mesh is known. */
+  readonly onDemand: OnDemand | null;
   readonly pods = new Map<number, Pod>();
   readonly network: string;
   readonly reservedPorts: readonly number[];
@@ -111,6 +114,7 @@ export class Shard {
     this.flows = shared.flows;
     this.access = shared.access;
     this.view = shared.view;
+    this.onDemand = options.onDemand ? new OnDemand(this.view, this.reactor, this.questions) : null;
     this.network = options.network;
     this.reservedPorts = options.reservedPorts;
     this.streamsPerSessionMax = options.streamsPerSessionMax;

@@ -11,5 +11,7 @@ export interface ShardOptions {
   readonly reservedPorts: readonly number[];
   /** An application tunnel is reached by loopback (ZT-097). */
   readonly localhostAppTunnel: boolean;
+  /** Only what is asked for is known of the mesh (ZT-127). */
+  readonly onDemand: boolean;
   readonly recordsPerKey?: number;
 }

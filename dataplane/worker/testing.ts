@@ -107,6 +107,7 @@ export class Rig {
         responseBaggage: false,
         reservedPorts: RESERVED_PORTS,
         localhostAppTunnel: true,
+        onDemand: false,
         ...options,
       }, () => false);
       const commands = openCommandRing(handles, worker, () => signalEventFd(wakeFd));

@@ -22,6 +22,8 @@ export interface MeshOptions {
   readonly ztunnelEnvironment?: Readonly<Record<string, string>>;
   /** A folder with what the CA signs with. Default: a root that istiod makes. */
   readonly caFolder?: string;
+  /** Each ztunnel knows of a pod elsewhere only once something connects to it. */
+  readonly onDemand?: boolean;
   /** Called with every line of every role. */
   readonly onLine?: (role: string, line: string) => void;
 }
@@ -102,6 +104,7 @@ export class Mesh implements AsyncDisposable {
   readonly #startIstiod: () => Program;
   #istiod: Program;
   #ended = false;
+  readonly #onDemand: boolean;
   #children: AsyncDisposable[] = [];
   readonly #nextIndex: Record<NodeName, number> = { "node-a": FIRST_POD_INDEX, "node-b": FIRST_POD_INDEX };
 
@@ -112,6 +115,7 @@ export class Mesh implements AsyncDisposable {
     startIstiod: () => Program;
     nodes: Record<NodeName, LabNode>;
     cleanup: AsyncDisposableStack;
+    onDemand: boolean;
   }) {
     this.network = parts.network;
     this.folder = parts.folder;
@@ -119,6 +123,7 @@ export class Mesh implements AsyncDisposable {
     this.#startIstiod = parts.startIstiod;
     this.nodes = parts.nodes;
     this.#cleanup = parts.cleanup;
+    this.#onDemand = parts.onDemand;
   }
 
   /** Builds it and returns once all roles serve. Throws MeshError, with nothing left behind. */
@@ -153,13 +158,21 @@ export class Mesh implements AsyncDisposable {
       const node = new LabNode(network.nodes[name], {
         folder: `${folder}/${name}`,
         rootCertificate: `${folder}/state/root-cert.pem`,
-        ztunnelEnvironment: options.ztunnelEnvironment ?? {},
+        ztunnelEnvironment: { ...onDemandSettings(options.onDemand ?? false), ...options.ztunnelEnvironment },
         onLine: (role, line) => onLine(`${role} ${name}`, line),
       });
       return [name, cleanup.use(node)];
     })) as unknown as Record<NodeName, LabNode>;
     await Promise.all(NODE_NAMES.map((name) => nodes[name].ready()));
-    return new Mesh({ network, folder, istiod, startIstiod, nodes, cleanup: cleanup.move() });
+    return new Mesh({
+      network,
+      folder,
+      istiod,
+      startIstiod,
+      nodes,
+      cleanup: cleanup.move(),
+      onDemand: options.onDemand ?? false,
+    });
   }
 
   get istiod(): Program {
@@ -196,10 +209,25 @@ export class Mesh implements AsyncDisposable {
     const pod = new Pod(this, spec, place);
     this.pods.set(spec.name, pod);
     if (!spec.described) this.describePod(pod, spec.enrolled !== false);
+    if (this.#onDemand) {
+      if (spec.enrolled !== false) await this.#enrolOnDemand(pod);
+      return pod;
+    }
     // The CA signs for pods that istiod knows of: enrolled before, the first connections would find no certificate.
     await this.seen(`pod ${spec.name}`, (dump) => dump.workloads.some((it) => it.name === spec.name));
     if (spec.enrolled !== false) await pod.enrol();
     return pod;
+  }
+
+  /** Its ztunnel asks for the pod when it is enrolled; then it has a workload, and soon a certificate. */
+  async #enrolOnDemand(pod: Pod): Promise<void> {
+    await pod.enrol();
+    const { name, serviceAccount, namespace } = pod.spec, identity = `/ns/${namespace}/sa/${serviceAccount}`;
+    await until(`pod ${name} is known on its own node`, VIEW_TIMEOUT_MS, async () => {
+      const { workloads, certificates } = await pod.node.configDump();
+      const certified = certificates.some((it) => it.identity.endsWith(identity) && it.state === "Available");
+      return certified && workloads.some((it) => it.name === name);
+    });
   }
 
   /** Waits until both ztunnels' view of the mesh has what is asked for. */
@@ -261,6 +289,11 @@ export class Mesh implements AsyncDisposable {
 
 async function istiodReady(istiod: Program): Promise<void> {
   await istiod.line("serving", (line) => line.includes("istiod is ready"));
+}
+
+/** DNS needs all of the mesh, so that the two exclude each other (ZT-008). */
+function onDemandSettings(onDemand: boolean): Record<string, string> {
+  return onDemand ? { XDS_ON_DEMAND: "true", ISTIO_META_DNS_CAPTURE: "false" } : {};
 }
 
 async function writeToken(folder: string, node: NodeName): Promise<void> {

@@ -7,6 +7,7 @@ import {
   type ReceivedResource,
   type TerminationReason,
   XdsClient,
+  type XdsClientOptions,
   type XdsState,
 } from "../../dataplane/agent/xds_client.ts";
 import {
@@ -55,7 +56,7 @@ export class ClientRig implements AsyncDisposable {
   readonly #stop = new AbortController();
   readonly #done: Promise<void>;
 
-  constructor(rig: ControlRig, token: string, onDemand = false) {
+  constructor(rig: ControlRig, token: string, onDemand = false, limits: Partial<XdsClientOptions> = {}) {
     this.client = new XdsClient({
       endpoint: rig.endpoint(token),
       node: NODE,
@@ -63,6 +64,7 @@ export class ClientRig implements AsyncDisposable {
       onDemand,
       log: new Logger("client", { sink: (line) => this.lines.push(line) }),
       onTermination: (reason) => this.terminations.push(reason),
+      ...limits,
     });
     this.#done = this.client.run({ signal: this.#stop.signal });
   }

@@ -138,6 +138,7 @@ export class SimNode {
         streamsPerSessionMax: options.streamsPerSessionMax,
         responseBaggage: true,
         localhostAppTunnel: false,
+        onDemand: false,
         reservedPorts: [Port.OUTBOUND, Port.PLAINTEXT, Port.HBONE],
         recordsPerKey: options.recordsPerKey,
       };
