@@ -44,6 +44,8 @@ export interface Os {
   peerAddress(fd: Fd): number;
   /** A new stream socket in this thread's network namespace, non-blocking, TCP_NODELAY, keepalive, marked. @returns Descriptor or -errno. */
   openStream(ipv6: boolean, mark: number, keepalive: boolean): number;
+  /** socketpair(2), AF_UNIX, both non-blocking. @returns One descriptor, the other in `addressWords[0]`; or -errno. */
+  openPair(): number;
   /** Binds a transparent, free address with port 0 (ZT-094). @returns 0 or -errno. */
   bindSource(fd: Fd, word0: number, word1: number, word2: number, word3: number): number;
   /** connect(2). @returns 0, -EINPROGRESS or another -errno. */

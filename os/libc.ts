@@ -13,6 +13,7 @@ const libc = Deno.dlopen("libc.so.6", {
   write: { parameters: ["i32", "u32", "u32"], result: "i32" }, // int fd, const void *buf, size_t count
   accept4: { parameters: ["i32", "u32", "u32", "i32"], result: "i32" }, // int sockfd, struct sockaddr *, socklen_t *, int flags
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" }, // int domain, int type, int protocol
+  socketpair: { parameters: ["i32", "i32", "i32", "u32"], result: "i32" }, // int domain, int type, int protocol, int sv[2]
   bind: { parameters: ["i32", "u32", "u32"], result: "i32" }, // int sockfd, const struct sockaddr *, socklen_t
   connect: { parameters: ["i32", "u32", "u32"], result: "i32" }, // int sockfd, const struct sockaddr *, socklen_t
   getsockopt: { parameters: ["i32", "i32", "i32", "u32", "u32"], result: "i32" }, // int, int level, int name, void *, socklen_t *
@@ -30,7 +31,7 @@ const libc = Deno.dlopen("libc.so.6", {
 }).symbols;
 
 // Constants of Linux on x86-64 and arm64 (the same on both, asm-generic).
-const AF_INET = 2, AF_INET6 = 10;
+const AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10;
 const SOCK_STREAM = 1, SOCK_NONBLOCK = 0x800, SOCK_CLOEXEC = 0x80000;
 const SOL_SOCKET = 1, SOL_IP = 0, SOL_TCP = 6, SOL_IPV6 = 41;
 const SO_ERROR = 4, SO_KEEPALIVE = 9, SO_LINGER = 13, SO_MARK = 36;
@@ -149,6 +150,13 @@ export class LinuxOs implements Os {
     }
     if (keepalive) this.#setKeepalive(fd);
     return fd;
+  }
+
+  openPair(): number {
+    const { u32, base } = this.memory, at = this.#option;
+    if (libc.socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, base + at) < 0) return -this.#errno[0]!;
+    this.addressWords[0] = u32[(at >> 2) + 1]!;
+    return u32[at >> 2]!;
   }
 
   bindSource(fd: Fd, word0: number, word1: number, word2: number, word3: number): number {

@@ -19,7 +19,7 @@ export interface InboundFacts {
 export abstract class Connection {
   readonly shard: Shard;
   readonly pod: Pod;
-  /** The row in this worker's CONNECTION table: addresses, counters, what admin sees. */
+  /** The row in this worker's CONNECTION table: addresses, counters, what admin sees. -1: carried for another connection. */
   readonly row: number;
   readonly direction: Direction;
   /** The flow that counts it; -1 until the destination is decided (ZT-196). */
@@ -35,7 +35,7 @@ export abstract class Connection {
     this.pod = pod;
     this.row = row;
     this.direction = direction;
-    shard.rows.adopt(this);
+    if (row >= 0) shard.rows.adopt(this);
   }
 
   /** Closes descriptors and leaves sessions; `close.ts` calls it, once. */

@@ -3,20 +3,18 @@ import { formatSocketAddress } from "../../base/address.ts";
 import { assert } from "../../base/assert.ts";
 import { Deadline } from "../../base/timer_wheel.ts";
 import type { HboneRoute } from "../../mesh/route.ts";
-import { H2Error } from "../../wire/h2/frame_rules.ts";
-import * as frames from "../../wire/h2/frame_writers.ts";
-import { writeConnectBlock } from "../../wire/h2/hpack_encoder.ts";
 import { ResponseFlag, WORKER } from "../tables/layout.ts";
-import type { OutboundTunnel } from "./outbound.ts";
+import type { ClientTunnel } from "./client_tunnel.ts";
+import type { NestedSession } from "./nested_session.ts";
 import type { Pod } from "./pod.ts";
 import { POLL_ERROR, POLL_HANGUP, POLL_OUT } from "./reactor.ts";
-import { HboneSession, type SessionEnd, SessionPhase } from "./session.ts";
+import { type SessionEnd, SessionPhase } from "./session.ts";
 import type { Shard } from "./shard.ts";
+import { STREAM_ID_REUSE_MAX, UpstreamSession } from "./upstream_session.ts";
 import type { SessionState } from "../tables/takeover_format.ts";
 
 /** A session without tunnels that nobody asked for is closed after this time (ZT-074). */
 const UNUSED_RELEASE_MS = 300_000;
-const STREAM_ID_REUSE_MAX = 0x3fffffff; // Half of all ids: the rest is for streams under way.
 /** Tunnels that may wait for one upstream's session; more are refused, so that a dead upstream holds no descriptors. */
 const WAITING_MAX = 4096;
 
@@ -29,7 +27,7 @@ class PoolEntry {
   readonly route: Upstream;
   readonly sessions: ClientSession[] = [];
   connecting: ClientSession | null = null;
-  waiting: OutboundTunnel[] = [];
+  waiting: ClientTunnel[] = [];
 
   constructor(key: string, route: Upstream) {
     this.key = key;
@@ -41,6 +39,8 @@ export class HbonePool {
   readonly #shard: Shard;
   readonly #pod: Pod;
   readonly #entries = new Map<string, PoolEntry>();
+  /** Sessions inside a gateway's: never shared, each gone with its one connection (ZT-046). */
+  readonly nested = new Set<NestedSession>();
 
   constructor(shard: Shard, pod: Pod) {
     this.#shard = shard;
@@ -48,7 +48,7 @@ export class HbonePool {
   }
 
   /** Opens a stream for the tunnel on a session that has room, or once one has. */
-  checkout(tunnel: OutboundTunnel): void {
+  checkout(tunnel: ClientTunnel): void {
     const entry = this.entryOf(tunnel.route);
     for (let at = entry.sessions.length - 1; at >= 0; at--) {
       const session = entry.sessions[at]!;
@@ -66,7 +66,7 @@ export class HbonePool {
   }
 
   /** A waiting tunnel has ended. */
-  forget(tunnel: OutboundTunnel, entry: PoolEntry): void {
+  forget(tunnel: ClientTunnel, entry: PoolEntry): void {
     const at = entry.waiting.indexOf(tunnel);
     if (at >= 0) entry.waiting.splice(at, 1);
   }
@@ -111,6 +111,7 @@ export class HbonePool {
       for (const session of [...entry.sessions]) session.closeNow(end);
       entry.connecting?.die(end);
     }
+    for (const session of [...this.nested]) session.die(end); // Those whose stream had ended before.
   }
 
   /** No new tunnels: sessions without any close, others when their last tunnel ends. */
@@ -119,7 +120,7 @@ export class HbonePool {
   }
 
   get sessionCount(): number {
-    let count = 0;
+    let count = this.nested.size;
     for (const entry of this.#entries.values()) count += entry.sessions.length;
     return count;
   }
@@ -143,7 +144,7 @@ export class HbonePool {
   }
 
   /** Whoever waits for a session. */
-  *waiting(): Iterable<OutboundTunnel> {
+  *waiting(): Iterable<ClientTunnel> {
     for (const entry of this.#entries.values()) yield* entry.waiting;
   }
 
@@ -183,47 +184,29 @@ export class HbonePool {
 
 export type { PoolEntry };
 
-/** A session that we opened. */
-export class ClientSession extends HboneSession {
+/** A session to an upstream, shared by all tunnels that lead there. */
+export class ClientSession extends UpstreamSession {
   readonly entry: PoolEntry;
   readonly pod: Pod;
-  #nextStreamId = 1;
   #connected = false;
   readonly #unused = new Deadline(() => this.retire());
 
   constructor(shard: Shard, pod: Pod, entry: PoolEntry, fd: number) {
-    super(shard, fd, null, false);
+    super(shard, fd);
     this.pod = pod;
     this.entry = entry;
   }
 
-  /** Whether one more tunnel may be opened (ZT-071); streams that ended free their place. */
-  get hasRoom(): boolean {
-    const limit = Math.min(this.shard.streamsPerSessionMax, this.announced.concurrentStreamsMax);
-    return this.phase === SessionPhase.OPEN && !this.goingAway && this.tunnels.size < limit &&
-      this.#nextStreamId < STREAM_ID_REUSE_MAX;
+  override open(tunnel: ClientTunnel): void {
+    this.shard.reactor.timers.cancel(this.#unused);
+    super.open(tunnel);
+    if (this.tunnels.size === 0 && this.phase === SessionPhase.OPEN) this.#setUnused(); // It could not be asked for.
   }
 
-  /** Sends the CONNECT (ZT-052). */
-  open(tunnel: OutboundTunnel): void {
-    const { shard } = this, block = shard.headerScratch;
-    const end = writeConnectBlock(block, 0, tunnel.authority, tunnel.baggage, tunnel.forwarded, shard.traceparent());
-    if (end < 0) {
-      tunnel.end(ResponseFlag.CONNECT, "the request does not fit: a name in it is too long or not ASCII");
-      return;
-    }
-    const streamId = this.#nextStreamId;
-    const at = this.reserveControl(end + 9);
-    if (at < 0) {
-      if (!tunnel.closed) tunnel.onDialFailed({ reason: "the session ended", stage: "closed" });
-      return;
-    }
-    shard.reactor.timers.cancel(this.#unused);
-    this.#nextStreamId += 2;
-    this.lastStreamId = streamId;
-    this.attach(tunnel, streamId);
-    const target = this.controlTarget;
-    this.commitControl(at, frames.writeHeaders(target, at, streamId, block, 0, end, false, 16_384));
+  /** A stream that carries another session ends here, and with it all of its session: two levels are not written down. */
+  override get transferable(): boolean {
+    for (const tunnel of this.tunnels.values()) if (tunnel.row < 0) return false;
+    return super.transferable;
   }
 
   /** Takes no new tunnels; closes with the last one. */
@@ -257,63 +240,14 @@ export class ClientSession extends HboneSession {
     };
   }
 
-  /** The upstream must present one of the identities that the route accepts (ZT-085). */
   protected override verify(uris: readonly string[]): string | undefined {
-    const accepted = this.entry.route.identities;
-    if (uris.some((uri) => accepted.includes(uri))) return undefined;
-    return `identity verification error: peer did not present the expected SAN (${accepted.join(", ")}), got ${
-      uris.join(", ") || "none"
-    }`;
+    return this.expect(this.entry.route.identities, uris);
   }
 
   protected override onOpen(): void {
     this.shard.count(WORKER.upstreamSessions, 1);
     this.#setUnused(); // Whoever waited for it may have gone: then no tunnel's end will say that it is unused.
     this.pod.pool.onOpen(this);
-  }
-
-  protected override onHeaderBlock(
-    streamId: number,
-    endStream: boolean,
-    bytes: Uint8Array,
-    start: number,
-    end: number,
-  ): number {
-    if (streamId > this.lastStreamId || (streamId & 1) === 0) return H2Error.PROTOCOL_ERROR;
-    const tunnel = this.tunnels.get(streamId) as OutboundTunnel | undefined;
-    if (tunnel === undefined) {
-      const wrong = this.skipBlock(bytes, start, end);
-      if (wrong === 0) this.glitch();
-      return wrong;
-    }
-    if (tunnel.answered) {
-      const wrong = this.skipBlock(bytes, start, end); // Trailers: they can only end the stream.
-      if (wrong !== 0) return wrong;
-      if (!endStream) tunnel.fail(H2Error.PROTOCOL_ERROR, "receive: trailers that do not end the stream");
-      else if (!tunnel.endReceived) tunnel.onEndReceived();
-      return 0;
-    }
-    const head = this.shard.responseHead;
-    head.begin();
-    const result = this.decoder.decode(bytes, start, end, head);
-    if (result < 0) return -result;
-    const status = result > 0 ? -H2Error.PROTOCOL_ERROR : head.verdict();
-    if (status < 0) tunnel.fail(H2Error.PROTOCOL_ERROR, "receive: a malformed response");
-    else if (status >= 200) tunnel.onAnswer(status, endStream);
-    else if (endStream) tunnel.fail(H2Error.PROTOCOL_ERROR, "receive: a stream that ends before its answer");
-    else this.glitch(); // An interim answer; one in a while is fine.
-    return 0;
-  }
-
-  protected override onGoaway(lastStreamId: number, error: number): void {
-    for (const tunnel of [...this.tunnels.values()]) {
-      if (tunnel.streamId <= lastStreamId || tunnel.closed) continue;
-      tunnel.onStreamReset(H2Error.REFUSED_STREAM);
-    }
-    if (this.phase !== SessionPhase.OPEN) return;
-    if (this.tunnels.size === 0) {
-      this.closeGracefully({ reason: `the peer went away (error ${error})`, stage: "closed" });
-    }
   }
 
   protected override onTunnelGone(): void {
@@ -335,14 +269,14 @@ export class ClientSession extends HboneSession {
 
   exportOutbound(): NonNullable<SessionState["outbound"]> {
     const { ip, port, identities } = this.entry.route;
-    return { upstream: { ip, port, identities }, nextStreamId: this.#nextStreamId };
+    return { upstream: { ip, port, identities }, nextStreamId: this.nextStreamId };
   }
 
   /** @returns false if no session of ours can stand there. */
   importOutbound(state: NonNullable<SessionState["outbound"]>): boolean {
     const next = state.nextStreamId;
     if ((next & 1) === 0 || next <= this.lastStreamId || next > STREAM_ID_REUSE_MAX + 2) return false;
-    this.#nextStreamId = next;
+    this.nextStreamId = next;
     this.#connected = true;
     this.shard.count(WORKER.upstreamSessions, 1);
     this.pod.pool.adopt(this);

@@ -15,6 +15,7 @@ import { writeResponseBlock } from "../../wire/h2/hpack_encoder.ts";
 import { ConnectionKind, Direction, ResponseFlag } from "../tables/layout.ts";
 import { loopbackOf, proxyHeader, sendHeader } from "./application_tunnel.ts";
 import { refuseRequest, reportOpened } from "./close.ts";
+import { textOf } from "./header_text.ts";
 import type { Pod } from "./pod.ts";
 import { POLL_BOTH_EDGES } from "./reactor.ts";
 import { CONNECT_TIMEOUT_MS } from "./relay.ts";
@@ -292,13 +293,10 @@ export function acceptSession(shard: Shard, pod: Pod, fd: number): void {
   new ServerSession(shard, pod, fd, handshake, { peerIp: peer.ip, peerPort: peer.port, localIp }).watch();
 }
 
-const latin1 = (bytes: Uint8Array, start: number, end: number) =>
-  start === end ? "" : String.fromCharCode(...bytes.subarray(start, Math.min(end, start + 4096)));
-
 /** Decides on the request that lies in the shard's head, and connects to the application. */
 function acceptRequest(session: ServerSession, streamId: number, endStream: boolean): void {
   const { shard, pod } = session, head = shard.requestHead, view = shard.view;
-  const text = latin1(head.bytes, head.authorityStart, head.authorityEnd);
+  const text = textOf(head.bytes, head.authorityStart, head.authorityEnd);
   const authority = parseAuthority(text);
   if (authority === undefined) {
     shard.logSessionEnd(session.peerIp, session.peerPort, session.localIp, `no valid authority pseudo header: ${text}`);
@@ -334,7 +332,7 @@ function acceptRequest(session: ServerSession, streamId: number, endStream: bool
     session.refuse(streamId, 503, endStream);
     return;
   }
-  const forwardedHost = parseForwardedHost(latin1(head.bytes, head.forwardedStart, head.forwardedEnd));
+  const forwardedHost = parseForwardedHost(textOf(head.bytes, head.forwardedStart, head.forwardedEnd));
   fillRow(shard, row, session, target.port);
   if (forwardedHost !== undefined) shard.rows.setHost(row, forwardedHost);
   const flow = acquireFlow(session, local, target.port, forwardedHost);
@@ -374,12 +372,12 @@ function fillRow(shard: Shard, row: number, session: ServerSession, port: number
 /** The flow that counts the request (ZT-099, ZT-104). */
 function acquireFlow(session: ServerSession, local: Workload, port: number, forwardedHost: string | undefined): number {
   const { shard } = session, head = shard.requestHead, [word0, word1, word2, word3] = session.peerIp;
-  const network = latin1(head.bytes, head.networkStart, head.networkEnd);
-  const foreign = network !== "" && network.toLowerCase() !== shard.network.toLowerCase();
+  const network = textOf(head.bytes, head.networkStart, head.networkEnd);
+  const foreign = head.networkSaid && network.toLowerCase() !== shard.network.toLowerCase();
   const source = foreign ? undefined : shard.view.workloadAt(shard.network, word0, word1, word2, word3);
   if (source === undefined && !foreign) shard.onDemand?.wish(addressName(shard.network, word0, word1, word2, word3));
   const baggage = source === undefined && head.baggageEnd > 0
-    ? parseBaggage(latin1(head.baggageBytes, 0, head.baggageEnd))
+    ? parseBaggage(textOf(head.baggageBytes, 0, head.baggageEnd))
     : undefined;
   return shard.flows.acquire(
     Direction.INBOUND,

@@ -60,6 +60,7 @@ export const FAILURES: Readonly<Record<string, number>> = {
   peerAddress: 107, // ENOTCONN
   localAddress: 107,
   openStream: 24,
+  openPair: 24,
   connect: 101, // ENETUNREACH
   socketError: 111, // ECONNREFUSED
   shutdownWrite: 107,
@@ -119,6 +120,12 @@ export class TestOs extends LinuxOs {
   override openStream(ipv6: boolean, mark: number, keepalive: boolean): number {
     if (this.#fails("openStream")) return -FAILURES["openStream"]!;
     return this.#own(super.openStream(ipv6, mark, keepalive));
+  }
+  override openPair(): number {
+    if (this.#fails("openPair")) return -FAILURES["openPair"]!;
+    const fd = this.#own(super.openPair());
+    if (fd >= 0) this.#own(this.addressWords[0]!);
+    return fd;
   }
   override connect(fd: Fd, word0: number, word1: number, word2: number, word3: number, port: number): number {
     return this.#fails("connect") ? -FAILURES["connect"]! : super.connect(fd, word0, word1, word2, word3, port);

@@ -2,49 +2,25 @@
 import { formatIp, formatSocketAddress, isLoopback } from "../../base/address.ts";
 import { formatIdentity } from "../../mesh/identity.ts";
 import { resolve } from "../../mesh/resolve.ts";
-import type { HboneRoute } from "../../mesh/route.ts";
+import type { DoubleHboneRoute, HboneRoute } from "../../mesh/route.ts";
 import type { Workload } from "../../mesh/workload.ts";
 import { formatForwarded } from "../../wire/forwarded.ts";
-import { H2Error } from "../../wire/h2/frame_rules.ts";
-import { statusText } from "../../wire/status_text.ts";
 import { CONNECTION, ConnectionKind, Direction, ResponseFlag } from "../tables/layout.ts";
 import { AnswerStatus } from "../tables/questions.ts";
+import { ClientTunnel } from "./client_tunnel.ts";
 import { refuseConnection, refuseRequest, reportOpened } from "./close.ts";
-import type { PoolEntry, Upstream } from "./hbone_pool.ts";
 import { ListenerKind } from "./listener.ts";
 import type { OnDemand } from "./on_demand.ts";
 import type { Pod } from "./pod.ts";
 import { POLL_BOTH_EDGES } from "./reactor.ts";
 import { Relay } from "./relay.ts";
-import type { SessionEnd } from "./session.ts";
 import { UndecidedConnection } from "./undecided.ts";
+import { RemoteTunnel } from "./remote_tunnel.ts";
 import type { Shard } from "./shard.ts";
-import { Tunnel } from "./tunnel.ts";
+import type { Tunnel } from "./tunnel.ts";
 
 /** The application's side of an outbound tunnel. */
-export class OutboundTunnel extends Tunnel {
-  readonly route: Upstream;
-  readonly baggage: string;
-  readonly forwarded: string;
-  /** The upstream has answered the CONNECT. */
-  answered = false;
-  #entry: PoolEntry | null = null;
-
-  constructor(
-    shard: Shard,
-    pod: Pod,
-    row: number,
-    fd: number,
-    route: Upstream,
-    said: { readonly authority: string; readonly baggage: string; readonly forwarded: string },
-  ) {
-    super(shard, pod, row, Direction.OUTBOUND, fd);
-    this.route = route;
-    this.authority = said.authority;
-    this.baggage = said.baggage;
-    this.forwarded = said.forwarded;
-  }
-
+export class OutboundTunnel extends ClientTunnel {
   /** Starts watching the application; nothing is read before the upstream's 200. */
   start(): void {
     if (!this.watchApplication(POLL_BOTH_EDGES)) {
@@ -54,52 +30,18 @@ export class OutboundTunnel extends Tunnel {
     this.pod.pool.checkout(this);
   }
 
-  /** In line for a session. */
-  awaits(entry: PoolEntry): void {
-    this.#entry = entry;
-  }
-
-  /** The answer to the CONNECT (ZT-059). */
-  onAnswer(status: number, endStream: boolean): void {
-    this.answered = true;
-    if (status !== 200) {
-      this.fail(H2Error.CANCEL, `http status: ${statusText(status)}`);
-      return;
-    }
-    this.up = true;
+  protected override onUp(): void {
     this.markOpen();
-    if (endStream) this.onEndReceived();
-    if (!this.closed) this.resumeSoon();
-  }
-
-  onDialFailed(end: SessionEnd): void {
-    this.#entry = null;
-    const flag = end.stage === "timeout" && end.reason.startsWith("connection timed out")
-      ? ResponseFlag.NETWORK_POLICY
-      : this.failedFlag(end);
-    this.end(flag, end.reason);
   }
 
   override exportTunnel(): ReturnType<Tunnel["exportTunnel"]> {
     const { ip, port, identities } = this.route, { answered, baggage, forwarded } = this;
     return { ...super.exportTunnel(), outbound: { answered, upstream: { ip, port, identities }, baggage, forwarded } };
   }
-
-  override leaveBehind(): void {
-    if (this.#entry !== null && this.session === null) this.pod.pool.forget(this, this.#entry);
-    this.#entry = null;
-    super.leaveBehind();
-  }
-
-  override releaseResources(flag: number): void {
-    if (this.#entry !== null && this.session === null) this.pod.pool.forget(this, this.#entry);
-    this.#entry = null;
-    super.releaseResources(flag);
-  }
 }
 
 /** Who the connection is from and what it addressed, for the upstream (ZT-054). */
-function forwardedOf(shard: Shard, row: number, route: HboneRoute): string {
+function forwardedOf(shard: Shard, row: number, route: HboneRoute | DoubleHboneRoute): string {
   const { connections } = shard, ip = CONNECTION.sourceIp;
   return formatForwarded(
     formatSocketAddress(
@@ -151,11 +93,7 @@ export function routeOutbound(shard: Shard, pod: Pod, row: number, fd: number, a
     return;
   }
   shard.rows.setActual(row, route.ip[0], route.ip[1], route.ip[2], route.ip[3], route.port);
-  if (route.kind === "doubleHbone") {
-    refuseConnection(shard, row, Direction.OUTBOUND, fd, "double HBONE to other networks is not supported");
-    return;
-  }
-  if (route.kind === "hbone") {
+  if (route.kind === "hbone" || route.kind === "doubleHbone") {
     startTunnel(shard, pod, row, fd, route, source);
     return;
   }
@@ -206,19 +144,30 @@ function awaitName(shard: Shard, pod: Pod, row: number, fd: number, onDemand: On
   }).start();
 }
 
-function startTunnel(shard: Shard, pod: Pod, row: number, fd: number, route: HboneRoute, source: Workload): void {
+function startTunnel(
+  shard: Shard,
+  pod: Pod,
+  row: number,
+  fd: number,
+  route: HboneRoute | DoubleHboneRoute,
+  source: Workload,
+): void {
   const { identity } = pod;
   if (identity.tls === undefined && identity.failure === undefined) {
     shard.rows.release(row);
     shard.waiting.park(pod, fd, ListenerKind.OUTBOUND); // Until the first certificate (ZT-174).
     return;
   }
-  shard.connections.set(row, CONNECTION.kind, ConnectionKind.HBONE);
-  const tunnel = new OutboundTunnel(shard, pod, row, fd, route, {
+  const across = route.kind === "doubleHbone";
+  shard.connections.set(row, CONNECTION.kind, across ? ConnectionKind.DOUBLE_HBONE : ConnectionKind.HBONE);
+  const said = {
     authority: route.authority,
     baggage: shard.baggageOf(source),
     forwarded: forwardedOf(shard, row, route),
-  });
+  };
+  const tunnel = across
+    ? new RemoteTunnel(shard, pod, row, fd, route, source, { ...said, traceparent: shard.traceparent() })
+    : new OutboundTunnel(shard, pod, row, fd, route, said);
   tunnel.flow = shard.flows.acquire(
     Direction.OUTBOUND,
     true,
@@ -230,11 +179,11 @@ function startTunnel(shard: Shard, pod: Pod, row: number, fd: number, route: Hbo
     undefined,
     route.service,
   );
-  shard.countOpened(tunnel);
+  if (!across) shard.countOpened(tunnel);
   if (identity.tls === undefined) {
     tunnel.end(ResponseFlag.IDENTITY_ERROR, identity.failure);
     return;
   }
-  reportOpened(tunnel);
+  if (!across) reportOpened(tunnel);
   tunnel.start();
 }

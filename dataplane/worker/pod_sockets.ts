@@ -36,13 +36,8 @@ export class PodSockets {
     port: number,
     source: IpWords | undefined,
   ): number {
-    const os = this.#os;
-    if (pod.netnsFd < 0) this.leave();
-    else if (this.#netns !== pod.netnsFd) {
-      const entered = os.enterNetns(pod.netnsFd);
-      if (entered < 0) return entered;
-      this.#netns = pod.netnsFd;
-    }
+    const os = this.#os, entered = this.#enter(pod);
+    if (entered < 0) return entered;
     const ipv6 = !(word0 === 0 && word1 === 0 && word2 === 0xffff);
     const fd = os.openStream(ipv6, this.#packetMark, this.#keepalive);
     if (fd < 0) return fd;
@@ -55,6 +50,25 @@ export class PodSockets {
       return connected;
     }
     return fd;
+  }
+
+  /**
+   * Two joined sockets, which leave no host: made in the pod's namespace, since any socket keeps the namespace that it
+   * was made in. @returns One descriptor, the other in `addressWords[0]`; or -errno.
+   */
+  openPair(pod: Pod): number {
+    const entered = this.#enter(pod);
+    return entered < 0 ? entered : this.#os.openPair();
+  }
+
+  #enter(pod: Pod): number {
+    if (pod.netnsFd < 0) this.leave();
+    else if (this.#netns !== pod.netnsFd) {
+      const entered = this.#os.enterNetns(pod.netnsFd);
+      if (entered < 0) return entered;
+      this.#netns = pod.netnsFd;
+    }
+    return 0;
   }
 
   /** Leaves a pod's namespace, which this thread would keep alive, and whose descriptor's number may be used anew. */

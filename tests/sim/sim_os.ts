@@ -228,6 +228,13 @@ export class SimOs implements Os {
     return this.process.open(new SimSocket(this.kernel, this.namespace, true));
   }
 
+  openPair(): number {
+    if (this.process.exhausted) return -Errno.MFILE;
+    const [one, other] = SimSocket.pair(this.kernel, this.namespace);
+    this.addressWords[0] = this.process.open(other);
+    return this.process.open(one);
+  }
+
   bindSource(fd: Fd, word0: number, word1: number, word2: number, word3: number): number {
     this.#bound.set(this.#socket(fd), [word0, word1, word2, word3]);
     return 0;

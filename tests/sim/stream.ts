@@ -128,6 +128,15 @@ export class SimSocket extends SimFile {
     this.incoming = new Way(kernel.bufferBytes());
   }
 
+  /** socketpair(2): two ends that no network lies between. */
+  static pair(kernel: Kernel, namespace: Namespace): readonly [SimSocket, SimSocket] {
+    const one = new SimSocket(kernel, namespace, true), other = new SimSocket(kernel, namespace, true);
+    one.state = other.state = "open";
+    one.peer = other;
+    other.peer = one;
+    return [one, other];
+  }
+
   get #chance(): Chance {
     return this.kernel.chance;
   }

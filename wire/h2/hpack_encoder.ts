@@ -52,7 +52,8 @@ function writeIndexedName(target: Uint8Array, at: number, nameIndex: number, val
 
 /**
  * Writes the request that opens a tunnel: `:method: CONNECT`, `:authority`, and the three fields that go with it
- * (ZT-052, ZT-054). @returns The position after it, DOES_NOT_FIT, or BAD_VALUE.
+ * (ZT-052, ZT-054). @param forwardedNetwork `x-forwarded-network`, said on the inner level of double HBONE alone; may be empty.
+ * @returns The position after it, DOES_NOT_FIT, or BAD_VALUE.
  */
 export function writeConnectBlock(
   target: Uint8Array,
@@ -61,12 +62,14 @@ export function writeConnectBlock(
   baggage: string,
   forwarded: string,
   traceparent: string,
+  forwardedNetwork?: string,
 ): number {
   at = writeIndexedName(target, at, INDEX_METHOD, "CONNECT");
   at = writeIndexedName(target, at, INDEX_AUTHORITY, authority);
   at = writeField(target, at, "baggage", baggage);
   at = writeField(target, at, "forwarded", forwarded);
-  return writeField(target, at, "traceparent", traceparent);
+  at = writeField(target, at, "traceparent", traceparent);
+  return forwardedNetwork === undefined ? at : writeField(target, at, "x-forwarded-network", forwardedNetwork);
 }
 
 /**

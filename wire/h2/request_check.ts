@@ -82,6 +82,8 @@ export class RequestHead extends Head {
   traceparentEnd = 0;
   networkStart = 0;
   networkEnd = 0;
+  /** `x-forwarded-network` was there, if only empty: a network may have the empty name. */
+  networkSaid = false;
   #used = 0;
   #connects = false;
   #pathIsEmpty = false;
@@ -104,6 +106,7 @@ export class RequestHead extends Head {
       this.networkStart =
       this.networkEnd =
         0;
+    this.networkSaid = false;
     this.#used = 0;
     this.#connects = false;
     this.#pathIsEmpty = false;
@@ -138,7 +141,8 @@ export class RequestHead extends Head {
     } else if (name === HeaderName.TRACEPARENT && this.traceparentEnd === 0) {
       this.traceparentStart = this.#used;
       this.traceparentEnd = this.#keep(bytes, start, end);
-    } else if (name === HeaderName.X_FORWARDED_NETWORK && this.networkEnd === 0) {
+    } else if (name === HeaderName.X_FORWARDED_NETWORK && !this.networkSaid) {
+      this.networkSaid = true;
       this.networkStart = this.#used;
       this.networkEnd = this.#keep(bytes, start, end);
     }

@@ -16,7 +16,7 @@ import {
 import type { Connection } from "../connection.ts";
 import { ClientSession } from "../hbone_pool.ts";
 import type { ServerSession } from "../inbound_hbone.ts";
-import type { OutboundTunnel } from "../outbound.ts";
+import { OutboundTunnel } from "../outbound.ts";
 import { Relay } from "../relay.ts";
 import type { Shard } from "../shard.ts";
 import type { Tunnel } from "../tunnel.ts";
@@ -51,7 +51,9 @@ export class Handover {
         if (session.transferable) this.#sessions.push(session);
         else downstream++;
       }
-      for (const tunnel of pod.pool.waiting()) if (!tunnel.closed) this.#waiting.push(tunnel);
+      for (const tunnel of pod.pool.waiting()) {
+        if (tunnel instanceof OutboundTunnel && !tunnel.closed) this.#waiting.push(tunnel);
+      }
     }
     for (let row = 0; row < shard.rows.limit; row++) {
       const connection = shard.rows.at(row);

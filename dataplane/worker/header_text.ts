@@ -1,0 +1,8 @@
+/** Texts of header fields, as bytes of Latin-1; nothing in the mesh is longer than the bound. */
+
+const TEXT_BYTES_MAX = 4096;
+
+/** The text that lies in `bytes[start..end)`, cut at 4 KiB. */
+export function textOf(bytes: Uint8Array, start: number, end: number): string {
+  return start === end ? "" : String.fromCharCode(...bytes.subarray(start, Math.min(end, start + TEXT_BYTES_MAX)));
+}
