@@ -64,6 +64,11 @@ interface Waiter {
   readonly timer: ReturnType<typeof setTimeout>;
 }
 
+/** What carries requests to istiod: a gRPC stream, or a simulated one. */
+export interface XdsStream {
+  write(bytes: Buffer): unknown;
+}
+
 const METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 const TYPES = [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL]; // In this order (ZT-125).
 const BACKOFF_MIN_MS = 10; // ZT-132, with the next
@@ -85,7 +90,7 @@ export class XdsClient {
   readonly #asked = new Set<string>();
   readonly #pendingTypes: Set<string>;
   readonly #ready = Promise.withResolvers<void>();
-  #stream: grpc.ClientDuplexStream<Buffer, Buffer> | undefined;
+  #stream: XdsStream | undefined;
   #delivered = false;
 
   constructor(options: XdsClientOptions) {
@@ -195,7 +200,7 @@ export class XdsClient {
     signal.addEventListener("abort", stop, { once: true });
     stream.on("data", (bytes: Buffer) => {
       try {
-        this.#onResponse(bytes);
+        this.receive(bytes);
       } catch (error) {
         stream.cancel();
         if (error instanceof WireFormatError) resolve({ reason: "Error", text: error.message });
@@ -204,14 +209,26 @@ export class XdsClient {
     });
     stream.on("error", (error: grpc.ServiceError) => resolve(classify(error.code, error.details)));
     stream.on("end", () => resolve({ reason: "Complete", text: "" }));
-    this.#stream = stream;
-    for (const type of TYPES) this.#send(this.#initialRequest(type));
+    this.begin(stream);
     try {
       return await promise;
     } finally {
       signal.removeEventListener("abort", stop);
-      this.#stream = undefined;
+      this.end();
     }
+  }
+
+  // What a stream is, apart from how it is carried: begin, receive as often as it brings something, end. None waits.
+
+  /** Subscribes on a new stream, naming what is held. */
+  begin(stream: XdsStream): void {
+    this.#stream = stream;
+    for (const type of TYPES) this.#send(this.#initialRequest(type));
+  }
+
+  /** Nothing more comes of the stream. What was received stays in force. */
+  end(): void {
+    this.#stream = undefined;
   }
 
   #initialRequest(typeUrl: string): DeltaDiscoveryRequest {
@@ -225,7 +242,8 @@ export class XdsClient {
     };
   }
 
-  #onResponse(bytes: Buffer): void {
+  /** Takes a response: applies it, and acknowledges it or says what was refused. Throws WireFormatError. */
+  receive(bytes: Uint8Array): void {
     const response = decodeDeltaDiscoveryResponse(bytes);
     const { typeUrl, nonce, resources } = response;
     this.#delivered = true;

@@ -1,5 +1,6 @@
 /** What goes wrong in a run: drawn once, then put in round by round. Each fault says which exchanges it may end. */
-import { encodeAuthorization } from "../../mesh/proto/authorization_codec.ts";
+import { AUTHORIZATION_TYPE_URL, encodeAuthorization } from "../../mesh/proto/authorization_codec.ts";
+import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
 import { Command } from "../../dataplane/tables/layout.ts";
 import type { Chance } from "./chance.ts";
 import type { Exchange, SimPod } from "./exchange.ts";
@@ -7,7 +8,7 @@ import { type Kernel, Port } from "./kernel.ts";
 import type { SimNode } from "./node.ts";
 import { drawPolicy, policyFrom } from "./policies.ts";
 import { Errno, SimSocket } from "./stream.ts";
-import { GOOD_ROOT, OTHER_ROOT, OUTSIDE, uriOf, type World } from "./world.ts";
+import { GOOD_ROOT, OTHER_ROOT, OUTSIDE, uidOf, uriOf, type World } from "./world.ts";
 
 /** What may go wrong in this run, in percent a round. */
 interface Dangers {
@@ -28,6 +29,9 @@ interface Dangers {
   readonly strangers: number;
   readonly arrivals: number;
   readonly smallTables: boolean;
+  readonly lostStreams: number;
+  readonly restarts: number;
+  readonly badResources: number;
 }
 
 /** Whether an exchange may go over this connection between two pods. */
@@ -71,6 +75,9 @@ export class Faults {
       strangers: rare(25, 5),
       arrivals: peaceful ? 0 : rare(25, 2),
       smallTables: !peaceful && chance.often(6),
+      lostStreams: rare(40, 3),
+      restarts: rare(20, 1),
+      badResources: rare(30, 2),
     };
   }
 
@@ -113,6 +120,17 @@ export class Faults {
     if (chance.often(dangers.closeRequests)) this.#requestClose(chance.pick(this.world.nodes));
     if (chance.often(dangers.strangers)) this.#strange(chance.pick(this.world.pods));
     if (chance.often(dangers.arrivals)) this.world.enrol();
+    if (chance.often(dangers.lostStreams)) {
+      const link = chance.pick(this.world.control.links);
+      this.world.say(`the stream of node${link.node.options.index} is lost`);
+      link.lose();
+    }
+    if (chance.often(dangers.restarts)) {
+      const forMs = chance.pick([0, 50, 1_000, 4_000]);
+      this.world.say(`istiod is away for ${forMs} ms`);
+      this.world.control.restart(forMs);
+    }
+    if (chance.often(dangers.badResources)) this.#spoil();
     for (const stranger of [...this.#strangers]) this.#disturb(stranger);
   }
 
@@ -157,43 +175,60 @@ export class Faults {
       const name = chance.pick([...this.world.policies.keys()]), key = policyFrom(this.world.policies.get(name)!).key;
       this.world.say(`policy ${name} goes`);
       this.world.policies.delete(name);
-      this.world.tellAll((node) => {
-        node.policies.delete(name);
-        node.state.applyPolicies([], [key]);
-      });
+      this.world.control.remove(AUTHORIZATION_TYPE_URL, key);
     } else {
       const fact = drawPolicy(chance, this.#nextPolicy++, this.world.pods.filter((pod) => pod.enrolled));
       const policy = policyFrom(fact), bytes = encodeAuthorization(policy);
       this.world.say(`policy ${fact.name}: ${fact.deny ? "deny" : "allow"} ${fact.accounts} in ${fact.ns ?? "all"}`);
       this.world.policies.set(fact.name, fact);
-      this.world.tellAll((node) => {
-        node.policies.set(fact.name, fact);
-        node.state.applyPolicies([{ name: policy.key, bytes }], []);
-      });
+      this.world.control.put(AUTHORIZATION_TYPE_URL, policy.key, bytes, fact);
     }
     this.world.policyVersions.push([...this.world.policies.values()]);
-    const version = this.world.policyVersions.length - 1;
-    this.world.tellAll((node) => node.policyVersion = version);
+    this.world.control.policyVersion = this.world.policyVersions.length - 1;
     this.world.excuse("policy may end it", (it) => !this.world.isAllowedEverywhere(it));
   }
 
   /** A workload vanishes from the mesh for a while, or changes. */
   #churn(pod: SimPod): void {
-    const { chance } = this, uid = `cluster//Pod/${pod.ns}/${pod.name}`;
+    const { chance } = this;
     if (chance.often(50)) {
       this.world.say(`${pod.name} changes`);
-      this.world.putWorkload(pod, false, { capacity: chance.between(1, 9) });
+      this.world.putWorkload(pod, { capacity: chance.between(1, 9) });
       return;
     }
     this.world.say(`${pod.name} leaves the mesh's view`);
+    this.#unsettleAll(pod);
+    this.world.control.remove(ADDRESS_TYPE_URL, uidOf(pod));
+    this.world.later(chance.below(2_000), () => {
+      if (!pod.removed) this.world.putWorkload(pod);
+    });
+  }
+
+  /** Among what is good comes something that no client can take: new, or instead of what was there. */
+  #spoil(): void {
+    const { chance, world } = this, name = `bad-${this.#nextPolicy++}`;
+    // Without a refusal less may be refused, never more: what an ALLOW lets in must stay let in.
+    const refusals = [...world.policies.values()].filter((fact) => fact.deny);
+    const known = world.pods.filter((pod) => pod.known && !pod.removed);
+    const [typeUrl, victim] = chance.pick<readonly [string, string]>([
+      [ADDRESS_TYPE_URL, name],
+      [AUTHORIZATION_TYPE_URL, `istio-system/${name}`],
+      [ADDRESS_TYPE_URL, uidOf(chance.pick(known))],
+      ...refusals.map((fact) => [AUTHORIZATION_TYPE_URL, policyFrom(fact).key] as const),
+    ]);
+    world.say(`${victim} is sent as nobody can read it`);
+    world.control.spoil(typeUrl, victim);
+    // A node that knew nothing of the victim has nothing to stay with.
+    if (known.some((pod) => uidOf(pod) === victim)) this.#unsettleAll(known.find((pod) => uidOf(pod) === victim)!);
+    if (!victim.includes(name)) return;
+    world.later(chance.below(3_000), () => world.control.remove(typeUrl, victim));
+  }
+
+  #unsettleAll(pod: SimPod): void {
     this.world.churned.add(pod);
     for (const exchange of this.world.live) {
       if (exchange.client === pod || exchange.servers.includes(pod)) this.world.unsettle(exchange);
     }
-    this.world.tellAll((node) => node.state.applyAddresses([], [uid]));
-    this.world.later(chance.below(2_000), () => {
-      if (!pod.removed) this.world.putWorkload(pod, false);
-    });
   }
 
   #wrongRoot(pod: SimPod): void {
@@ -254,7 +289,7 @@ export class Faults {
     const gone = () => this.world.nodes[pod.node]!.removePod(pod);
     if (this.chance.often(50)) gone();
     else this.world.later(this.chance.below(200), gone);
-    this.world.tellAll((node) => node.state.applyAddresses([], [`cluster//Pod/${pod.ns}/${pod.name}`]));
+    this.world.control.remove(ADDRESS_TYPE_URL, uidOf(pod));
   }
 
   #drain(node: SimNode): void {

@@ -19,13 +19,17 @@ function say(line: string): void {
 
 const { from, count, print } = parse(Deno.args[0]);
 const startedMs = performance.now();
-let exchanges = 0, excused = 0, bytes = 0, failures = 0;
+let exchanges = 0, excused = 0, bytes = 0, failures = 0, streams = 0, responses = 0, refused = 0, removed = 0;
 for (let seed = from; seed < from + count; seed++) {
   try {
     const outcome = runSeed(seed, print ? { print: say } : {});
     exchanges += outcome.exchanges;
     excused += outcome.excused;
     bytes += outcome.bytes;
+    streams += outcome.streams;
+    responses += outcome.responses;
+    refused += outcome.refused;
+    removed += outcome.removed;
     if (seed % TWICE_EVERY === 0 && runSeed(seed).hash !== outcome.hash) {
       throw new Error(`seed ${seed}: two runs differ`);
     }
@@ -39,6 +43,7 @@ for (let seed = from; seed < from + count; seed++) {
 const seconds = (performance.now() - startedMs) / 1000;
 say(
   `${count} seeds, ${failures} failed, ${exchanges} exchanges (${excused} disturbed), ` +
-    `${(bytes / 1e6).toFixed(1)} MB delivered, ${(count / seconds).toFixed(1)} seeds/s`,
+    `${(bytes / 1e6).toFixed(1)} MB delivered; xDS: ${streams} streams, ${responses} responses, ` +
+    `${removed} removals, ${refused} resources refused; ${(count / seconds).toFixed(1)} seeds/s`,
 );
 if (failures > 0) Deno.exit(1);

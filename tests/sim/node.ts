@@ -74,7 +74,7 @@ export class SimNode {
   readonly workers: SimWorker[] = [];
   /** What policies were in force by generation; the oracle. */
   readonly policiesAt = new Map<number, readonly PolicyFact[]>();
-  policies = new Map<string, PolicyFact>();
+  policies: ReadonlyMap<string, PolicyFact> = new Map();
   /** The last of the control plane's versions that has come. */
   policyVersion = 0;
   readonly ledger: Ledger;
@@ -86,7 +86,8 @@ export class SimNode {
     string,
     { readonly row: number; users: number; template: ContextHandle | undefined }
   >();
-  readonly #updates: { readonly atMs: number; readonly apply: () => void }[] = [];
+  /** Whether the control plane has nothing more for us. */
+  told: () => boolean = () => true;
 
   constructor(kernel: Kernel, options: NodeOptions) {
     this.kernel = kernel;
@@ -183,21 +184,14 @@ export class SimNode {
 
   // ---- the agent
 
-  /** News of the control plane, which come in order but late. */
-  update(delayMs: number, apply: () => void): void {
-    const last = this.#updates.at(-1)?.atMs ?? 0;
-    this.#updates.push({ atMs: Math.max(last, this.kernel.nowMs + delayMs), apply });
-  }
-
   get settled(): boolean {
     return this.stopped ||
-      this.#updates.length === 0 && !this.state.changed && this.writer.canPublish() &&
+      this.told() && !this.state.changed && this.writer.canPublish() &&
         this.workers.every((it) => it.settled === this.writer.generation);
   }
 
   agentStep(): void {
     if (this.stopped) return;
-    while (this.#updates.length > 0 && this.#updates[0]!.atMs <= this.kernel.nowMs) this.#updates.shift()!.apply();
     if (this.state.changed && this.writer.canPublish()) {
       const policies = [...this.policies.values()];
       const generation = this.writer.publish(this.state);

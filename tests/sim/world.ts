@@ -1,7 +1,10 @@
 /** One run: a mesh drawn from a seed, its applications at work, faults among them, and what must hold all the time. */
-import { encodeServiceAddress, encodeWorkloadAddress } from "../../mesh/proto/workload_codec.ts";
+import { ADDRESS_TYPE_URL, encodeServiceAddress, encodeWorkloadAddress } from "../../mesh/proto/workload_codec.ts";
 import { ipv4, serviceOf, workloadOf } from "../../dataplane/tables/testing.ts";
 import { Chance, hold, Trace } from "./chance.ts";
+import { SimControl } from "./control.ts";
+import type { LinkSabotage } from "./control_link.ts";
+import { checkConverged } from "./convergence.ts";
 import { End, Exchange, holdsMark, type Manners, PREAMBLE_BYTES, ServerApp, type SimPod } from "./exchange.ts";
 import { Faults, over } from "./faults.ts";
 import { Kernel, Port } from "./kernel.ts";
@@ -14,7 +17,7 @@ const APP_PORT = 8080, SERVICE_PORT = 80;
 /** The node of pods that no proxy knows. */
 export const OUTSIDE = 9;
 const SERVICE_IP = ipv4(0x0a600001), NOBODY_IP = ipv4(0x0a090909);
-const ROUNDS_MAX = 260, STILL_ROUNDS_MAX = 1_200, LEAVE_ROUNDS_MAX = 300, IDLE_SECONDS = 340;
+const ROUNDS_MAX = 260, STILL_ROUNDS_MAX = 1_200, LEAVE_ROUNDS_MAX = 300, CONVERGE_ROUNDS_MAX = 300, IDLE_SECONDS = 340;
 export const GOOD_ROOT = 1, OTHER_ROOT = 2;
 
 /** Mistakes that a test of the simulation itself puts in, to see that they are noticed. */
@@ -22,6 +25,8 @@ export interface Mutation extends Sabotage {
   readonly onWire?: (socket: SimSocket, bytes: Uint8Array) => void;
   /** What the oracle believes instead. */
   readonly isAllowed?: (policies: readonly PolicyFact[], client: SimPod, server: SimPod) => boolean;
+  /** Changes what goes between the control plane and a node. */
+  readonly link?: () => LinkSabotage;
   /** Changes the workers before they start. */
   readonly prepare?: (world: World) => void;
 }
@@ -39,11 +44,17 @@ export interface Outcome {
   readonly excused: number;
   readonly bytes: number;
   readonly rounds: number;
+  /** Of all nodes' streams to the control plane. */
+  readonly streams: number;
+  readonly responses: number;
+  readonly refused: number;
+  readonly removed: number;
 }
 
 export class World {
   readonly chance: Chance;
   readonly kernel: Kernel;
+  readonly control: SimControl;
   readonly trace: Trace;
   readonly nodes: SimNode[] = [];
   readonly pods: SimPod[] = [];
@@ -70,6 +81,7 @@ export class World {
     this.trace = options.trace ?? new Trace();
     this.#mutation = options.mutation;
     this.kernel = new Kernel(chance, this.trace);
+    this.control = new SimControl(this.kernel);
     this.faults = new Faults(this);
     this.kernel.contraryPercent = chance.pick([0, 1, 5, 20]);
     this.kernel.latencyMsMax = chance.pick([0, 2, 10, 40]);
@@ -121,14 +133,17 @@ export class World {
       addresses: [{ network: "", ip: SERVICE_IP }],
       ports: [{ servicePort: SERVICE_PORT, targetPort: APP_PORT }],
     });
-    this.tellAll((node) => {
-      node.state.applyAddresses([{ name: "default/shop.default.svc", bytes: encodeServiceAddress(service) }], []);
-    }, true);
-    for (const pod of this.pods) if (pod.known) this.putWorkload(pod, true);
+    this.control.put(ADDRESS_TYPE_URL, "default/shop.default.svc", encodeServiceAddress(service));
+    for (const pod of this.pods) if (pod.known) this.putWorkload(pod);
+    for (const node of this.nodes) {
+      const link = this.control.serve(node);
+      link.sabotage = this.#mutation?.link?.() ?? {};
+      node.told = () => this.control.settledWith(link);
+    }
     for (const pod of this.pods) {
       this.#start(pod, this.faults.dangers.lateCertificates && chance.often(50) ? chance.below(3_500) : 0);
     }
-    for (let turns = 0; turns < 50 && !this.nodes.every((node) => node.settled); turns++) {
+    for (let turns = 0; turns < 200 && !this.nodes.every((node) => node.settled); turns++) {
       kernel.pass(1);
       for (const node of this.nodes) {
         node.agentStep();
@@ -136,6 +151,7 @@ export class World {
       }
     }
     hold(this.nodes.every((node) => node.settled), "the mesh is published at the start");
+    this.control.delayMsMax = chance.pick([0, 10, 100, 400]);
   }
 
   #addPod(number: number, node: number, enrolled: boolean, known: boolean): SimPod {
@@ -171,17 +187,12 @@ export class World {
     this.say(`${pod.name} joins node${pod.node}`);
     this.churned.add(pod);
     this.#start(pod, this.chance.below(200));
-    this.putWorkload(pod, false);
+    this.putWorkload(pod);
   }
 
-  /** Something for every node, late at each by another delay. */
-  tellAll(apply: (node: SimNode) => void, atOnce = false): void {
-    for (const node of this.nodes) node.update(atOnce ? 0 : this.chance.below(100), () => apply(node));
-  }
-
-  putWorkload(pod: SimPod, atOnce: boolean, change: { readonly capacity?: number } = {}): void {
+  putWorkload(pod: SimPod, change: { readonly capacity?: number } = {}): void {
     const inService = this.#endpoints.includes(pod);
-    const workload = workloadOf(`cluster//Pod/${pod.ns}/${pod.name}`, {
+    const workload = workloadOf(uidOf(pod), {
       name: pod.name,
       namespace: pod.ns,
       addresses: [pod.ip],
@@ -194,8 +205,7 @@ export class World {
         : new Map(),
       ...change,
     });
-    const bytes = encodeWorkloadAddress(workload);
-    this.tellAll((node) => node.state.applyAddresses([{ name: workload.uid, bytes }], []), atOnce);
+    this.control.put(ADDRESS_TYPE_URL, workload.uid, encodeWorkloadAddress(workload));
   }
 
   // ---- what applications do
@@ -347,6 +357,7 @@ export class World {
       this.round(rounds < 100 ? 2 : 50, true);
     }
     for (const exchange of this.exchanges) exchange.check();
+    this.#converge();
     if (chance.often(4)) this.#idle();
     this.#leave();
     return {
@@ -355,7 +366,16 @@ export class World {
       excused: this.exchanges.filter((it) => it.excused !== "").length,
       bytes: this.exchanges.reduce((sum, it) => sum + it.clientEnd.received + (it.serverEnd?.received ?? 0), 0),
       rounds: this.#rounds,
+      ...this.#controlCounts(),
     };
+  }
+
+  #controlCounts(): Pick<Outcome, "streams" | "responses" | "refused" | "removed"> {
+    const total = { streams: 0, responses: 0, refused: 0, removed: 0 };
+    for (const { counts } of this.control.links) {
+      for (const key of ["streams", "responses", "refused", "removed"] as const) total[key] += counts[key];
+    }
+    return total;
   }
 
   /** Grows with everything that an application gets done. */
@@ -404,6 +424,15 @@ export class World {
     }
   }
 
+  /** In calm every worker comes to see what the control plane says. */
+  #converge(): void {
+    for (let left = CONVERGE_ROUNDS_MAX; !this.nodes.every((node) => node.settled); left--) {
+      hold(left > 0, "every node hears all that the control plane says");
+      this.round(50, true);
+    }
+    for (const { node, books } of this.control.links) if (!node.stopped) checkConverged(this.control, node, books);
+  }
+
   /** Nobody does anything for longer than sessions are kept. */
   #idle(): void {
     for (let seconds = 0; seconds < IDLE_SECONDS; seconds++) this.round(1_000, true);
@@ -439,6 +468,11 @@ export class World {
       hold(sent === sum(list, false), `sent bytes are counted, direction ${direction}: ${sent} of ${sum(list, false)}`);
     }
   }
+}
+
+/** The name of a pod's workload. */
+export function uidOf(pod: SimPod): string {
+  return `cluster//Pod/${pod.ns}/${pod.name}`;
 }
 
 /** A pod's identity. */

@@ -6,7 +6,7 @@ import { type Quantity, type Sample, takeSample, type Trend, trendOf } from "./s
 
 const MIB = 1024 ** 2;
 const WARM_UP_MS = 60_000; // until every path has been compiled and every pool filled
-const SAMPLES_MIN = 9; // three for each third
+const JUDGED_FROM_MS = 8 * 60_000; // a collector may wait two minutes, and each third must have seen one
 /** Growth of memory from the first to the last third that is still noise of a garbage collector. */
 export const GROWTH_BYTES_MAX = 40 * MIB;
 /** The same in shares, for roles that are large to begin with. */
@@ -80,7 +80,7 @@ export function settledSamples({ samples }: Life): readonly Sample[] {
 /** Why a life's memory counts as growing, or undefined. */
 export function memoryGrowth(life: Life): string | undefined {
   const samples = settledSamples(life);
-  if (samples.length < SAMPLES_MIN) return undefined;
+  if (samples.length === 0 || samples.at(-1)!.atMs - samples[0]!.atMs < JUDGED_FROM_MS) return undefined;
   const trend = trendOf(samples, "pssBytes"), bound = Math.max(GROWTH_BYTES_MAX, GROWTH_SHARE_MAX * trend.median);
   if (trend.growth <= bound) return undefined;
   return `${life.role} (${life.pid}) by ${mib(trend.growth)} from ${mib(trend.first)} to ${mib(trend.last)}`;

@@ -10,7 +10,12 @@ import { Soak } from "./soak.ts";
 const EXIT_INTERRUPTED = 130, EXIT_USAGE = 64;
 
 export const SOAK_CONFIG = defineConfig("deno task soak", {
-  minutes: { kind: integer(1, 100_000, "minutes"), flag: "minutes", default: 5, help: "how long the load runs" },
+  minutes: {
+    kind: integer(1, 100_000, "minutes"),
+    flag: "minutes",
+    default: 5,
+    help: "how long the load runs; memory is judged from 9 on",
+  },
   seed: {
     kind: integer(0, 0x7fff_ffff),
     flag: "seed",

@@ -42,7 +42,7 @@ export interface Trend {
   readonly median: number;
   readonly last: number;
   readonly perMinute: number;
-  /** Median of the last third less that of the first. */
+  /** The lowest of the last third less that of the first: a collector's sawtooth has the same foot all the time. */
   readonly growth: number;
 }
 
@@ -54,7 +54,7 @@ export function trendOf(samples: readonly Sample[], quantity: Quantity): Trend {
     median: median(values),
     last: values.at(-1)!,
     perMinute: slope(samples.map((sample) => [sample.atMs / 60_000, sample[quantity]] as const)),
-    growth: median(values.slice(-third)) - median(values.slice(0, third)),
+    growth: Math.min(...values.slice(-third)) - Math.min(...values.slice(0, third)),
   };
 }
 

@@ -16,6 +16,7 @@ interface Rule {
 const GUARD = "  selector: { matchLabels: { app: guard } }";
 const CLOSED_WITHIN_MS = 5_000; // a worker judges 256 of its connections a turn, and turns take milliseconds
 const SEEN_WITHIN_MS = 60_000; // istiod may be away for a while
+const ASK_AGAIN_MS = 100; // a dump of hundreds of workloads is work for whoever makes it
 const IN_FORCE_MS = 500; // from the agent's view to the workers' next turn
 
 function rules(friend: Pod, foe: Pod): Rule[] {
@@ -77,7 +78,11 @@ async function inForce(stage: Stage, name: string, there: boolean): Promise<void
   await until(
     `${name} ${there ? "in" : "out of"} force`,
     SEEN_WITHIN_MS,
-    async () => (await node.configDump()).policies.some((it) => it.name === name) === there,
+    async () => {
+      if ((await node.configDump()).policies.some((it) => it.name === name) === there) return true;
+      await pause(ASK_AGAIN_MS);
+      return false;
+    },
   );
   await pause(IN_FORCE_MS);
 }
