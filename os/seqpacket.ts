@@ -5,7 +5,7 @@ import * as libc from "./libc_cold.ts";
 
 const PATH_BYTES_MAX = 107; // sun_path holds 108 bytes with its closing zero
 const CONTROL_HEADER_BYTES = 16; // struct cmsghdr: size_t length, int level, int type
-const DESCRIPTORS_MAX = 8; // room to see, and close, what a hostile peer sends too many; the kernel closes any beyond
+const HOSTILE_DESCRIPTORS_MAX = 8; // room to see, and close, what a hostile peer sends too many; the kernel closes any beyond
 const SOL_SOCKET = 1, SCM_RIGHTS = 1, SO_PEERCRED = 17;
 const ECONNRESET = 104;
 const FOR_EVER = -1;
@@ -14,6 +14,15 @@ const FOR_EVER = -1;
 export interface Packet {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly descriptor: number | undefined;
+}
+
+/** Descriptors that the kernel passes beside one packet at most (SCM_MAX_FD). */
+export const PACKET_DESCRIPTORS_MAX = 253;
+
+/** A packet with as many descriptors as came; they belong to whoever receives it. */
+export interface LoadedPacket {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly descriptors: readonly number[];
 }
 
 /** What a packet was refused for; its descriptors are closed already. */
@@ -90,10 +99,40 @@ export class SeqpacketSocket extends WaitingSocket {
     return [new SeqpacketSocket(pair[0]), new SeqpacketSocket(pair[1])];
   }
 
+  /** As {@link send}, with up to {@link PACKET_DESCRIPTORS_MAX} descriptors, which stay the caller's. */
+  sendLoaded(
+    bytes: Uint8Array,
+    descriptors: readonly number[],
+    options: { timeoutMs?: number } = {},
+  ): Promise<boolean> {
+    assert(descriptors.length <= PACKET_DESCRIPTORS_MAX, "the kernel passes no more descriptors at once");
+    return this.#send(bytes, descriptors, options.timeoutMs);
+  }
+
+  /** As {@link receive}, for a packet with any number of descriptors. Throws PacketError for one that was cut. */
+  async receiveLoaded(
+    bytesMax: number,
+    options: { timeoutMs?: number } = {},
+  ): Promise<LoadedPacket | "closed" | "timeout"> {
+    const got = await this.#receive(bytesMax, PACKET_DESCRIPTORS_MAX, options.timeoutMs);
+    if (typeof got === "string") return got;
+    const { bytes, descriptors, flags } = got;
+    if ((flags & (libc.MSG.TRUNC | libc.MSG.CTRUNC)) !== 0) {
+      for (const descriptor of descriptors) libc.close(descriptor);
+      throw new PacketError("the packet was cut");
+    }
+    if (bytes.length > 0 || descriptors.length > 0) return { bytes, descriptors };
+    return "closed";
+  }
+
   /** Sends one packet, with `descriptor` beside it, which stays the caller's. @returns False when the other end is gone. Throws AMB7031 at the time-out. */
-  async send(bytes: Uint8Array, options: { descriptor?: number; timeoutMs?: number } = {}): Promise<boolean> {
-    const data = new Uint8Array(bytes), control = rightsOf(options.descriptor);
-    const deadline = deadlineOf(options.timeoutMs);
+  send(bytes: Uint8Array, options: { descriptor?: number; timeoutMs?: number } = {}): Promise<boolean> {
+    return this.#send(bytes, options.descriptor === undefined ? [] : [options.descriptor], options.timeoutMs);
+  }
+
+  async #send(bytes: Uint8Array, descriptors: readonly number[], timeoutMs: number | undefined): Promise<boolean> {
+    const data = new Uint8Array(bytes), control = rightsOf(descriptors);
+    const deadline = deadlineOf(timeoutMs);
     while (!this.closed) {
       const result = libc.sendMessage(this.fd, data, control, libc.MSG.DONTWAIT);
       if (result >= 0) {
@@ -113,9 +152,20 @@ export class SeqpacketSocket extends WaitingSocket {
    * packet reads the same). Throws PacketError for a packet that was cut or has two descriptors.
    */
   async receive(bytesMax: number, options: { timeoutMs?: number } = {}): Promise<Packet | "closed" | "timeout"> {
-    const deadline = deadlineOf(options.timeoutMs);
+    const got = await this.#receive(bytesMax, HOSTILE_DESCRIPTORS_MAX, options.timeoutMs);
+    if (typeof got === "string") return got;
+    const descriptor = oneDescriptor(got.descriptors, got.flags);
+    if (got.bytes.length > 0) return { bytes: got.bytes, descriptor };
+    if (descriptor === undefined) return "closed";
+    libc.close(descriptor);
+    throw new PacketError("the packet is empty");
+  }
+
+  /** An end of stream reads as an empty packet without descriptors. */
+  async #receive(bytesMax: number, descriptorsMax: number, timeoutMs: number | undefined) {
+    const deadline = deadlineOf(timeoutMs);
     const data = new Uint8Array(bytesMax);
-    const control = new Uint8Array(CONTROL_HEADER_BYTES + 4 * DESCRIPTORS_MAX);
+    const control = new Uint8Array(CONTROL_HEADER_BYTES + 4 * descriptorsMax);
     while (!this.closed) {
       const { count, controlBytes, flags } = libc.receiveMessage(
         this.fd,
@@ -124,17 +174,13 @@ export class SeqpacketSocket extends WaitingSocket {
         libc.MSG.DONTWAIT | libc.MSG.CMSG_CLOEXEC,
       );
       if (count === -libc.Errno.EAGAIN) {
-        if (!await this.wait(libc.POLL.IN, deadline)) return "timeout";
+        if (!await this.wait(libc.POLL.IN, deadline)) return "timeout" as const;
       } else if (count >= 0) {
-        const descriptor = oneDescriptor(descriptorsOf(control.subarray(0, controlBytes)), flags);
-        if (count > 0) return { bytes: data.slice(0, count), descriptor };
-        if (descriptor === undefined) return "closed";
-        libc.close(descriptor);
-        throw new PacketError("the packet is empty");
-      } else if (count === -ECONNRESET) return "closed";
+        return { bytes: data.slice(0, count), descriptors: descriptorsOf(control.subarray(0, controlBytes)), flags };
+      } else if (count === -ECONNRESET) return "closed" as const;
       else if (count !== -libc.Errno.EINTR) throw failed("receive a packet", count);
     }
-    return "closed";
+    return "closed" as const;
   }
 
   /** The user id of the process at the other end, as it was when it connected (SO_PEERCRED). */
@@ -209,14 +255,17 @@ function socketAddress(path: string): Uint8Array<ArrayBuffer> {
   return address;
 }
 
-function rightsOf(descriptor: number | undefined): Uint8Array<ArrayBuffer> {
-  if (descriptor === undefined) return new Uint8Array(0);
-  const control = new Uint8Array(CONTROL_HEADER_BYTES + 8); // CMSG_SPACE of one int, which pads to eight
+function rightsOf(descriptors: readonly number[]): Uint8Array<ArrayBuffer> {
+  if (descriptors.length === 0) return new Uint8Array(0);
+  const bytes = 4 * descriptors.length;
+  const control = new Uint8Array(CONTROL_HEADER_BYTES + ((bytes + 7) & ~7)); // CMSG_SPACE pads to eight
   const view = new DataView(control.buffer);
-  view.setBigUint64(0, BigInt(CONTROL_HEADER_BYTES + 4), true); // CMSG_LEN
+  view.setBigUint64(0, BigInt(CONTROL_HEADER_BYTES + bytes), true); // CMSG_LEN
   view.setInt32(8, SOL_SOCKET, true);
   view.setInt32(12, SCM_RIGHTS, true);
-  view.setInt32(CONTROL_HEADER_BYTES, descriptor, true);
+  for (const [index, descriptor] of descriptors.entries()) {
+    view.setInt32(CONTROL_HEADER_BYTES + 4 * index, descriptor, true);
+  }
   return control;
 }
 

@@ -22,6 +22,18 @@ export function createEventFd(): number {
 
 const ONE = Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0);
 
+/** A descriptor that can be read once, by whichever process comes first. The caller closes it. */
+export function createToken(): number {
+  const fd = createEventFd();
+  libc.write(fd, ONE);
+  return fd;
+}
+
+/** Reads a token. The kernel lets one reader have it, of all processes that hold it. @returns Whether we were first. */
+export function takeToken(fd: number): boolean {
+  return libc.read(fd, new Uint8Array(8)) === 8;
+}
+
 /** Wakes whoever waits for the eventfd. */
 export function signalEventFd(fd: number): void {
   libc.write(fd, ONE);

@@ -34,6 +34,7 @@ export interface TablePlan {
   readonly workers: number;
   readonly pods: number;
   readonly identities: number;
+  readonly takeover: number;
   /** By worker, as all that follow. */
   readonly flows: readonly number[];
   readonly connections: readonly number[];
@@ -58,6 +59,7 @@ export interface Tables {
   readonly workers: Rows<"worker">;
   readonly pods: Rows<"pod">;
   readonly identities: Rows<"identity">;
+  readonly takeover: Rows<"takeover">;
   readonly flows: readonly Rows<"flow">[];
   readonly connections: readonly Rows<"connection">[];
 }
@@ -78,6 +80,7 @@ export function planTables(sizes: TableSizes): TablePlan {
     workers: take(tableBytes(tables.WORKER, sizes.workers)),
     pods: take(tableBytes(tables.POD, sizes.pods)),
     identities: take(tableBytes(tables.IDENTITY, sizes.identities)),
+    takeover: take(tableBytes(tables.TAKEOVER, sizes.workers)),
     flows: perWorker(tableBytes(tables.FLOW, sizes.flowsPerWorker)),
     connections: perWorker(tableBytes(tables.CONNECTION, sizes.connectionsPerWorker)),
     commands: perWorker(ringBytes(tables.RING_ENTRIES, tables.COMMAND_WORDS)),
@@ -98,6 +101,7 @@ export function createTables(sizes: Partial<TableSizes>, network = ""): TableHan
   format(tables.WORKER, plan.workers, plan.sizes.workers);
   format(tables.POD, plan.pods, plan.sizes.pods);
   format(tables.IDENTITY, plan.identities, plan.sizes.identities);
+  format(tables.TAKEOVER, plan.takeover, plan.sizes.workers);
   for (const offset of plan.flows) format(tables.FLOW, offset, plan.sizes.flowsPerWorker);
   for (const offset of plan.connections) format(tables.CONNECTION, offset, plan.sizes.connectionsPerWorker);
   const header = new Rows(control, plan.header, tables.HEADER);
@@ -122,6 +126,7 @@ export function openTables(handles: TableHandles): Tables {
     workers: new Rows(control, plan.workers, tables.WORKER),
     pods: new Rows(control, plan.pods, tables.POD),
     identities: new Rows(control, plan.identities, tables.IDENTITY),
+    takeover: new Rows(control, plan.takeover, tables.TAKEOVER),
     flows: plan.flows.map((offset) => new Rows(control, offset, tables.FLOW)),
     connections: plan.connections.map((offset) => new Rows(control, offset, tables.CONNECTION)),
   };

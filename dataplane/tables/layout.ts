@@ -156,6 +156,42 @@ export const CONNECTION = layout("connection", {
   host: bytes(128), // inbound: the `forwarded` host (ZT-213)
 });
 
+/**
+ * How far a worker is in handing its connections over, or in taking some. The agent asks for a phase, and the worker says
+ * which it has reached (decision 14).
+ */
+export const TakeoverPhase = {
+  RUN: 0,
+  /** Accept nothing: newcomers wait in the kernel's queues. */
+  QUIET: 1,
+  /** Write everything down, and touch nothing from then on. */
+  FROZEN: 2,
+  /** Let go of what was written down: it is the successor's. */
+  RELEASED: 3,
+  /** Build what another process wrote down, and touch nothing of it. */
+  ADOPTED: 4,
+  /** What was built is ours. */
+  LIVE: 5,
+  /** A worker's answer: it cannot, for the reason in its row. */
+  FAILED: 6,
+} as const;
+export type TakeoverPhase = (typeof TakeoverPhase)[keyof typeof TakeoverPhase];
+
+/** One row a worker. The worker's, but for `asked` and `adoptionFd`. */
+export const TAKEOVER = layout("takeover", {
+  asked: "atomic", // TakeoverPhase; the agent's
+  reached: "atomic", // TakeoverPhase
+  adoptionFd: "i32", // what to adopt, a memory file; the agent's, the worker closes it
+  stateFd: "i32", // what was written down, a memory file; the agent closes both
+  handlesFd: "i32", // the descriptors that it names, 32-bit words
+  sessions: "u32",
+  connections: "u32",
+  left: "u32", // connections that stay
+  frozenAtMs: "f64", // Unix time
+  reasonBytes: "u32",
+  reason: bytes(256), // of FAILED
+});
+
 /** What stands in word 0 of a command (agent → worker). Words 1 to 7 are its arguments. */
 export const Command = {
   POD_ADDED: 1, // pod row, epoch

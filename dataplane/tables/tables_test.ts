@@ -19,8 +19,9 @@ import { Command, COMMAND_WORDS, Direction, IDENTITY, IdentityState, ResponseFla
 const SMALL = { pods: 2, identities: 2, flowsPerWorker: 4, connectionsPerWorker: 4, snapshotBytes: 4096 };
 
 Deno.test("the shared structs are as tests/golden/data/layouts.txt shows them", async () => {
-  const { HEADER, WORKER, POD, FLOW, CONNECTION } = layouts;
-  const text = [HEADER, WORKER, POD, IDENTITY, FLOW, CONNECTION].map((shape) => shape.description).join("\n\n") + "\n";
+  const { HEADER, WORKER, POD, TAKEOVER, FLOW, CONNECTION } = layouts;
+  const text =
+    [HEADER, WORKER, POD, IDENTITY, TAKEOVER, FLOW, CONNECTION].map((shape) => shape.description).join("\n\n") + "\n";
   const golden = new URL("../../tests/golden/data/layouts.txt", import.meta.url);
   if (Deno.env.get("UPDATE_GOLDEN") === "1") await Deno.writeTextFile(golden, text);
   assertEquals(text, await Deno.readTextFile(golden), "run with UPDATE_GOLDEN=1 and read the difference");
@@ -28,10 +29,10 @@ Deno.test("the shared structs are as tests/golden/data/layouts.txt shows them", 
 
 Deno.test("planTables() gives every table whole cache lines of its own", () => {
   const plan = planTables({ ...DEFAULT_SIZES, workers: 3 });
-  const starts = [plan.header, plan.workers, plan.pods, plan.identities];
+  const starts = [plan.header, plan.workers, plan.pods, plan.identities, plan.takeover];
   const perWorker = [plan.flows, plan.connections, plan.commands, plan.requests, plan.questions, plan.access];
   const all = [...starts, ...perWorker.flat()];
-  assertEquals(all.length, 4 + 3 * 6);
+  assertEquals(all.length, 5 + 3 * 6);
   assertEquals(new Set(all).size, all.length);
   assert(all.every((at) => at % 64 === 0 && at < plan.totalBytes));
   assertThrows(() => planTables({ ...DEFAULT_SIZES, workers: 17 }), AssertionError, "workers");

@@ -150,5 +150,14 @@ export type RelayState = ValueOf<typeof RELAY>;
 export type RelayEndState = ValueOf<typeof RELAY_END>;
 export type WorkerState = ValueOf<typeof WORKER>;
 
+const ADOPTION = record({
+  /** Rows of the predecessor's pods, and of ours. */
+  pods: list(record({ theirs: POD_ROW, ours: POD_ROW })),
+  /** Memory files with what workers of the predecessor wrote down, and our duplicates of their descriptors. */
+  states: list(record({ fd: "u32", handles: list("u32") })),
+});
+/** What the agent gives a worker to adopt. */
+export const ADOPTION_CODEC: RecordCodec<ValueOf<typeof ADOPTION>> = recordCodec(ADOPTION);
+
 /** A worker's state as bytes. Decoding fails by value; what the numbers mean is checked where they are used. */
 export const WORKER_STATE_CODEC: RecordCodec<WorkerState> = recordCodec(WORKER);

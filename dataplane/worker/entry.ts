@@ -1,9 +1,11 @@
 /** A worker's first and only message: opens the real system and OpenSSL, then turns until it is told to stop. */
 /// <reference no-default-lib="true" />
 /// <reference lib="deno.worker" />
+import { MeshError } from "../../base/errors.ts";
 import { Ring } from "../../base/shm/ring.ts";
 import { Arena } from "../../os/arena.ts";
 import { LinuxOs } from "../../os/libc.ts";
+import { createMemoryFile, readMemoryFile } from "../../os/memory_file.ts";
 import { OpenSsl } from "../../os/openssl.ts";
 import { AccessWriter } from "../tables/access.ts";
 import { FlowTable } from "../tables/flows.ts";
@@ -15,6 +17,19 @@ import { Inbox } from "./commands.ts";
 import { POLL_IN } from "./reactor.ts";
 import { Shard } from "./shard.ts";
 import { HANDOVER_ENTRIES, HANDOVER_WORDS, type WorkerStart } from "./start.ts";
+import { type StateFiles, TakeoverPhases } from "./takeover/phases.ts";
+
+const STATE_FILES: StateFiles = {
+  write(bytes) {
+    try {
+      return createMemoryFile("ambit-takeover", bytes);
+    } catch (error) {
+      if (error instanceof MeshError) return -1;
+      throw error;
+    }
+  },
+  read: readMemoryFile,
+};
 
 function run(start: WorkerStart): void {
   const { handles, options, wakeFds, handoverBytes } = start, { worker } = options;
@@ -49,10 +64,12 @@ function run(start: WorkerStart): void {
     handovers: wakeFds.map((_, from) => ring(from, worker)),
   });
   shard.reactor.watch(wakeFds[worker]!, POLL_IN, inbox);
+  const takeover = new TakeoverPhases(shard, inbox, { worker, wakeFd: wakeFds[worker]!, files: STATE_FILES });
   shard.refresh();
   shard.reactor.run(() => {
     tables.workers.setF64(worker, WORKER.turns, shard.reactor.turns);
     shard.refresh();
+    takeover.step();
     if (inbox.drained) shard.reactor.running = false;
   });
 }

@@ -49,6 +49,7 @@ export class Reactor {
   #resumables: Resumable[] = [];
   #resumablesNext: Resumable[] = [];
   readonly #flushables: Flushable[] = [];
+  #waitMsMax = IDLE_WAIT_MS;
 
   constructor(os: Os) {
     this.os = os;
@@ -100,6 +101,11 @@ export class Reactor {
     this.#flushables.push(work);
   }
 
+  /** The next turn waits no longer than this for events. */
+  wakeWithin(ms: number): void {
+    this.#waitMsMax = ms;
+  }
+
   /** Turns until {@link running} is false. */
   run(onTurn: () => void): void {
     while (this.running) {
@@ -115,7 +121,10 @@ export class Reactor {
     const idleMs = wheelMs < 0 || wheelMs > IDLE_WAIT_MS ? IDLE_WAIT_MS : wheelMs;
     const eventsAt = this.#eventsAt;
     // What was written since the last turn's flush must not wait for an event.
-    const timeoutMs = this.#resumables.length > 0 || this.#flushables.length > 0 ? 0 : idleMs;
+    const timeoutMs = this.#resumables.length > 0 || this.#flushables.length > 0
+      ? 0
+      : Math.min(idleMs, this.#waitMsMax);
+    this.#waitMsMax = IDLE_WAIT_MS;
     const count = os.wait(this.#poll, os.memory.base + eventsAt, EVENTS_MAX, timeoutMs);
     this.turns++;
     this.nowMs = os.nowMs();

@@ -320,6 +320,7 @@ export class Rig {
     pods: ReadonlyMap<number, Pod>,
     outcome: "taken" | "refused" = "taken",
   ): TakeoverCounts {
+    Handover.settle(this.shards[from]!);
     const handover = new Handover(this.shards[from]!), bytes = handover.encode();
     if (outcome === "refused") return handover.counts;
     const [theirs, ours] = [this.systems[from]!, this.systems[to]!];

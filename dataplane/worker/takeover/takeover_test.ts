@@ -143,7 +143,7 @@ Deno.test("newcomers wait in the kernel's queue and are the successor's; its cou
     const client = open(), server = arrive();
     client.write(text("one"));
     expectText(rig, server, "one");
-    assertEquals(swap(0), { sessions: 1, connections: 1, left: 0 });
+    assertEquals(swap(0), { sessions: 1, connections: 1, left: 0, settling: 0 });
     const second = open(); // On the session that was handed over, or on a new one: either is right.
     const listening = swap(1);
     assertEquals(listening.left, 0);
@@ -164,7 +164,7 @@ Deno.test("newcomers wait in the kernel's queue and are the successor's; its cou
 Deno.test("a connection that waits for its session is dialled anew by the successor", () =>
   withNodes(({ rig, open, arrive, swap }) => {
     const client = open(); // Its session has not even connected.
-    assertEquals(swap(0), { sessions: 0, connections: 1, left: 0 });
+    assertEquals(swap(0), { sessions: 0, connections: 1, left: 0, settling: 0 });
     client.write(text("hello"));
     const server = arrive();
     expectText(rig, server, "hello");

@@ -18,6 +18,7 @@ import { ClientSession } from "../hbone_pool.ts";
 import type { ServerSession } from "../inbound_hbone.ts";
 import { OutboundTunnel } from "../outbound.ts";
 import { Relay } from "../relay.ts";
+import { SessionPhase } from "../session.ts";
 import type { Shard } from "../shard.ts";
 import type { Tunnel } from "../tunnel.ts";
 
@@ -27,6 +28,8 @@ export interface TakeoverCounts {
   readonly connections: number;
   /** Connections that end in this process: handshakes, negotiations, and streams that only their application reads. */
   readonly left: number;
+  /** Of them, those that may become transferable soon. */
+  readonly settling: number;
 }
 
 /** Everything of a shard that can be handed over, as it stands. Nothing of it may move until it is let go or thawed. */
@@ -44,12 +47,13 @@ export class Handover {
   /** Only looks. */
   constructor(shard: Shard) {
     this.#shard = shard;
-    let downstream = 0;
+    let downstream = 0, handshakes = 0;
     for (const pod of shard.pods.values()) {
       for (const session of pod.pool.sessions()) if (session.transferable) this.#sessions.push(session);
       for (const session of pod.sessions) {
         if (session.transferable) this.#sessions.push(session);
         else downstream++;
+        if (session.phase === SessionPhase.HANDSHAKE) handshakes++;
       }
       for (const tunnel of pod.pool.waiting()) {
         if (tunnel instanceof OutboundTunnel && !tunnel.closed) this.#waiting.push(tunnel);
@@ -61,10 +65,12 @@ export class Handover {
     }
     let connections = this.#relays.length + this.#waiting.length;
     for (const session of this.#sessions) connections += session.tunnels.size;
+    const left = shard.connectionCount - connections;
     this.counts = {
       sessions: this.#sessions.length,
       connections,
-      left: shard.connectionCount - connections + downstream,
+      left: left + downstream,
+      settling: left + handshakes,
     };
   }
 
@@ -88,6 +94,15 @@ export class Handover {
       ),
       workloads: this.#workloads, // Last: connections have put them there.
     });
+  }
+
+  /** Seals and sends what turns have left unsent, so that nothing of it is half written. */
+  static settle(shard: Shard): void {
+    for (const pod of shard.pods.values()) {
+      for (const session of [...pod.pool.sessions()]) session.onFlush();
+      for (const session of [...pod.sessions]) session.onFlush();
+    }
+    shard.reactor.flush();
   }
 
   /** Lets go of all of it without a byte to anybody: the successor owns it now. */
