@@ -292,6 +292,21 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     default: 5_000,
     help: "how long open connections may run on after SIGTERM",
   },
+  takeover: {
+    kind: toggle(),
+    flag: "takeover",
+    env: "AMBIT_TAKEOVER",
+    default: false,
+    help: "take every connection over from the ztunnel that runs already, which ends then; without one start as usual",
+  },
+  takeoverSocket: {
+    kind: text("PATH"),
+    flag: "takeover-socket",
+    env: "AMBIT_TAKEOVER_SOCKET",
+    default: "/run/ambit/ztunnel-takeover.sock",
+    emptyCounts: true,
+    help: "where a successor finds this ztunnel, for the same user alone; empty: nobody can take over",
+  },
   adminPort: {
     kind: integer(1, 65535),
     flag: "admin-port",

@@ -32,6 +32,7 @@ import { checkServers, dedicatedWorkload, type SettingsSources } from "./agent/s
 import { MeshState, type PodFacts } from "./agent/state.ts";
 import { workerCountOf } from "./agent/worker_count.ts";
 import { trafficView } from "./agent/traffic_view.ts";
+import { onceFree, Succession } from "./agent/takeover/succession.ts";
 import { WorkerPool } from "./agent/worker_pool.ts";
 import { XdsClient, type XdsState } from "./agent/xds_client.ts";
 import { ZdsClient } from "./agent/zds_client.ts";
@@ -66,6 +67,11 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
   checkMissingSettings(sources.environment, log);
   const ownWorkload = dedicated ? dedicatedWorkload(config.proxyWorkloadInfo) : undefined;
   const local = await readLocalFile({ path: config.localXdsPath, text: config.localXds });
+  if (dedicated && config.takeover) {
+    throw new MeshError("AMB2422", "a ztunnel of one workload cannot take another over", {
+      remedy: "use --takeover with --proxy-mode=shared, or restart the ordinary way",
+    });
+  }
   requirePrivileges();
   const shutDown = new AbortController();
   const signal = AbortSignal.any([outer, shutDown.signal]);
@@ -176,32 +182,45 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     flows.collect(accessLog.write);
   };
   const zdsCounters = zdsMetrics(zds, metrics);
-  const servers = serveAdmin({
-    adminPort: config.adminPort,
-    statsPort: config.statsPort,
-    readinessPort: config.readinessPort,
-    ipv6: config.ipv6,
-    log,
-    filter,
-    defaultLevel: config.logLevel,
-    metrics() {
-      collect();
-      zdsCounters();
-      return metrics.registry.text();
-    },
-    configDump: () =>
-      dumpOf({ config, state, certificates, pods, tables, version: VERSION, local, pending: zds.pending() }),
-    traffic() {
-      collect();
-      return trafficView(tables, flows, pods);
-    },
-    pending: () => [
-      ...(synced ? [] : ["state manager"]),
-      ...(own === undefined || own.bound ? [] : ["proxy"]),
-      ...(own !== undefined || zds.ready ? [] : ["workload proxy manager"]),
-    ],
-    shutDown: () => shutDown.abort(),
-  }, signal);
+  const serve = (signal: AbortSignal) =>
+    serveAdmin({
+      adminPort: config.adminPort,
+      statsPort: config.statsPort,
+      readinessPort: config.readinessPort,
+      ipv6: config.ipv6,
+      log,
+      filter,
+      defaultLevel: config.logLevel,
+      metrics() {
+        collect();
+        zdsCounters();
+        return metrics.registry.text();
+      },
+      configDump: () =>
+        dumpOf({ config, state, certificates, pods, tables, version: VERSION, local, pending: zds.pending() }),
+      traffic() {
+        collect();
+        return trafficView(tables, flows, pods);
+      },
+      pending: () => [
+        ...(synced ? [] : ["state manager"]),
+        ...(own === undefined || own.bound ? [] : ["proxy"]),
+        ...(own !== undefined || zds.ready ? [] : ["workload proxy manager"]),
+      ],
+      shutDown: () => shutDown.abort(),
+    }, signal);
+  await using succession = new Succession({
+    path: dedicated ? "" : config.takeoverSocket,
+    program: VERSION,
+    tables,
+    workers,
+    pods,
+    zds,
+    publisher,
+    log: log.child("takeover"),
+  });
+  // A predecessor has the ports until it has handed over.
+  const servers = config.takeover ? [] : serve(signal);
   const timer = setInterval(collect, COLLECT_MS);
   workers.start(handles, snapshots, {
     network: config.network,
@@ -223,7 +242,12 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     if (signal.aborted) return;
     synced = true;
     log.info("mesh state complete", { workloads: state.workloads.size, services: state.services.size });
-    if (own === undefined) return await zds.run(signal);
+    if (own === undefined) {
+      const taken = config.takeover && await succession.takeOver();
+      if (config.takeover) servers.push(...await onceFree(serve, signal));
+      await succession.awaitSuccessor(taken);
+      return await zds.run(signal);
+    }
     await own.start();
     await aborted(signal);
   });
@@ -231,12 +255,14 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     own?.bind();
     await Promise.race([
       aborted(signal),
+      succession.handedOver,
       workers.failure.promise,
       dns?.done ?? aborted(signal),
       poller.done,
       xdsDone,
       zdsDone,
     ]);
+    shutDown.abort(); // Ports and the node agent's socket are free for a successor at once.
     log.info("draining", { deadlineMs: config.drainDeadline });
     await workers.drain(config.drainDeadline);
   } finally {

@@ -1,6 +1,6 @@
 /** Starts and stops the proxy of a pod: listeners in its namespace, its row, its identity (ZT-165, ZT-169). */
 import { assert } from "../../base/assert.ts";
-import { chain, MeshError } from "../../base/errors.ts";
+import { chain, ignore, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { formatIdentity } from "../../mesh/identity.ts";
 import { type Netns, openNetns, ownNetns, withinNetns } from "../../os/netns.ts";
@@ -58,6 +58,10 @@ interface RunningPod {
 export class Pods implements PodStarter {
   readonly #options: PodsOptions;
   readonly #running = new Map<string, RunningPod>();
+  /** Settles with the call under way. */
+  #busy: Promise<void> = Promise.resolve();
+  /** Set while calls must wait. */
+  #held: Promise<void> | undefined = undefined;
 
   constructor(options: PodsOptions) {
     this.#options = options;
@@ -74,9 +78,40 @@ export class Pods implements PodStarter {
     return undefined;
   }
 
+  /** Lets a call under way end and the next one wait. @returns What ends the wait. */
+  async hold(): Promise<() => void> {
+    const held = Promise.withResolvers<void>();
+    this.#held = held.promise;
+    await this.#busy;
+    return () => {
+      this.#held = undefined;
+      held.resolve();
+    };
+  }
+
+  /** Runs once nobody holds the pods. */
+  async #inTurn(work: () => Promise<void> | void): Promise<void> {
+    while (this.#held !== undefined) await this.#held;
+    const done = (async () => await work())();
+    this.#busy = done.catch((error) => ignore(error, "whoever asked for it is told"));
+    return await done;
+  }
+
   /** @param opened what {@link listen} gave, where it was called before; it is taken over. */
-  // deno-lint-ignore require-await -- the interface is asynchronous; entering a namespace must not be.
-  async addPod(pod: EnrolledPod, opened?: readonly (readonly Listening[])[]): Promise<void> {
+  addPod(pod: EnrolledPod, opened?: readonly (readonly Listening[])[]): Promise<void> {
+    return this.#inTurn(() => this.#add(pod, opened, true));
+  }
+
+  /** A pod whose listeners come with a predecessor's connections. @returns Its row. */
+  async adoptPod(pod: EnrolledPod, transparent: boolean): Promise<number> {
+    await this.#inTurn(() =>
+      this.#add(pod, Array.from({ length: this.#options.workers.count }, () => []), transparent)
+    );
+    return this.#running.get(pod.uid)!.row;
+  }
+
+  /** @param allowed whether source addresses may be kept, as far as the listeners say. */
+  #add(pod: EnrolledPod, opened: readonly (readonly Listening[])[] | undefined, allowed: boolean): void {
     const { tables, identities, state, workers, dns, log, onChange } = this.#options;
     const { name, namespace, serviceAccount } = pod.info;
     const row = this.#freeRow();
@@ -91,7 +126,8 @@ export class Pods implements PodStarter {
       for (const { fd } of listeners.flat()) closeFd(fd);
       throw error;
     }
-    const transparent = this.#options.originalSource !== false && listeners.flat().every((it) => it.transparent);
+    const kept = allowed && listeners.flat().every((it) => it.transparent);
+    const transparent = this.#options.originalSource !== false && kept;
     const rows = tables.pods, epoch = rows.get(row, POD.epoch) + 1;
     rows.set(row, POD.epoch, epoch);
     rows.set(row, POD.netnsFd, pod.netnsFd);
@@ -118,7 +154,11 @@ export class Pods implements PodStarter {
     log.info("pod added", { uid: pod.uid, name, namespace, serviceAccount, sourceAddressKept: transparent });
   }
 
-  async deletePod(uid: string): Promise<void> {
+  deletePod(uid: string): Promise<void> {
+    return this.#inTurn(() => this.#delete(uid));
+  }
+
+  async #delete(uid: string): Promise<void> {
     const { tables, workers, identities, state, dns, log, onChange } = this.#options;
     const running = this.#running.get(uid);
     assert(running !== undefined, "only a pod that was started is deleted");

@@ -95,6 +95,17 @@ export class ZdsClient implements Disposable {
     return { active, pending, started: this.#started, stopped: this.#stopped };
   }
 
+  /** Counts a pod as running that came from a predecessor, before {@link run}; takes the namespace over. */
+  adopt(uid: string, netns: Netns, info: ZdsWorkload): void {
+    this.#running.set(uid, { netns, info });
+    this.#started++;
+  }
+
+  /** A pod that was adopted has gone, or has another namespace now. */
+  async disown(uid: string): Promise<void> {
+    await this.#stop(uid);
+  }
+
   /** Stays connected until `signal` aborts. Rejects with AMB7200 when the node agent breaks the protocol (ZT-167). Pods stay as they are. */
   async run(signal: AbortSignal): Promise<void> {
     let connectDelayMs = CONNECT_RETRY_MIN_MS, sessionDelayMs = HELLO_RETRY_MIN_MS;

@@ -108,6 +108,16 @@ export class LabNode implements AsyncDisposable {
     this.#ztunnel = this.#startZtunnel();
   }
 
+  /** Starts a ztunnel that takes over from the one that runs. @returns The log's line about it, once the other has ended. */
+  async takeOver(): Promise<string> {
+    const predecessor = this.#ztunnel;
+    this.#ztunnel = this.#startZtunnel({ AMBIT_TAKEOVER: "true" });
+    const line = await this.#ztunnel.line("the takeover", (it) => it.includes("taken over"), READY_TIMEOUT_MS);
+    const { code } = await predecessor.status;
+    if (code !== 0) throw new Error(`the predecessor ended with ${code}:\n${predecessor.tail()}`);
+    return line;
+  }
+
   /** Brings a running pod into the mesh. Returns once ztunnel listens in it. */
   async enrol(pod: PodPlace, { namespace, serviceAccount, name }: PodIdentity): Promise<void> {
     const body = { target: `netns/${pod.name}`, namespace, serviceAccount, name };
@@ -152,7 +162,7 @@ export class LabNode implements AsyncDisposable {
     });
   }
 
-  #startZtunnel(): Program {
+  #startZtunnel(further: Readonly<Record<string, string>> = {}): Program {
     const { folder, rootCertificate, ztunnelEnvironment, onLine } = this.#options;
     const control = `https://${this.place.controlIp}:15012`;
     return new Program(`ztunnel of ${this.place.node}`, this.place, {
@@ -164,11 +174,13 @@ export class LabNode implements AsyncDisposable {
         CA_ROOT_CA: rootCertificate,
         AUTH_TOKEN: `${folder}/token`,
         INPOD_UDS: `${folder}/zds.sock`,
+        AMBIT_TAKEOVER_SOCKET: `${folder}/takeover.sock`,
         NODE_NAME: this.place.node,
         POD_NAME: `ztunnel-${this.place.node}`,
         POD_NAMESPACE: "istio-system",
         ZTUNNEL_WORKER_THREADS: "2",
         ...ztunnelEnvironment,
+        ...further,
       },
       onLine: (line) => onLine("ztunnel", line),
     });

@@ -32,6 +32,8 @@ export interface PatternOrder {
   readonly bulkBytesMax: number;
   /** How long a connection that is kept may last. */
   readonly longMs: number;
+  /** Which ways a connection may go; every way if it is left out. */
+  readonly kinds?: readonly ConnectKind[];
 }
 
 function newTally(): PatternTally {
@@ -196,7 +198,7 @@ export class PatternLoad {
 
   async #one(order: PatternOrder, chance: Chance): Promise<void> {
     const target = chance.pick(order.targets),
-      kind = chance.often(50) ? "short" : chance.pick(CONNECT_KINDS),
+      kind = order.kinds === undefined && chance.often(50) ? "short" : chance.pick(order.kinds ?? CONNECT_KINDS),
       { tally } = this;
     tally.connections++;
     tally.open++;

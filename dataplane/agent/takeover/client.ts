@@ -55,7 +55,7 @@ export class Predecessor implements AsyncDisposable {
     this.#socket = socket;
   }
 
-  /** @returns undefined if nobody is there. Throws AMB2420 when the predecessor refuses. */
+  /** @returns undefined if nobody is there. */
   static async connect(path: string, program: string): Promise<Predecessor | undefined> {
     let socket: SeqpacketSocket;
     try {

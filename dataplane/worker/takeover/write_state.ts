@@ -20,13 +20,15 @@ import { OutboundTunnel } from "../outbound.ts";
 import { Relay } from "../relay.ts";
 import { SessionPhase } from "../session.ts";
 import type { Shard } from "../shard.ts";
+import { SocksNegotiation } from "../socks5_negotiation.ts";
 import type { Tunnel } from "../tunnel.ts";
+import { UndecidedConnection } from "../undecided.ts";
 
 /** How much a worker hands over, and what it must keep. */
 export interface TakeoverCounts {
   readonly sessions: number;
   readonly connections: number;
-  /** Connections that end in this process: handshakes, negotiations, and streams that only their application reads. */
+  /** Connections that end in this process: handshakes, negotiations, double HBONE, and streams that only their application reads. */
   readonly left: number;
   /** Of them, those that may become transferable soon. */
   readonly settling: number;
@@ -47,7 +49,7 @@ export class Handover {
   /** Only looks. */
   constructor(shard: Shard) {
     this.#shard = shard;
-    let downstream = 0, handshakes = 0;
+    let downstream = 0, handshakes = 0, undecided = 0;
     for (const pod of shard.pods.values()) {
       for (const session of pod.pool.sessions()) if (session.transferable) this.#sessions.push(session);
       for (const session of pod.sessions) {
@@ -62,6 +64,7 @@ export class Handover {
     for (let row = 0; row < shard.rows.limit; row++) {
       const connection = shard.rows.at(row);
       if (connection instanceof Relay && !connection.closed) this.#relays.push(connection);
+      else if (connection instanceof SocksNegotiation || connection instanceof UndecidedConnection) undecided++;
     }
     let connections = this.#relays.length + this.#waiting.length;
     for (const session of this.#sessions) connections += session.tunnels.size;
@@ -70,7 +73,7 @@ export class Handover {
       sessions: this.#sessions.length,
       connections,
       left: left + downstream,
-      settling: left + handshakes,
+      settling: undecided + handshakes,
     };
   }
 
