@@ -56,7 +56,7 @@ meshTest(
     const tallies = await Promise.all([client, crowd].map((pod) => pod.probe.do("stopPattern", {})));
     const { server: served } = await server.probe.do("patternTallies", {});
     pauses.sort((a, b) => a - b);
-    console.log(JSON.stringify({
+    const figures = JSON.stringify({
       takeovers: TAKEOVERS,
       connectionsAtLeast: carried,
       pauseMs: { least: pauses[0], middle: pauses[pauses.length >> 1], most: pauses.at(-1) },
@@ -65,7 +65,8 @@ meshTest(
       good: tallies.map(({ good }) => good),
       megabytes: Math.round(tallies.reduce((sum, { bytes }) => sum + bytes, 0) / 1e6),
       last: first,
-    }));
+    });
+    Deno.stdout.writeSync(new TextEncoder().encode(`${figures}\n`));
     assertEquals(flow.error, "");
     for (const { failures, truncated, wrong } of [...tallies, served]) {
       assertEquals([failures, truncated, wrong], [{}, {}, []]);
