@@ -112,6 +112,13 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     default: "./var/run/secrets/istio/root-cert.pem",
     help: "the same for the certificate service",
   },
+  crlPath: {
+    kind: text("FILE"),
+    flag: "crl-path",
+    env: "CRL_PATH",
+    default: "",
+    help: "revocation lists, PEM or one in DER, read again when they change; empty: certificates end by expiring alone",
+  },
   altXdsHostname: {
     kind: text("NAME"),
     flag: "alt-xds-hostname",

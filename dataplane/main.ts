@@ -28,6 +28,7 @@ import { dataplaneMetrics } from "./agent/metrics.ts";
 import { checkMissingSettings } from "./agent/missing_settings.ts";
 import { POD_PORTS, Pods } from "./agent/pods.ts";
 import { Publisher } from "./agent/publisher.ts";
+import { RevocationFile } from "./agent/revocation_lists.ts";
 import { checkServers, dedicatedWorkload, type SettingsSources } from "./agent/settings_sources.ts";
 import { MeshState, type PodFacts } from "./agent/state.ts";
 import { workerCountOf } from "./agent/worker_count.ts";
@@ -234,11 +235,14 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
   }, {
     bytes: Math.min(config.workerMemoryMib, Math.floor(WORKERS_MEMORY_MIB / workerCount)) << 20,
     agentFd: answers.wakeFd,
+    revocation: config.crlPath !== "",
   });
+  const revocations = config.crlPath === "" ? undefined : new RevocationFile(config.crlPath, workers, log.child("crl"));
   log.info("ztunnel started", { workers: workerCount, openssl: opensslVersion(), node: config.nodeName });
   const xdsDone = withXds ? xds.run({ signal }) : aborted(signal);
   // Nothing is proxied before the first full state (ZT-222).
   const zdsDone = Promise.race([withXds ? xds.ready : undefined, aborted(signal)]).then(async () => {
+    await revocations?.start(); // Nobody is let in before the lists are in force.
     if (signal.aborted) return;
     synced = true;
     log.info("mesh state complete", { workloads: state.workloads.size, services: state.services.size });
@@ -270,6 +274,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     clearInterval(timer);
     collect();
     publisher.stop();
+    await revocations?.close();
     certificates.stop();
     caClient.close();
     await Promise.allSettled([xdsDone, zdsDone, ...servers]);

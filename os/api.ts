@@ -100,8 +100,12 @@ export interface TlsHandshake {
   step(): HandshakeStep;
   /** Why the last step failed, as OpenSSL says it. */
   failure(): string;
+  /** Whether the last step failed because a certificate of the peer's chain is revoked. */
+  readonly peerRevoked: boolean;
   /** URI names of the peer's verified leaf, in order. */
   peerUris(): readonly string[];
+  /** How the peer's certificate led to a root, for the caller to keep and free; null if it cannot be kept or nobody asks. */
+  takePath(): PeerPath | null;
   /** Ends OpenSSL's part: the record layer with the negotiated keys. The handshake object is gone afterwards. */
   takeRecords(): { readonly sealer: RecordSealer; readonly opener: RecordOpener };
   free(): void;
@@ -114,7 +118,24 @@ export interface TlsIdentity {
   free(): void;
 }
 
+/** A verified chain, for later lists to be held against. */
+export interface PeerPath {
+  /** Whether a certificate of it is in the lists that are in force now. Its having expired since counts for nothing. */
+  readonly revoked: boolean;
+  free(): void;
+}
+
+/** Revocation lists of one worker. */
+export interface TlsRevocation {
+  /** Puts lists in force, for handshakes and paths alike, and takes over one reference to them. */
+  use(lists: ContextHandle): void;
+  /** Lists in force that name a peer's certificate without being its issuer's: they count for nothing. */
+  readonly forgedCount: number;
+}
+
 export interface Tls {
+  /** null: nobody asks for revocation. */
+  readonly revocation: TlsRevocation | null;
   /** Takes over one reference to the template; throws MeshError when OpenSSL refuses it. */
   derive(template: ContextHandle): TlsIdentity;
   /**

@@ -4,11 +4,13 @@ import {
   type ContextHandle,
   HandshakeStep,
   type Memory,
+  type PeerPath,
   type Tls,
   type TlsHandshake,
   type TlsIdentity,
   type TrafficKeys,
 } from "./api.ts";
+import { Revocation, X509_V_ERR_CERT_REVOKED } from "./revocation.ts";
 import { type CipherSuite, Opener, RecordCrypto, Sealer, suiteOf } from "./tls_records.ts";
 
 const ssl = Deno.dlopen("libssl.so.3", {
@@ -28,6 +30,7 @@ const ssl = Deno.dlopen("libssl.so.3", {
   SSL_CTX_get0_privatekey: { parameters: ["pointer"], result: "pointer" }, // const SSL_CTX *
   SSL_CTX_get_cert_store: { parameters: ["pointer"], result: "pointer" }, // const SSL_CTX *
   SSL_CTX_set_verify: { parameters: ["pointer", "i32", "pointer"], result: "void" }, // SSL_CTX *, int mode, SSL_verify_cb
+  SSL_CTX_set_cert_verify_callback: { parameters: ["pointer", "function", "pointer"], result: "void" }, // SSL_CTX *, cb, void *
   SSL_CTX_set_ciphersuites: { parameters: ["pointer", "buffer"], result: "i32" }, // SSL_CTX *, const char *
   SSL_CTX_set_alpn_protos: { parameters: ["pointer", "buffer", "u32"], result: "i32" }, // SSL_CTX *, const uchar *, uint
   SSL_CTX_set_alpn_select_cb: { parameters: ["pointer", "function", "pointer"], result: "void" }, // SSL_CTX *, cb, void *
@@ -183,6 +186,7 @@ export function opensslVersion(): string {
 /** One worker's view of OpenSSL: callbacks belong to the thread that made them, so each worker makes its own. */
 export class OpenSsl implements Tls {
   readonly records: RecordCrypto;
+  readonly revocation: Revocation | null;
   /** Secrets of the handshake under way; OpenSSL calls back synchronously from within the step. */
   clientSecret: Uint8Array | undefined;
   serverSecret: Uint8Array | undefined;
@@ -191,8 +195,9 @@ export class OpenSsl implements Tls {
     { parameters: ["pointer", "pointer", "pointer", "pointer", "u32", "pointer"]; result: "i32" }
   >;
 
-  constructor(arena: Memory) {
+  constructor(arena: Memory, options: { readonly revocation?: boolean } = {}) {
     this.records = new RecordCrypto(arena);
+    this.revocation = options.revocation === true ? new Revocation() : null;
     this.#keylog = new Deno.UnsafeCallback({ parameters: ["pointer", "pointer"], result: "void" }, (_ssl, line) => {
       const text = Deno.UnsafePointerView.getCString(line!);
       if (text.startsWith("CLIENT_TRAFFIC_SECRET_0 ")) this.clientSecret = secretOf(text);
@@ -252,6 +257,9 @@ export class OpenSsl implements Tls {
     }
     ssl.SSL_CTX_ctrl(context, SSL_CTRL_SET_VERIFY_CERT_STORE, 1n, ssl.SSL_CTX_get_cert_store(template));
     ssl.SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, null); // ZT-083, ZT-085
+    if (this.revocation !== null) {
+      ssl.SSL_CTX_set_cert_verify_callback(context, this.revocation.verifyCallback, null); // ZT-088
+    }
     if (server) {
       ssl.SSL_CTX_set_num_tickets(context, 0n);
       ssl.SSL_CTX_set_alpn_select_cb(context, this.#alpn.pointer, null);
@@ -298,7 +306,9 @@ class OpenSslHandshake implements TlsHandshake {
   #ssl: Pointer | null;
   #clientSecret: Uint8Array | undefined;
   #serverSecret: Uint8Array | undefined;
+  #path: PeerPath | null = null;
   #failure = "";
+  peerRevoked = false;
 
   constructor(owner: OpenSsl, context: Pointer, fd: number, server: boolean) {
     this.#owner = owner;
@@ -322,12 +332,14 @@ class OpenSslHandshake implements TlsHandshake {
     this.#serverSecret = owner.serverSecret;
     owner.clientSecret = undefined;
     owner.serverSecret = undefined;
+    if (owner.revocation !== null) this.#path = owner.revocation.takePath() ?? this.#path;
     if (result === 1) return HandshakeStep.DONE;
     const error = ssl.SSL_get_error(this.#ssl, result);
     if (error === SSL_ERROR_WANT_READ) return HandshakeStep.WANTS_READ;
     if (error === SSL_ERROR_WANT_WRITE) return HandshakeStep.WANTS_WRITE;
     const verify = ssl.SSL_get_verify_result(this.#ssl);
     this.#failure = takeError() || "the peer closed the connection";
+    this.peerRevoked = verify === BigInt(X509_V_ERR_CERT_REVOKED);
     if (verify !== 0n) {
       const text = crypto.X509_verify_cert_error_string(verify);
       if (text !== null) this.#failure += ` (${Deno.UnsafePointerView.getCString(text)})`;
@@ -360,6 +372,12 @@ class OpenSslHandshake implements TlsHandshake {
     return uris;
   }
 
+  takePath(): PeerPath | null {
+    const path = this.#path;
+    this.#path = null;
+    return path;
+  }
+
   takeRecords(): { sealer: Sealer; opener: Opener } {
     const id = ssl.SSL_CIPHER_get_protocol_id(ssl.SSL_get_current_cipher(this.#ssl));
     const suite: CipherSuite = id === 0x1302 ? "aes256" : "aes128"; // Only these two are ever offered or taken.
@@ -375,6 +393,8 @@ class OpenSslHandshake implements TlsHandshake {
     if (this.#ssl === null) return;
     ssl.SSL_free(this.#ssl);
     this.#ssl = null;
+    this.#path?.free();
+    this.#path = null;
     this.#clientSecret?.fill(0);
     this.#serverSecret?.fill(0);
   }

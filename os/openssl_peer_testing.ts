@@ -52,6 +52,7 @@ const crypto = Deno.dlopen("libcrypto.so.3", {
   ERR_error_string_n: { parameters: ["u64", "buffer", "usize"], result: "void" }, // unsigned long, char *, size_t
 }).symbols;
 
+const SSL_CTRL_CHAIN_CERT = 89;
 const SSL_CTRL_MODE = 33, SSL_CTRL_SET_MIN_PROTO_VERSION = 123, SSL_CTRL_SET_MAX_PROTO_VERSION = 124;
 const SSL_MODE_ENABLE_PARTIAL_WRITE = 1n, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER = 2n;
 const SSL_VERIFY_PEER = 1, SSL_VERIFY_FAIL_IF_NO_PEER_CERT = 2;
@@ -151,6 +152,13 @@ export class OpenSslPeer {
     const used = ssl.SSL_CTX_use_certificate(this.#context, certificate) === 1 &&
       ssl.SSL_CTX_use_PrivateKey(this.#context, privateKey) === 1;
     assert(used, "the leaf is well-formed");
+    for (;;) {
+      const further = crypto.PEM_read_bio_X509(chainBio, null, null, null);
+      if (further === null) break;
+      ssl.SSL_CTX_ctrl(this.#context, SSL_CTRL_CHAIN_CERT, 1n, further);
+      crypto.X509_free(further);
+    }
+    crypto.ERR_clear_error(); // The end of the text is an error to the reader.
     crypto.X509_free(certificate);
     crypto.EVP_PKEY_free(privateKey);
     crypto.BIO_free(chainBio);

@@ -4,7 +4,6 @@ import type { Logger } from "../../base/log.ts";
 
 /** Without these a ztunnel would be less strict than its operator believes. */
 const REFUSED: readonly (readonly [name: string, what: string])[] = [
-  ["CRL_PATH", "certificate revocation lists"],
   ["COMPLIANCE_POLICY", "compliance policies, such as post-quantum key exchange alone"],
 ];
 

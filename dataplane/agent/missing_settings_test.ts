@@ -14,8 +14,8 @@ function check(environment: Readonly<Record<string, string>>): string[] {
 }
 
 Deno.test("checkMissingSettings() refuses what would protect and is not there (ZT-080, ZT-087)", () => {
-  for (const name of ["CRL_PATH", "COMPLIANCE_POLICY"]) assertThrows(() => check({ [name]: "x" }), MeshError, name);
-  assertEquals(check({ CRL_PATH: "", COMPLIANCE_POLICY: "" }), []);
+  for (const name of ["COMPLIANCE_POLICY"]) assertThrows(() => check({ [name]: "x" }), MeshError, name);
+  assertEquals(check({ COMPLIANCE_POLICY: "" }), []);
 });
 
 Deno.test("checkMissingSettings() tells of what merely adds (ZT-079)", () => {

@@ -40,7 +40,7 @@ export class WorkerPool {
     handles: TableHandles,
     snapshots: SnapshotWriter,
     options: Omit<ShardOptions, "worker">,
-    memory: { readonly bytes: number; readonly agentFd: number },
+    memory: { readonly bytes: number; readonly agentFd: number; readonly revocation: boolean },
   ): void {
     const handoverBytes = Math.ceil(ringBytes(HANDOVER_ENTRIES, HANDOVER_WORDS) / 64) * 64;
     const handover = new SharedArrayBuffer(handoverBytes * this.count * this.count);
@@ -72,6 +72,7 @@ export class WorkerPool {
         handoverBytes,
         memoryBytes: memory.bytes,
         agentFd: memory.agentFd,
+        revocation: memory.revocation,
       };
       thread.postMessage(start);
       this.#workers.push(thread);

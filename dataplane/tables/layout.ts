@@ -203,6 +203,7 @@ export const Command = {
   STOP: 7,
   POLICIES_CHANGED: 8, // generation
   POD_IDENTITY: 9, // pod row, epoch: it has become known whose certificates the pod bears
+  REVOCATIONS_CHANGED: 10, // address of an X509_STORE with the lists, low and high word; DONE follows
 } as const;
 
 /** What stands in word 0 of a request (worker → agent). Word 1 is the request's number, words 2 to 7 are arguments. */

@@ -49,7 +49,7 @@ export class Inbox implements Pollable {
     const command = this.#command;
     while (this.#commands.pop(command)) {
       this.#carryOut(command);
-      if (command[0] === Command.POD_REMOVED) {
+      if (command[0] === Command.POD_REMOVED || command[0] === Command.REVOCATIONS_CHANGED) {
         pushWords(this.#requests, Request.DONE, 0, command[0], command[1]!, command[2]!);
       }
     }
@@ -67,6 +67,8 @@ export class Inbox implements Pollable {
         return this.#removePod(command[1]!, command[2]!);
       case Command.IDENTITY_CHANGED:
         return this.#changeIdentity(command[1]!, command[2]! >>> 0, command[3]! >>> 0);
+      case Command.REVOCATIONS_CHANGED:
+        return this.#shard.revocations.use({ low: command[1]! >>> 0, high: command[2]! >>> 0 });
       case Command.CLOSE_CONNECTION:
         return this.#shard.judge.again();
       case Command.POLICIES_CHANGED:

@@ -48,7 +48,8 @@ function run(start: WorkerStart): void {
     view: new SnapshotReader(tables, worker),
     questions: new QuestionWriter(handles, worker, () => os.signalEvent(start.agentFd)),
   };
-  const shard = new Shard(os, new OpenSsl(os.memory), shared, options, (to, pod, fd, kind) => {
+  const tls = new OpenSsl(os.memory, { revocation: start.revocation });
+  const shard = new Shard(os, tls, shared, options, (to, pod, fd, kind) => {
     const record = outgoing[to]!.record;
     record[0] = kind;
     record[1] = pod.row;

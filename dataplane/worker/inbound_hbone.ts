@@ -189,7 +189,7 @@ export class ServerSession extends HboneSession {
 
   protected override onClosed(end: SessionEnd): void {
     this.onReleased();
-    if (end.stage === "tls" || end.stage === "identity" || end.stage === "h2") {
+    if (end.stage === "revoked" || end.stage === "tls" || end.stage === "identity" || end.stage === "h2") {
       this.shard.logSessionEnd(this.peerIp, this.peerPort, this.localIp, end.reason);
     }
   }

@@ -184,7 +184,7 @@ const places = Array.from({ length: SLABS }, () => placeIn(arena));
 
 function placeIn(arena: Arena) {
   const slab = new Slab(arena, SLAB_BYTES);
-  const os = new TestOs(slab), tls = new OpenSsl(slab);
+  const os = new TestOs(slab), tls = new OpenSsl(slab, { revocation: true });
   slab.keep();
   return { slab, os, tls };
 }

@@ -1,7 +1,7 @@
 /** One HBONE session: HTTP/2 over mutual TLS with one upstream or downstream, and the tunnels in it. Both sides share this. */
 import { assert } from "../../base/assert.ts";
 import { Deadline } from "../../base/timer_wheel.ts";
-import { HandshakeStep, type RecordOpener, type TlsHandshake } from "../../os/api.ts";
+import { HandshakeStep, type PeerPath, type RecordOpener, type TlsHandshake } from "../../os/api.ts";
 import { CLIENT_PREFACE, H2Error } from "../../wire/h2/frame_rules.ts";
 import * as frames from "../../wire/h2/frame_writers.ts";
 import {
@@ -24,8 +24,9 @@ import {
   type Resumable,
 } from "./reactor.ts";
 import { RecordSender } from "./record_sender.ts";
+import type { Watched } from "./revocation_watch.ts";
 import { SessionFrames } from "./session_frames.ts";
-import { type SessionEnd, SessionPhase } from "./session_output.ts";
+import { REVOKED, type SessionEnd, SessionPhase } from "./session_output.ts";
 import type { Shard } from "./shard.ts";
 import type { SessionState } from "../tables/takeover_format.ts";
 
@@ -43,10 +44,12 @@ export const HANDSHAKE_TIMEOUT_MS = 10_000;
 const CLOSE_TIMEOUT_MS = 5_000;
 const PING_INTERVAL_MS = 10_000, PING_TIMEOUT_MS = 20_000; // ZT-063
 
-export abstract class HboneSession extends SessionFrames implements Pollable, Resumable {
+export abstract class HboneSession extends SessionFrames implements Pollable, Resumable, Watched {
   #row = -1;
   #handshake: TlsHandshake | null;
   #opener: RecordOpener | null = null;
+  /** How the peer's certificate led to a root, for revocation lists to be held against. */
+  peerPath: PeerPath | null = null;
   readonly #receiver: FrameReceiver;
   readonly #deadline = new Deadline(() => this.#onDeadline());
   #resumeAsked = false;
@@ -121,9 +124,12 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
     if (step === HandshakeStep.WANTS_READ || step === HandshakeStep.WANTS_WRITE) return;
     if (step === HandshakeStep.FAILED) {
       this.shard.countHandshakeFailure();
-      this.die({ reason: `TLS handshake failed: ${handshake.failure()}`, stage: "tls" });
+      if (handshake.peerRevoked) this.shard.revocations.refused(this); // ZT-088
+      const stage = handshake.peerRevoked ? "revoked" : "tls";
+      this.die({ reason: `TLS handshake failed: ${handshake.failure()}`, stage });
       return;
     }
+    this.peerPath = handshake.takePath();
     const refused = this.verify(handshake.peerUris());
     const taken = handshake.takeRecords();
     this.#handshake = null;
@@ -139,6 +145,10 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
       return;
     }
     this.shard.countHandshake();
+    if (!this.shard.revocations.admit(this)) {
+      this.revoke();
+      return;
+    }
     const reactor = this.shard.reactor;
     this.#pingOutstanding = false;
     reactor.timers.set(this.#deadline, PING_INTERVAL_MS, reactor.nowMs);
@@ -338,6 +348,12 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
     this.die(end);
   }
 
+  /** Ends the session, since lists name its peer: whoever dialled us is told, whom we dialled is not (ZT-078). */
+  revoke(): void {
+    if (this.server) this.closeNow(REVOKED);
+    else this.die(REVOKED);
+  }
+
   /** Whether {@link closeGracefully} has begun. */
   protected get closing(): boolean {
     return this.#closing !== undefined;
@@ -406,6 +422,7 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
   /** From here on the session is this process's: the kernel tells at once of what came meanwhile. */
   goLive(): void {
     const { reactor } = this.shard;
+    if (!this.shard.revocations.admit(this)) return this.revoke();
     const row = reactor.watch(this.fd, POLL_BOTH_EDGES, this);
     if (row < 0) return this.closeNow({ reason: "the kernel watches no more descriptors", stage: "connect" });
     this.#row = row;
@@ -425,6 +442,7 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
     if (this.#row >= 0) reactor.release(this.fd, this.#row); // Else epoll would go on telling of it: the socket lives.
     this.dropInput();
     this.dropOutput();
+    this.#forgetPeer();
     this.sender!.free();
     this.#opener!.free();
     this.#opener = null;
@@ -432,6 +450,12 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
     this.#carry = null;
     os.close(this.fd);
     this.onReleased();
+  }
+
+  #forgetPeer(): void {
+    this.shard.revocations.forget(this);
+    this.peerPath?.free();
+    this.peerPath = null;
   }
 
   /** The last thing after {@link release}. */
@@ -452,6 +476,7 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
     this.tunnels.clear();
     this.#handshake?.free();
     this.#handshake = null;
+    this.#forgetPeer();
     this.sender?.free();
     this.#opener?.free();
     this.#opener = null;

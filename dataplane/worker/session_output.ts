@@ -16,8 +16,11 @@ export const SessionPhase = { HANDSHAKE: 0, OPEN: 1, CLOSED: 2 } as const;
 /** What a session ends with: the text for the log, and whether an error was behind it. */
 export interface SessionEnd {
   readonly reason: string;
-  readonly stage: "tls" | "identity" | "h2" | "closed" | "timeout" | "connect" | "drain" | "policy";
+  readonly stage: "tls" | "identity" | "h2" | "closed" | "timeout" | "connect" | "drain" | "policy" | "revoked";
 }
+
+/** What a session, and every connection in it, ends with (ZT-089). */
+export const REVOKED: SessionEnd = { reason: "connection closed: peer certificate revoked by CRL", stage: "revoked" };
 
 export abstract class SessionOutput implements Flushable {
   readonly shard: Shard;

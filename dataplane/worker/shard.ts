@@ -30,6 +30,7 @@ import { Questions } from "./questions.ts";
 import { Reactor } from "./reactor.ts";
 import { maySpeakSocks, SocksNegotiation } from "./socks5_negotiation.ts";
 import { RECORDS_PER_KEY_MAX } from "./record_sender.ts";
+import { RevocationWatch } from "./revocation_watch.ts";
 import type { ShardOptions } from "./shard_options.ts";
 import { WaitingRoom } from "./waiting_room.ts";
 
@@ -69,6 +70,7 @@ export class Shard {
   readonly waiting = new WaitingRoom(this);
   readonly questions: Questions;
   readonly judge = new Judge(this);
+  readonly revocations = new RevocationWatch(this);
   readonly flows: FlowTable;
   readonly access: AccessWriter;
   readonly view: SnapshotReader;
@@ -264,6 +266,10 @@ export class Shard {
 
   count(field: Field<"worker", "f64">, amount: number): void {
     this.tables.workers.addF64(this.#options.worker, field, amount);
+  }
+  /** Counts one, under `reporter`. */
+  countByDirection(field: Field<"worker", "f64[]">, direction: number): void {
+    this.tables.workers.addF64At(this.#options.worker, field, direction, 1);
   }
   /** A downstream's session has come (1) or gone (-1). */
   countDownstreamSession(change: number): void {

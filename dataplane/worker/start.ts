@@ -17,4 +17,6 @@ export interface WorkerStart {
   readonly handover: SharedArrayBuffer;
   readonly handoverBytes: number;
   readonly memoryBytes: number;
+  /** Peers are held against revocation lists, of which the agent tells later. */
+  readonly revocation: boolean;
 }

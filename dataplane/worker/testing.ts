@@ -5,7 +5,8 @@ import type { Fd } from "../../os/api.ts";
 import { type LeafPem, TestAuthority } from "../../os/certificates_testing.ts";
 import { Ring, ringBytes } from "../../base/shm/ring.ts";
 import * as libc from "../../os/libc_cold.ts";
-import { createTemplate } from "../../os/openssl.ts";
+import { createTemplate, type OpenSsl } from "../../os/openssl.ts";
+import { readRevocationLists, releaseLists, retainLists } from "../../os/revocation_lists.ts";
 import { createEventFd, signalEventFd } from "../../os/sockets.ts";
 import { AccessReader, type AccessRecord, AccessWriter } from "../tables/access.ts";
 import { FlowTable } from "../tables/flows.ts";
@@ -38,6 +39,8 @@ export { freshIp, host, Server, Socket } from "./loopback_testing.ts";
 
 const UNTIL_MS = 8_000;
 const RESERVED_PORTS = [15001, 15006, 15008];
+
+const NO_LISTS = await readRevocationLists([]);
 
 export const authority: TestAuthority = await TestAuthority.create("mesh");
 
@@ -89,6 +92,8 @@ export class Rig {
       os.failed = 0;
       os.owned.clear();
       os.strays.length = 0;
+      retainLists(NO_LISTS);
+      tls.revocation!.use(NO_LISTS.handle);
       const wakeFd = createEventFd();
       this.writer.admit(worker);
       const shared = {
@@ -248,6 +253,20 @@ export class Rig {
     this.until("the certificate is there", () => pod.identity.tls !== before);
   }
 
+  /** Puts revocation lists in force at a worker, each in DER. */
+  async revoke(worker: number, ...ders: Uint8Array<ArrayBuffer>[]): Promise<void> {
+    const lists = await readRevocationLists(ders);
+    this.enforce(worker, lists);
+    await releaseLists(lists);
+  }
+
+  /** The same for lists that were read; when it returns, every session has been held against them. */
+  enforce(worker: number, lists: typeof NO_LISTS): void {
+    retainLists(lists);
+    this.command(worker, Command.REVOCATIONS_CHANGED, lists.handle.low | 0, lists.handle.high | 0);
+    for (let turn = 0; turn < 3; turn++) this.turn();
+  }
+
   command(worker: number, ...words: Parameters<typeof pushWords> extends [Ring, ...infer Words] ? Words : never): void {
     assert(pushWords(this.#commands[worker]!, ...words), "a command ring has room");
   }
@@ -353,6 +372,8 @@ export class Rig {
     if (shard.buffers.stagesTaken !== 0) found.push(`${shard.buffers.stagesTaken} stages`);
     if (shard.buffers.chunksTaken !== 0) found.push(`${shard.buffers.chunksTaken} chunks`);
     if (shard.reactor.timers.setCount !== 0) found.push(`${shard.reactor.timers.setCount} timers`);
+    const watched = shard.revocations.count, issuers = (shard.tls as OpenSsl).revocation!.issuerCount;
+    if (watched + issuers !== 0) found.push(`${watched} sessions to be revoked, of ${issuers} issuers`);
     if (shard.connectionCount !== 0) found.push(`load ${shard.connectionCount}`);
     for (const field of [WORKER.upstreamSessions, WORKER.downstreamSessions]) {
       if (this.tables.workers.getF64(worker, field) !== 0) found.push("sessions counted");

@@ -195,7 +195,8 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
       this.finishIfDone(); // Only bytes to the application are left; they are here.
       return;
     }
-    const flag = this.up || end.stage === "closed" || end.stage === "timeout" || end.stage === "drain"
+    const cut = this.up && end.stage !== "revoked";
+    const flag = cut || end.stage === "closed" || end.stage === "timeout" || end.stage === "drain"
       ? ResponseFlag.CONNECT
       : this.failedFlag(end);
     this.end(flag, end.stage === "drain" ? "connection closed due to connection drain" : end.reason);
@@ -204,6 +205,7 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
   /** What a session that never came to be is called (ZT-195). */
   protected failedFlag(end: SessionEnd): number {
     if (end.stage === "h2") return ResponseFlag.H2_HANDSHAKE_FAILURE;
+    if (end.stage === "revoked") return ResponseFlag.CERT_REVOKED;
     return ResponseFlag.CONNECT;
   }
 

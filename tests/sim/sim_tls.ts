@@ -151,6 +151,7 @@ class SimHandshake implements TlsHandshake {
   #awaits: number;
   #out: Uint8Array[] = [];
   #in: number[] = [];
+  readonly peerRevoked = false;
   #failure = "";
   #done = false;
   #gone = false;
@@ -280,6 +281,10 @@ class SimHandshake implements TlsHandshake {
     return this.#peer?.uris ?? [];
   }
 
+  takePath(): null {
+    return null;
+  }
+
   takeRecords(): { sealer: RecordSealer; opener: RecordOpener } {
     hold(this.#done && !this.#gone, "records are taken from a handshake that is through");
     const sealer = this.#sealer ?? this.#makeSealer();
@@ -340,6 +345,7 @@ export class SimTls implements Tls {
   readonly os: SimOs;
   readonly memory: SimMemory;
   readonly certificates: Certificates;
+  readonly revocation = null;
   readonly scratchAt: number;
 
   constructor(os: SimOs, certificates: Certificates) {
