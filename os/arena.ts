@@ -13,10 +13,11 @@ const libc = Deno.dlopen("libc.so.6", {
     parameters: ["usize", "usize", "i32", "i32", "i32", "i64"], // void *addr, size_t length, int prot, int flags, int fd, off_t offset
     result: "pointer",
   },
+  munmap: { parameters: ["u32", "usize"], result: "i32" }, // void *addr, size_t length
   madvise: { parameters: ["u32", "u32", "i32"], result: "i32" }, // void *addr, size_t length, int advice
 }).symbols;
 
-/** Bump allocator over one low mapping; memory is taken for good and goes with the process. */
+/** Bump allocator over one low mapping; memory is taken for good and goes with the process, or by {@link unmap}. */
 export class Arena implements Memory {
   readonly base: number;
   readonly sizeBytes: number;
@@ -54,6 +55,11 @@ export class Arena implements Memory {
     assert(offset + bytes <= this.sizeBytes, "the arena holds what its owner planned to allocate");
     this.#used = offset + bytes;
     return offset;
+  }
+
+  /** Gives all of it back, for a thread that ends before its process does: nobody may touch it again. */
+  unmap(): void {
+    libc.munmap(this.base, BigInt(this.sizeBytes));
   }
 
   /** Bytes that can still be allocated. */

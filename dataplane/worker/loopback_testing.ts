@@ -174,7 +174,11 @@ export class TestOs extends LinuxOs {
   }
 }
 
-const arena = new Arena(SLAB_BYTES * SLABS + (2 << 20), { hugePages: false });
+const arena = new Arena(SLAB_BYTES * SLABS + (2 << 20), { hugePages: false }), arenas = [arena];
+// Test files share a process, and with it the memory below 2 GiB.
+addEventListener("unload", () => {
+  for (const it of arenas) it.unmap();
+});
 /** The test's own system calls. */
 export const host = new LinuxOs(arena);
 /** For tests that seal and open records themselves. */
@@ -191,7 +195,11 @@ function placeIn(arena: Arena) {
 
 /** What a worker of a test stands on; used again by the next test. Low memory is scarce: few tests have more than two workers. */
 export function placeOf(worker: number): ReturnType<typeof placeIn> {
-  while (places.length <= worker) places.push(placeIn(new Arena(SLAB_BYTES + 4096, { hugePages: false })));
+  while (places.length <= worker) {
+    const more = new Arena(SLAB_BYTES + 4096, { hugePages: false });
+    arenas.push(more);
+    places.push(placeIn(more));
+  }
   return places[worker]!;
 }
 
