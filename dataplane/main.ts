@@ -18,10 +18,12 @@ import { Dedicated } from "./agent/dedicated.ts";
 import { OnDemandResources } from "./agent/on_demand.ts";
 import { parseListenAddress } from "./agent/dns/listen_address.ts";
 import { DnsProxy } from "./agent/dns/proxy.ts";
+import { readResolvConf } from "./agent/dns/resolv_conf.ts";
 import { dnsSettings } from "./agent/dns/settings.ts";
 import { dumpOf } from "./agent/dump_sources.ts";
 import { type ControlEndpoint, parseRootSource, type TokenSource } from "./agent/control_channel.ts";
 import { FlowTotals } from "./agent/flow_totals.ts";
+import { Hostnames } from "./agent/hostnames.ts";
 import { Identities } from "./agent/identities.ts";
 import { applyLocal, readLocalFile } from "./agent/local_file.ts";
 import { dataplaneMetrics } from "./agent/metrics.ts";
@@ -155,10 +157,21 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     onChange: publisher.soon,
   });
   await using poller = new Poller();
+  using hostnames = new Hostnames({
+    settings: () => readResolvConf(config.resolvConf),
+    mark: dedicated ? packetMark : 0,
+    ipv6: config.ipv6,
+    poller,
+    counter: metrics.onDemandDns,
+  });
   using answers = new Answers(handles, workers, {
     [QuestionKind.SOCKS_NAME]: async ({ podRow, text, wantsIpv4 }) =>
       dns === undefined ? "unsupported" : await dns.lookup(pods.uidOf(podRow) ?? "", text, wantsIpv4) ?? "unknown",
     [QuestionKind.RESOURCE]: ({ text }) => demand.find(text),
+    [QuestionKind.HOSTNAME]({ podRow, text, wantsIpv4 }) {
+      const facts = pods.factsOf(podRow);
+      return hostnames.find(text, wantsIpv4, facts && state.findLocal(facts));
+    },
   }, poller);
   const zds = new ZdsClient({ path: config.inpodUds, pods, log: log.child("zds") });
   const accessLog = new AccessLog(log);

@@ -1,5 +1,5 @@
 /** Where an outbound connection goes (ZT sections 2.2 to 2.5): pure, from a view of the mesh to a Route. */
-import { formatSocketAddress, type IpWords } from "../base/address.ts";
+import { formatSocketAddress, type IpWords, isIpv4 } from "../base/address.ts";
 import { chooseEndpoint, endpointIp, endpointPort } from "./balance.ts";
 import {
   formatReference,
@@ -9,7 +9,7 @@ import {
   sharesAddress,
 } from "./gateway_reference.ts";
 import { formatIdentity, parseIdentity } from "./identity.ts";
-import type { RefusedRoute, Route } from "./route.ts";
+import type { RefusedRoute, Route, WorkloadRoute } from "./route.ts";
 import { LoadBalancingMode, type Service } from "./service.ts";
 import type { MeshView } from "./view.ts";
 import { type GatewayAddress, TunnelProtocol, type Workload } from "./workload.ts";
@@ -118,9 +118,8 @@ function toWaypoint(view: MeshView, source: Workload, request: WaypointRequest, 
   }
   const port = through === undefined ? asked : endpointPort(through, workload, asked, true);
   if (port === 0) return refused(`unknown waypoint: ${formatReference(waypoint)} names no port`);
-  const ip = endpointIp(through, workload, waypoint.address === undefined ? dialled : waypoint.address.ip);
-  if (ip === undefined) return unreachable(workload);
-  return {
+  const wanted = waypoint.address?.ip ?? dialled;
+  const by = (ip: IpWords): WorkloadRoute => ({
     kind: "hbone",
     ip,
     port,
@@ -129,25 +128,42 @@ function toWaypoint(view: MeshView, source: Workload, request: WaypointRequest, 
     workload,
     service: request.service,
     viaWaypoint: true,
-  };
+  });
+  return reach(workload, endpointIp(through, workload, wanted), wanted, by);
 }
 
 /** Straight to the chosen workload, by the protocol it speaks (ZT-041). */
 function toEndpoint(workload: Workload, service: Service | undefined, dialled: IpWords, dialledPort: number): Route {
-  const ip = endpointIp(service, workload, dialled);
-  if (ip === undefined) return unreachable(workload);
   const port = service === undefined ? dialledPort : endpointPort(service, workload, dialledPort, false);
-  if (workload.tunnelProtocol === TunnelProtocol.NONE) return { kind: "tcp", ip, port, workload, service };
-  return {
-    kind: "hbone",
-    ip,
-    port: HBONE_PORT,
-    authority: formatSocketAddress(ip, port),
-    identities: acceptedIdentities(service, workload),
-    workload,
-    service,
-    viaWaypoint: false,
+  const by = (ip: IpWords): WorkloadRoute => {
+    if (workload.tunnelProtocol === TunnelProtocol.NONE) return { kind: "tcp", ip, port, workload, service };
+    return {
+      kind: "hbone",
+      ip,
+      port: HBONE_PORT,
+      authority: formatSocketAddress(ip, port),
+      identities: acceptedIdentities(service, workload),
+      workload,
+      service,
+      viaWaypoint: false,
+    };
   };
+  return reach(workload, endpointIp(service, workload, dialled), dialled, by);
+}
+
+/**
+ * The way to a workload by its address; where it has none that may be used by what DNS says of its hostname (ZT-032, ZT-033).
+ * @param wanted an address of the family that is preferred.
+ */
+function reach(
+  workload: Workload,
+  ip: IpWords | undefined,
+  wanted: IpWords,
+  by: (ip: IpWords) => WorkloadRoute,
+): Route {
+  if (ip !== undefined) return by(ip);
+  if (workload.hostname === "") return refused(`no valid routing destination for workload: ${workload.uid}`);
+  return { kind: "hostname", workload, wantsIpv4: isIpv4(wanted[0], wanted[1], wanted[2]), onward: by };
 }
 
 /** SPIFFE URIs that the upstream may present: the service's own that parse, then the workload's (ZT-042). */
@@ -190,8 +206,6 @@ function acrossNetworks(view: MeshView, source: Workload, request: RemoteRequest
   if (gateway === undefined || asked === 0) {
     return refused(`unknown network gateway: ${formatReference(networkGateway)}`);
   }
-  const ip = endpointIp(behind, gateway, networkGateway.address?.ip ?? request.dialled);
-  if (ip === undefined) return unreachable(gateway);
   const innerIdentities = serviceIdentities(through);
   if (innerIdentities.length === 0) { // ZT-046: nobody could be told from an impostor.
     const whose = through === undefined ? endpoint.uid : `service ${through.namespace}/${through.hostname}`;
@@ -199,7 +213,8 @@ function acrossNetworks(view: MeshView, source: Workload, request: RemoteRequest
       `no valid routing destination for workload: ${endpoint.uid} is on network "${endpoint.network}", and ${whose} names no identity to expect there`,
     );
   }
-  return {
+  const wanted = networkGateway.address?.ip ?? request.dialled;
+  const by = (ip: IpWords): WorkloadRoute => ({
     kind: "doubleHbone",
     ip,
     port: behind === undefined ? asked : endpointPort(behind, gateway, asked, false),
@@ -208,15 +223,8 @@ function acrossNetworks(view: MeshView, source: Workload, request: RemoteRequest
     innerIdentities,
     workload: gateway,
     service,
-  };
-}
-
-/** ZT-032, ZT-033. */
-function unreachable(workload: Workload): RefusedRoute {
-  if (workload.hostname === "") return refused(`no valid routing destination for workload: ${workload.uid}`);
-  return refused(
-    `workload ${workload.uid} has no address, only hostname ${workload.hostname}: resolving it by DNS is not supported`,
-  );
+  });
+  return reach(gateway, endpointIp(behind, gateway, wanted), wanted, by);
 }
 
 function refused(reason: string): RefusedRoute {

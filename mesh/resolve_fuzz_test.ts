@@ -25,6 +25,7 @@ function randomMesh(random: () => number): { workloads: Workload[]; services: Se
       capacity: below(3),
       waypoint: maybe(anyReference),
       networkGateway: maybe(anyReference),
+      hostname: below(2) === 0 ? `w${at}.host` : "",
       applicationTunnel: maybe(() => ({ protocol: 1, port: 15088 })),
       locality: { region: `r${below(2)}`, zone: `z${below(2)}`, subzone: "" },
       services: serving(Object.fromEntries(
@@ -50,6 +51,9 @@ function randomMesh(random: () => number): { workloads: Workload[]; services: Se
   return { workloads, services };
 }
 
+/** What DNS says of any hostname. */
+const FOUND = ip("192.0.2.1");
+
 Deno.test("resolve() keeps the mesh's promises in any mesh, seeded (ZT-020 to ZT-044)", () => {
   const kinds = new Map<string, number>();
   for (const seed of seeds()) {
@@ -59,8 +63,16 @@ Deno.test("resolve() keeps the mesh's promises in any mesh, seeded (ZT-020 to ZT
       const dialled = ip(target < 8 ? `10.0.0.${target}` : `10.96.0.${target - 8}`);
       const [word0, word1, word2, word3] = dialled, port = 80;
       const where = `seed ${seed}, ${source.name} to ${formatSocketAddress(dialled, port)}`;
-      const route = resolve(view, source, { network: "", word0, word1, word2, word3, port }, random);
-      kinds.set(route.kind, (kinds.get(route.kind) ?? 0) + 1);
+      const decided = resolve(view, source, { network: "", word0, word1, word2, word3, port }, random);
+      kinds.set(decided.kind, (kinds.get(decided.kind) ?? 0) + 1);
+      const byName = decided.kind === "hostname", route = byName ? decided.onward(FOUND) : decided;
+      if (byName) {
+        const { workload: named, wantsIpv4 } = decided;
+        assert(named.hostname !== "" && wantsIpv4, `${where}: a hostname to ask for, in the family that was dialled`);
+        assert(!ownsAddress(named, ...dialled), `${where}: what was dialled needs no DNS`);
+        const onward = decided.onward(FOUND);
+        assertEquals([onward.workload, onward.ip], [named, FOUND], `${where}: and it leads to what was found`);
+      }
       const owner = view.workloadAt("", ...dialled), found = view.serviceAt("", ...dialled, source.namespace);
       if (route.kind === "passthrough") {
         const unsecured = owner === undefined && found === undefined || found?.loadBalancing?.mode === 3;
@@ -72,7 +84,10 @@ Deno.test("resolve() keeps the mesh's promises in any mesh, seeded (ZT-020 to ZT
       if (route.kind === "doubleHbone") {
         assert(owner === undefined && route.service === found, `${where}: only a service is asked for elsewhere`);
         assertEquals(route.authority, `${route.service.hostname}:${port}`, where);
-        assert(ownsAddress(route.workload, ...route.ip) && route.port > 0, `${where}: the gateway can be dialled`);
+        assert(
+          (byName || ownsAddress(route.workload, ...route.ip)) && route.port > 0,
+          `${where}: the gateway can be dialled`,
+        );
         assert(route.identities.includes(formatIdentity(route.workload)), `${where}: the gateway may present itself`);
         assert(route.innerIdentities.length > 0, `${where}: the peer behind it must present something`);
         const far = state.workloads.filter((it) => it.network !== source.network && it.networkGateway !== undefined);
@@ -80,7 +95,7 @@ Deno.test("resolve() keeps the mesh's promises in any mesh, seeded (ZT-020 to ZT
       }
       if (route.kind !== "tcp" && route.kind !== "hbone") continue;
       const { workload: chosen } = route;
-      assert(ownsAddress(chosen, ...route.ip), `${where}: the address dialled is the chosen workload's`);
+      assert(byName || ownsAddress(chosen, ...route.ip), `${where}: the address dialled is the chosen workload's`);
       assertEquals(chosen.network, source.network, `${where}: never into another network`);
       assert(route.port > 0, `${where}: a port is known`);
       if (route.kind === "tcp") {
@@ -101,7 +116,7 @@ Deno.test("resolve() keeps the mesh's promises in any mesh, seeded (ZT-020 to ZT
   }
   assertEquals(
     [...kinds.keys()].sort(),
-    ["doubleHbone", "hbone", "passthrough", "refused", "tcp"],
+    ["doubleHbone", "hbone", "hostname", "passthrough", "refused", "tcp"],
     "every kind of route was seen",
   );
 });

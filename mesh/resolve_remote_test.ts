@@ -107,14 +107,13 @@ Deno.test("resolve() reaches another network through its gateway (ZT-044, ZT-045
       expected: "refused unknown network gateway: remote/10.22.1.1:15009",
     },
     {
-      claim: "a gateway without an address of its own is no way",
+      claim: "a gateway that has a hostname alone is found by DNS (ZT-033, ZT-045)",
       state: {
         services: [remoteSvc()],
         workloads: [away("", reference("ns1/gw.host", 15009)), workload("gw", "", { hostname: "gw.host" })],
       },
       to: "10.96.0.1",
-      expected: "refused workload cluster1//Pod/ns1/gw has no address, only hostname gw.host: " +
-        "resolving it by DNS is not supported",
+      expected: "by gw.host: doubleHbone 192.0.2.1:15009 for svc.example:80 at gw of svc",
     },
     {
       claim: "a service without names cannot be reached there, nor with names that are no identities (ZT-046)",

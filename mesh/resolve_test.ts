@@ -1,9 +1,8 @@
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals } from "@std/assert";
 import type { MeshState } from "./plain_view.ts";
 import { backend, check, HBONE, route, summary, svc } from "./resolve_testing.ts";
 import { LoadBalancingMode } from "./service.ts";
 import { ip, reference, service, serving, workload } from "./testing.ts";
-import type { Workload } from "./workload.ts";
 
 Deno.test("resolve() follows what the address belongs to (ZT-017 to ZT-025, ZT-041)", () => {
   check([
@@ -341,10 +340,53 @@ Deno.test("resolve() accepts the service's SPIFFE names and the workload's own i
   ]);
 });
 
-Deno.test("resolve() never carries traffic to a hostname in the clear (ZT-033)", () => {
-  const refusedFor = (fields: Partial<Workload>) => {
-    return summary(route({ state: { services: [svc()], workloads: [backend("b", "", fields)] }, to: "10.96.0.1" }));
-  };
-  assertMatch(refusedFor({ hostname: "db.example" }), /only hostname db\.example: .* DNS is not supported/);
-  assertEquals(refusedFor({}), "refused no healthy upstream: 10.96.0.1:80");
+Deno.test("resolve() goes by a workload's hostname where it has no address that may be used (ZT-032, ZT-033)", () => {
+  const hostname = "db.example", local = backend("b", "", { hostname });
+  check([
+    {
+      claim: "a plain workload",
+      state: { services: [svc()], workloads: [local] },
+      to: "10.96.0.1",
+      expected: "by db.example: tcp 192.0.2.1:8080 at b of svc",
+    },
+    {
+      claim: "an HBONE workload, asked for the address that was found",
+      state: { services: [svc()], workloads: [{ ...local, ...HBONE }] },
+      to: "10.96.0.1",
+      expected: "by db.example: hbone 192.0.2.1:15008 for 192.0.2.1:8080 at b of svc",
+    },
+    {
+      claim: "the family that was dialled is wanted",
+      state: { services: [service("svc", "fd00::9", "80:8080")], workloads: [local] },
+      to: "fd00::9",
+      expected: "by db.example: tcp [2001:db8::1]:8080 at b of svc",
+    },
+    {
+      claim: "addresses that the service's families leave out do not count",
+      state: { services: [svc({ ipFamilies: 2 })], workloads: [backend("b", "10.0.0.9", { hostname })] },
+      to: "10.96.0.1",
+      expected: "by db.example: tcp 192.0.2.1:8080 at b of svc",
+    },
+    {
+      claim: "an address that there is comes first",
+      state: { services: [svc()], workloads: [backend("b", "10.0.0.9", { hostname })] },
+      to: "10.96.0.1",
+      expected: "tcp 10.0.0.9:8080 at b of svc",
+    },
+    {
+      claim: "a waypoint, asked for what was dialled",
+      state: {
+        services: [svc({ waypoint: reference("ns1/wp.host") })],
+        workloads: [workload("wp", "", { hostname: "wp.host" })],
+      },
+      to: "10.96.0.1",
+      expected: "by wp.host: hbone 192.0.2.1:15008 for 10.96.0.1:80 at wp of svc via waypoint",
+    },
+    {
+      claim: "neither address nor hostname is no endpoint",
+      state: { services: [svc()], workloads: [backend("b", "")] },
+      to: "10.96.0.1",
+      expected: "refused no healthy upstream: 10.96.0.1:80",
+    },
+  ]);
 });

@@ -24,6 +24,10 @@ interface Case {
 /** A route as one line: kind, address, authority, workload, service, "waypoint". */
 export function summary(route: Route): string {
   if (route.kind === "refused") return `refused ${route.reason}`;
+  if (route.kind === "hostname") {
+    const example = ip(route.wantsIpv4 ? "192.0.2.1" : "2001:db8::1");
+    return `by ${route.workload.hostname}: ${summary(route.onward(example))}`;
+  }
   const address = formatSocketAddress(route.ip, route.port);
   if (route.kind === "passthrough") return `passthrough ${address}`;
   const parts = [route.kind, address];

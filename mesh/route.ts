@@ -54,10 +54,25 @@ export interface DoubleHboneRoute {
   readonly service: Service;
 }
 
+/** A way whose address only DNS can tell (ZT-032, ZT-033). */
+export interface HostnameRoute {
+  readonly kind: "hostname";
+  /** Whose hostname it is. */
+  readonly workload: Workload;
+  /** The family that the address should be of: that of what was dialled. */
+  readonly wantsIpv4: boolean;
+  /** The way by an address that was found. Pure. */
+  onward(ip: IpWords): WorkloadRoute;
+}
+
 /** The connection cannot be carried; it never falls back to plaintext. `reason` is the text for the log. */
 export interface RefusedRoute {
   readonly kind: "refused";
   readonly reason: string;
 }
 
-export type Route = PassthroughRoute | TcpRoute | HboneRoute | DoubleHboneRoute | RefusedRoute;
+/** A way to a workload of the mesh. */
+export type WorkloadRoute = TcpRoute | HboneRoute | DoubleHboneRoute;
+/** A way that can be gone. */
+export type AddressedRoute = PassthroughRoute | WorkloadRoute;
+export type Route = AddressedRoute | HostnameRoute | RefusedRoute;

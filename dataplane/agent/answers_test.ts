@@ -46,6 +46,7 @@ Deno.test("each worker gets the answer to its own question, in whatever order th
   using answers = new Answers(handles, { answer: (...it) => told.push(it) }, {
     [SOCKS_NAME]: answer,
     [QuestionKind.RESOURCE]: answer,
+    [QuestionKind.HOSTNAME]: answer,
   }, poller);
   const writers = [0, 1].map((worker) => new QuestionWriter(handles, worker, () => signalEventFd(answers.wakeFd)));
   writers[0]!.push(SOCKS_NAME, 7, 0, true, "first");

@@ -78,6 +78,11 @@ export class Pods implements PodStarter {
     return undefined;
   }
 
+  /** What the CNI said of the pod in a row, if one is there. */
+  factsOf(row: number): PodFacts | undefined {
+    return this.#running.get(this.uidOf(row) ?? "")?.pod.info;
+  }
+
   /** Lets a call under way end and the next one wait. @returns What ends the wait. */
   async hold(): Promise<() => void> {
     const held = Promise.withResolvers<void>();

@@ -7,6 +7,7 @@ import type { TableHandles } from "./handles.ts";
 export const QuestionKind = {
   SOCKS_NAME: 1, // a name that a SOCKS client of the pod gave; answered with an address (ZT-189)
   RESOURCE: 2, // what xDS knows by that name; answered when the snapshot in force has what there is (ZT-127)
+  HOSTNAME: 3, // a workload's hostname; answered with an address that the node's own resolver finds (ZT-033)
 } as const;
 export type QuestionKind = (typeof QuestionKind)[keyof typeof QuestionKind];
 

@@ -2,11 +2,11 @@
 import { formatIp, formatSocketAddress, isLoopback } from "../../base/address.ts";
 import { formatIdentity } from "../../mesh/identity.ts";
 import { resolve } from "../../mesh/resolve.ts";
-import type { DoubleHboneRoute, HboneRoute } from "../../mesh/route.ts";
+import type { AddressedRoute, DoubleHboneRoute, HboneRoute, HostnameRoute } from "../../mesh/route.ts";
 import type { Workload } from "../../mesh/workload.ts";
 import { formatForwarded } from "../../wire/forwarded.ts";
 import { CONNECTION, ConnectionKind, Direction, ResponseFlag } from "../tables/layout.ts";
-import { AnswerStatus } from "../tables/questions.ts";
+import { AnswerStatus, QuestionKind } from "../tables/questions.ts";
 import { ClientTunnel } from "./client_tunnel.ts";
 import { refuseConnection, refuseRequest, reportOpened } from "./close.ts";
 import { ListenerKind } from "./listener.ts";
@@ -92,6 +92,17 @@ export function routeOutbound(shard: Shard, pod: Pod, row: number, fd: number, a
     refuseConnection(shard, row, Direction.OUTBOUND, fd, route.reason);
     return;
   }
+  if (route.kind === "hostname") {
+    shard.rows.setActual(row, word0, word1, word2, word3, port);
+    awaitAddress(shard, pod, row, fd, route, source);
+    return;
+  }
+  follow(shard, pod, row, fd, route, source);
+}
+
+/** Goes the way that was decided on. */
+function follow(shard: Shard, pod: Pod, row: number, fd: number, route: AddressedRoute, source: Workload): void {
+  const { connections } = shard;
   shard.rows.setActual(row, route.ip[0], route.ip[1], route.ip[2], route.ip[3], route.port);
   if (route.kind === "hbone" || route.kind === "doubleHbone") {
     startTunnel(shard, pod, row, fd, route, source);
@@ -141,6 +152,30 @@ function awaitName(shard: Shard, pod: Pod, row: number, fd: number, onDemand: On
       return () => routeOutbound(shard, pod, row, fd, asked + 1);
     },
     silence: `istiod has not said within 10 s what ${name} is`,
+  }).start();
+}
+
+/** Only DNS can tell the address: the agent asks the node's resolver, and the way stays the one that was decided on (ZT-033). */
+function awaitAddress(
+  shard: Shard,
+  pod: Pod,
+  row: number,
+  fd: number,
+  route: HostnameRoute,
+  source: Workload,
+): void {
+  const { uid, hostname } = route.workload, unresolved = `no ip addresses were resolved for workload: ${uid}`;
+  new UndecidedConnection(shard, pod, row, fd, {
+    ask: (question) => shard.questions.ask(question, QuestionKind.HOSTNAME, pod.row, route.wantsIpv4, hostname),
+    decide({ status, word0, word1, word2, word3 }) {
+      if (status !== AnswerStatus.KNOWN) return unresolved;
+      const onward = route.onward([word0, word1, word2, word3]);
+      if (isLoopback(word0, word1, word2, word3) && shard.reservedPorts.includes(onward.port)) {
+        return "attempted recursive call to ourselves"; // DNS is not to lead us there either (ZT-006).
+      }
+      return () => follow(shard, pod, row, fd, onward, shard.view.localWorkload(pod.row) ?? source);
+    },
+    silence: unresolved,
   }).start();
 }
 

@@ -3,7 +3,7 @@ import type { IpWords } from "../../../base/address.ts";
 import { Code, type Query, readResponse, type Response, secondsToKeep } from "../../../wire/dns/message.ts";
 import { writeQuery } from "../../../wire/dns/message_writer.ts";
 import { lowerCase } from "../../../wire/dns/name.ts";
-import { type KeptResponse, ResponseCache } from "./cache.ts";
+import { type CacheLimits, type KeptResponse, ResponseCache } from "./cache.ts";
 import type { UpstreamSettings } from "./resolv_conf.ts";
 
 /** Looks at what came. @returns undefined if it is not the response: the exchange goes on. */
@@ -43,12 +43,18 @@ export interface ForwarderOptions {
   /** 16 random bits that nobody can guess: the ids of queries. */
   readonly randomId: () => number;
   readonly signal: AbortSignal;
+  /** What may be in flight, and be kept. */
+  readonly limits?: ForwarderLimits;
+}
+
+export interface ForwarderLimits extends CacheLimits {
+  readonly inFlightMax: number;
 }
 
 /** Different questions that a pod may have in flight; one more is answered with SERVFAIL. */
 const IN_FLIGHT_MAX = 128;
 /** What one pod's answers may take: 250 pods of a node fill 64 MiB at most. */
-const CACHE_LIMITS = { entriesMax: 1_024, bytesMax: 256 * 1024 };
+const POD_LIMITS: ForwarderLimits = { entriesMax: 1_024, bytesMax: 256 * 1024, inFlightMax: IN_FLIGHT_MAX };
 /** A resolver in the pod asks again after five seconds: by then the second nameserver must have had its chance. */
 const TRY_MS_MAX = 2_000;
 const TCP_MS_MAX = 5_000; // ZT-186
@@ -57,13 +63,16 @@ const TOTAL_MS_MAX = 10_000;
 /** Forwards for one pod. */
 export class Forwarder {
   readonly #options: ForwarderOptions;
-  readonly #cache = new ResponseCache(CACHE_LIMITS);
+  readonly #limits: ForwarderLimits;
+  readonly #cache: ResponseCache;
   /** Equal questions share an exchange, also so that nobody can have many ids in flight to guess from. */
   readonly #inFlight = new Map<string, Promise<KeptResponse | undefined>>();
   #first = 0;
 
   constructor(options: ForwarderOptions) {
     this.#options = options;
+    this.#limits = options.limits ?? POD_LIMITS;
+    this.#cache = new ResponseCache(this.#limits);
   }
 
   /** @returns What a nameserver said, now or before, or undefined: to be answered with SERVFAIL. Never rejects. */
@@ -71,7 +80,7 @@ export class Forwarder {
     const key = keyOf(query);
     const known = this.#cache.get(key, this.#options.now()) ?? this.#inFlight.get(key);
     if (known !== undefined) return await known;
-    if (this.#inFlight.size >= IN_FLIGHT_MAX) return undefined;
+    if (this.#inFlight.size >= this.#limits.inFlightMax) return undefined;
     const exchanging = this.#ask(query, key);
     this.#inFlight.set(key, exchanging);
     try {

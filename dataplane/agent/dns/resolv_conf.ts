@@ -1,6 +1,6 @@
 /** The system resolver's settings, as far as forwarding needs them (resolv.conf(5)). */
 import { type IpWords, isLoopback, parseIp } from "../../../base/address.ts";
-import { chain } from "../../../base/errors.ts";
+import { chain, ignore } from "../../../base/errors.ts";
 import type { Logger } from "../../../base/log.ts";
 import { parseName } from "../../../wire/dns/name.ts";
 
@@ -44,6 +44,16 @@ export function parseResolvConf(text: string): UpstreamSettings {
     }
   }
   return { nameservers, timeoutMs: timeoutSeconds * 1_000, attempts, rotate, search };
+}
+
+/** The file as it is now; one that cannot be read has no nameservers. */
+export function readResolvConf(path: string): UpstreamSettings {
+  try {
+    return parseResolvConf(Deno.readTextFileSync(path).slice(0, FILE_BYTES_MAX));
+  } catch (error) {
+    ignore(error, "names stay unresolved, which whoever asks for them is told");
+    return parseResolvConf("");
+  }
 }
 
 /** Reads the file anew each time it is asked, since it may have changed. */
