@@ -85,7 +85,8 @@ export function flowLabelOf(
     service?.hostname ?? "",
     service?.namespace ?? "",
     service?.name ?? "",
-    ...to.slice(0, 5),
+    destinationBaggage === undefined ? to[0]! : to[1]!, // Of a destination its workload's name is said (ZT-047).
+    ...to.slice(1, 5),
     toIdentity,
     to[5]!,
     to[6]!,

@@ -11,8 +11,9 @@ import type { FirewallTable, Statement } from "../../os/netlink/nft_model.ts";
 
 const ENTRY = new URL("../../main.ts", import.meta.url);
 export const STARTED_MS = 40_000, CONTROL_PORT = 15012, APP_PORT = 8080;
-const NODES = { client: "node-a", server: "node-b" } as const satisfies Record<string, NodeName>;
+const NODES = { client: "node-a", server: "node-b", gateway: "node-b" } as const satisfies Record<string, NodeName>;
 export type Name = keyof typeof NODES;
+const TWO: readonly Name[] = ["client", "server"];
 
 /** What leaves goes to the outbound listener, what arrives to the plaintext one; ztunnel, istiod and loopback pass. */
 function redirection(): FirewallTable {
@@ -47,26 +48,32 @@ export class Rig implements AsyncDisposable {
   readonly network: Network;
   readonly folder: string;
   readonly pods: Readonly<Record<Name, { place: PodPlace; probe: Probe }>>;
+  readonly #names: readonly Name[];
   readonly #cleanup: AsyncDisposableStack;
 
-  constructor() {
+  /** @param names the pods that there are. */
+  constructor(names: readonly Name[] = TWO) {
+    this.#names = names;
     assert(Deno.uid() === 0, "network namespaces need root: run `deno task e2e` as root");
     const cleanup = this.#cleanup = new AsyncDisposableStack();
     const folder = this.folder = Deno.makeTempDirSync({ prefix: "ambit-dedicated-" });
     cleanup.defer(() => Deno.remove(folder, { recursive: true }));
     this.network = cleanup.use(new Network("dedicated"));
     const pod = (name: Name) => {
-      const place = this.network.addPod(name, { node: NODES[name], ...podAddresses(NODES[name], 20) });
+      const place = this.network.addPod(name, {
+        node: NODES[name],
+        ...podAddresses(NODES[name], 20 + names.indexOf(name)),
+      });
       using firewall = FirewallSocket.open(place.netns);
       firewall.replace([redirection()]);
       return { place, probe: cleanup.use(new Probe(name, place)) };
     };
-    this.pods = { client: pod("client"), server: pod("server") };
+    this.pods = Object.fromEntries(names.map((name) => [name, pod(name)])) as Rig["pods"];
   }
 
   async start(): Promise<void> {
     Deno.mkdirSync(`${this.folder}/config`);
-    for (const name of ["client", "server"] as const) {
+    for (const name of this.#names) {
       Deno.writeTextFileSync(`${this.folder}/config/${name}.yaml`, podYaml(name, this.pods[name].place));
     }
     const flags = ["--config-dir", `${this.folder}/config`, "--state-dir", `${this.folder}/state`];
@@ -74,7 +81,7 @@ export class Rig implements AsyncDisposable {
     const istiod = new Program("istiod", this.network.control, denoProgram(ENTRY, ["istiod", ...flags]));
     this.#cleanup.use(istiod);
     await istiod.line("serving", (line) => line.includes("istiod is ready"), STARTED_MS);
-    await Promise.all([this.#token("client"), this.#token("server")]);
+    await Promise.all(this.#names.map((name) => this.#token(name)));
   }
 
   /** An application in the server's pod that takes PROXY headers, and says what it heard. The caller ends it. */
@@ -83,6 +90,15 @@ export class Rig implements AsyncDisposable {
     const program = new Program("application", this.pods.server.place, application);
     await program.line("its port", (line) => line === "listening");
     return program;
+  }
+
+  /** In the gateway's pod, what pipes its tunnels on to `host`. The caller ends it. */
+  async forwarder(port: number, host: string, target: number): Promise<Program> {
+    const args = [String(port), host, String(target)];
+    const program = denoProgram(new URL("./programs/tcp_forwarder.ts", import.meta.url), args);
+    const forwarder = new Program("forwarder", this.pods.gateway.place, program);
+    await forwarder.line("its port", (line) => line === "listening");
+    return forwarder;
   }
 
   /** Ours, or the one of another make at `path`. The caller ends it. */

@@ -50,6 +50,16 @@ Deno.test("RequestHead.begin() forgets the last head", () => {
   assertEquals([head.forwardedEnd, head.traceparentEnd, head.networkEnd, head.baggageEnd], [0, 0, 0, 0]);
 });
 
+Deno.test("RequestHead tells an empty network from none: the first network of a mesh may have no name (ZT-099)", () => {
+  const said = (...fields: string[]) => {
+    assertEquals(judge(...CONNECT, ...fields), 200);
+    return [head.networkSaid, latin1Text(head.bytes, head.networkStart, head.networkEnd)];
+  };
+  assertEquals(said("x-forwarded-network="), [true, ""]);
+  assertEquals(said("x-forwarded-network=", "x-forwarded-network=n2"), [true, ""]);
+  assertEquals(said(), [false, ""]);
+});
+
 Deno.test("RequestHead keeps the first of a repeated field", () => {
   assertEquals(judge(...CONNECT, "forwarded=host=a", "forwarded=host=b"), 200);
   assertEquals(latin1Text(head.bytes, head.forwardedStart, head.forwardedEnd), "host=a");
