@@ -250,6 +250,14 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     default: true,
     help: "TCP keepalive: 180 s, then 9 probes 180 s apart",
   },
+  congestionControl: {
+    kind: text(),
+    flag: "hbone-congestion-control",
+    env: "HBONE_CONGESTION_CONTROL",
+    default: "",
+    defaultText: "the kernel's",
+    help: "TCP congestion control of HBONE sessions, such as cubic",
+  },
   streamsPerSession: {
     kind: integer(1, 10_000),
     flag: "pool-max-streams-per-connection",

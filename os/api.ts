@@ -52,8 +52,8 @@ export interface Os {
   connect(fd: Fd, word0: number, word1: number, word2: number, word3: number, port: number): number;
   /** SO_ERROR: the outcome of a connect. @returns 0 or -errno. */
   socketError(fd: Fd): number;
-  /** TCP_NODELAY on an accepted socket and, if asked, keepalive (ZT-049). */
-  tuneAccepted(fd: Fd, keepalive: boolean): void;
+  /** TCP_CONGESTION by name; before connect(2), since what the kernel's choice has begun stays in part. @returns 0 or -errno. */
+  setCongestionControl(fd: Fd, name: string): number;
   /** shutdown(2) of the writing side. */
   shutdownWrite(fd: Fd): number;
   close(fd: Fd): number;

@@ -35,8 +35,9 @@ const AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10;
 const SOCK_STREAM = 1, SOCK_NONBLOCK = 0x800, SOCK_CLOEXEC = 0x80000;
 const SOL_SOCKET = 1, SOL_IP = 0, SOL_TCP = 6, SOL_IPV6 = 41;
 const SO_ERROR = 4, SO_KEEPALIVE = 9, SO_LINGER = 13, SO_MARK = 36;
-const TCP_NODELAY = 1, TCP_KEEPIDLE = 4, TCP_KEEPINTVL = 5, TCP_KEEPCNT = 6;
-const IP_FREEBIND = 15, IP_TRANSPARENT = 19, IP_BIND_ADDRESS_NO_PORT = 24, IPV6_TRANSPARENT = 75, IPV6_FREEBIND = 78;
+const TCP_NODELAY = 1, TCP_KEEPIDLE = 4, TCP_KEEPINTVL = 5, TCP_KEEPCNT = 6, TCP_CONGESTION = 13;
+const CONGESTION_BYTES_MAX = 15; // TCP_CA_NAME_MAX, without the end
+const IP_TRANSPARENT = 19, IP_BIND_ADDRESS_NO_PORT = 24, IPV6_TRANSPARENT = 75;
 const SO_ORIGINAL_DST = 80; // Both of SOL_IP and SOL_IPV6.
 const MSG_NOSIGNAL = 0x4000;
 const SHUT_WR = 1;
@@ -164,9 +165,7 @@ export class LinuxOs implements Os {
     const transparent = v4
       ? this.#setOption(fd, SOL_IP, IP_TRANSPARENT, 1)
       : this.#setOption(fd, SOL_IPV6, IPV6_TRANSPARENT, 1);
-    if (transparent < 0) return -this.#errno[0]!;
-    if (v4) this.#setOption(fd, SOL_IP, IP_FREEBIND, 1);
-    else this.#setOption(fd, SOL_IPV6, IPV6_FREEBIND, 1);
+    if (transparent < 0) return -this.#errno[0]!; // It allows addresses that are not ours too, as IP_FREEBIND does.
     // The port is chosen at connect, from the four-tuple: else 28,000 connections use up a source address.
     this.#setOption(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     const bytes = this.#writeSockaddr(word0, word1, word2, word3, 0);
@@ -187,9 +186,12 @@ export class LinuxOs implements Os {
     return -memory.i32[this.#option >> 2]!;
   }
 
-  tuneAccepted(fd: Fd, keepalive: boolean): void {
-    this.#setOption(fd, SOL_TCP, TCP_NODELAY, 1);
-    if (keepalive) this.#setKeepalive(fd);
+  setCongestionControl(fd: Fd, name: string): number {
+    const { u8, base } = this.memory, at = this.#option;
+    assert(name.length <= CONGESTION_BYTES_MAX, "a congestion control has a short name");
+    for (let index = 0; index < name.length; index++) u8[at + index] = name.charCodeAt(index);
+    const result = libc.setsockopt(fd, SOL_TCP, TCP_CONGESTION, base + at, name.length);
+    return result < 0 ? -this.#errno[0]! : 0;
   }
 
   shutdownWrite(fd: Fd): number {

@@ -9,6 +9,15 @@ const events = Deno.dlopen("libc.so.6", {
 const EFD_NONBLOCK = 0o4000, EFD_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1, SO_REUSEADDR = 2, SO_REUSEPORT = 15, SO_MARK = 36;
 const SOL_IP = 0, IP_TRANSPARENT = 19, SOL_IPV6 = 41, IPV6_V6ONLY = 26, IPV6_TRANSPARENT = 75;
+const SOL_TCP = 6, TCP_NODELAY = 1, TCP_KEEPIDLE = 4, TCP_KEEPINTVL = 5, TCP_KEEPCNT = 6, TCP_CONGESTION = 13;
+const SO_KEEPALIVE = 9;
+/** ztunnel's defaults: 180 s, then nine probes 180 s apart. */
+const KEEPALIVE = [
+  [SOL_SOCKET, SO_KEEPALIVE, 1],
+  [SOL_TCP, TCP_KEEPIDLE, 180],
+  [SOL_TCP, TCP_KEEPINTVL, 180],
+  [SOL_TCP, TCP_KEEPCNT, 9],
+] as const;
 const LISTEN_BACKLOG = 1024; // The kernel's somaxconn bounds it; a burst of connects waits here, not in SYN retries.
 
 /** A counter that a worker has in its epoll set. The caller closes it. */
@@ -46,6 +55,10 @@ export interface ListenOptions {
   /** SO_MARK, 0 for none (ZT-173). */
   readonly mark: number;
   readonly reusePort: boolean;
+  /** Of accepted sockets, which take it over from the listener (ZT-049). TCP_NODELAY they have always. */
+  readonly keepalive: boolean;
+  /** TCP_CONGESTION of accepted sockets; empty: the kernel's own choice. */
+  readonly congestionControl: string;
   /** Only 127.0.0.1, whatever `ipv6` says. */
   readonly loopback?: boolean;
 }
@@ -82,6 +95,14 @@ export function listenWildcard(options: ListenOptions): Listening {
   must(libc.setSocketFlag(fd, SOL_SOCKET, SO_REUSEADDR, 1), "set SO_REUSEADDR");
   if (reusePort) must(libc.setSocketFlag(fd, SOL_SOCKET, SO_REUSEPORT, 1), "set SO_REUSEPORT");
   if (mark !== 0) must(libc.setSocketFlag(fd, SOL_SOCKET, SO_MARK, mark), "set SO_MARK");
+  must(libc.setSocketFlag(fd, SOL_TCP, TCP_NODELAY, 1), "set TCP_NODELAY");
+  if (options.keepalive) {
+    for (const [level, name, value] of KEEPALIVE) must(libc.setSocketFlag(fd, level, name, value), "set SO_KEEPALIVE");
+  }
+  if (options.congestionControl !== "") {
+    const name = new TextEncoder().encode(options.congestionControl);
+    must(libc.setSocketOption(fd, SOL_TCP, TCP_CONGESTION, name), `set TCP_CONGESTION ${options.congestionControl}`);
+  }
   if (ipv6) must(libc.setSocketFlag(fd, SOL_IPV6, IPV6_V6ONLY, 0), "clear IPV6_V6ONLY");
   let transparent = libc.setSocketFlag(fd, SOL_IP, IP_TRANSPARENT, 1) >= 0;
   if (ipv6 && transparent) transparent = libc.setSocketFlag(fd, SOL_IPV6, IPV6_TRANSPARENT, 1) >= 0;

@@ -8,7 +8,7 @@ import { closeFd, createEventFd, listenWildcard, signalEventFd } from "./sockets
 
 const arena = new Arena(1 << 20, { hugePages: false });
 const os = new LinuxOs(arena);
-const PLAIN = { port: 0, ipv6: false, mark: 0, reusePort: false };
+const PLAIN = { port: 0, ipv6: false, mark: 0, reusePort: false, keepalive: false, congestionControl: "" };
 
 function portOf(fd: number): number {
   assertEquals(os.localAddress(fd), 0);
@@ -38,6 +38,31 @@ Deno.test("listenWildcard() says which port another process holds", () => {
   const error = assertThrows(() => listenWildcard({ ...PLAIN, port }), MeshError, `port ${port}`);
   assertEquals(error.code, "AMB7054");
   closeFd(fd);
+});
+
+Deno.test("accepted sockets take TCP_NODELAY, keepalive and congestion control over from their listener (ZT-049)", () => {
+  const options = (fd: number) =>
+    [[6, 1], [1, 9], [6, 4], [6, 5], [6, 6]].map(([level, name]) => { // TCP_NODELAY, SO_KEEPALIVE, TCP_KEEPIDLE, …
+      const value = new Uint8Array(4);
+      libc.getSocketOption(fd, level!, name!, value);
+      return new DataView(value.buffer).getInt32(0, true);
+    });
+  for (const keepalive of [true, false]) {
+    const { fd } = listenWildcard({ ...PLAIN, keepalive, congestionControl: "reno" }),
+      one = connectTo(portOf(fd), false);
+    const other = os.accept(fd), congestion = new Uint8Array(16);
+    assert(other >= 0);
+    assertEquals(options(other).slice(0, 2), [1, keepalive ? 1 : 0]);
+    if (keepalive) assertEquals(options(other).slice(2), [180, 180, 9]);
+    libc.getSocketOption(other, 6, 13, congestion); // TCP_CONGESTION
+    assertEquals(new TextDecoder().decode(congestion).split("\0")[0], "reno");
+    for (const it of [fd, one, other]) closeFd(it);
+  }
+});
+
+Deno.test("listenWildcard() refuses a congestion control that the kernel does not have", () => {
+  const error = assertThrows(() => listenWildcard({ ...PLAIN, congestionControl: "no-such" }), MeshError);
+  assertEquals(error.code, "AMB7054");
 });
 
 Deno.test("listeners with reusePort share a port, one for each worker (ZT-049)", () => {

@@ -5,6 +5,7 @@ import type { Logger } from "../../base/log.ts";
 import { formatIdentity } from "../../mesh/identity.ts";
 import { type Netns, openNetns, ownNetns, withinNetns } from "../../os/netns.ts";
 import { closeFd, type Listening, listenWildcard } from "../../os/sockets.ts";
+import { LOCAL_CONGESTION_CONTROL } from "../tables/congestion.ts";
 import type { Tables } from "../tables/handles.ts";
 import { Command, POD, PodFlag, PodState } from "../tables/layout.ts";
 import type { Identities } from "./identities.ts";
@@ -33,6 +34,9 @@ export interface PodsOptions {
   readonly packetMark: number;
   readonly ipv6: boolean;
   readonly reusePort: boolean;
+  readonly keepalive: boolean;
+  /** Of HBONE sessions; empty: the kernel's own choice. */
+  readonly congestionControl: string;
   /** ENABLE_PROXY: without it nothing listens for TCP, and only DNS is served. */
   readonly proxy: boolean;
   /** UNSTABLE_ENABLE_SOCKS5: a SOCKS listener on loopback (ZT-189). */
@@ -208,17 +212,20 @@ export class Pods implements PodStarter {
 
   /** Listeners by worker: outbound, HBONE, plaintext, and SOCKS if asked for; all or none. @throws MeshError AMB7304, AMB2404 */
   listen(netnsFd: number): readonly (readonly Listening[])[] {
-    const { ipv6, packetMark: mark, workers, socks } = this.#options;
+    const { ipv6, packetMark: mark, workers, socks, keepalive, congestionControl } = this.#options;
     // Several workers listen on one port only by SO_REUSEPORT, whatever INPOD_PORT_REUSE says.
     const reusePort = this.#options.reusePort || workers.count > 1;
     if (!this.#options.proxy) return Array.from({ length: workers.count }, () => []);
     const opened: Listening[] = [];
     const open = () => {
       for (let worker = 0; worker < workers.count; worker++) {
-        for (const port of [POD_PORTS.outbound, POD_PORTS.hbone, POD_PORTS.plaintext]) {
-          opened.push(listenWildcard({ port, ipv6, mark, reusePort }));
-        }
-        if (socks) opened.push(listenWildcard({ port: POD_PORTS.socks, ipv6, mark, reusePort, loopback: true }));
+        const listen = (port: number, own: { keepalive: boolean; congestionControl: string; loopback?: boolean }) =>
+          opened.push(listenWildcard({ port, ipv6, mark, reusePort, ...own }));
+        listen(POD_PORTS.outbound, { keepalive, congestionControl: LOCAL_CONGESTION_CONTROL });
+        listen(POD_PORTS.hbone, { keepalive: false, congestionControl });
+        listen(POD_PORTS.plaintext, { keepalive, congestionControl: "" });
+        if (!socks) continue;
+        listen(POD_PORTS.socks, { keepalive, congestionControl: LOCAL_CONGESTION_CONTROL, loopback: true });
       }
     };
     try {

@@ -7,6 +7,7 @@ import { ResponseFlag, WORKER } from "../tables/layout.ts";
 import type { ClientTunnel } from "./client_tunnel.ts";
 import type { NestedSession } from "./nested_session.ts";
 import type { Pod } from "./pod.ts";
+import { SocketUse } from "./pod_sockets.ts";
 import { POLL_ERROR, POLL_HANGUP, POLL_OUT } from "./reactor.ts";
 import { type SessionEnd, SessionPhase } from "./session.ts";
 import type { Shard } from "./shard.ts";
@@ -168,7 +169,7 @@ export class HbonePool {
 
   #dial(entry: PoolEntry): void {
     const shard = this.#shard, { ip, port } = entry.route;
-    const fd = shard.sockets.connect(this.#pod, ip[0], ip[1], ip[2], ip[3], port, undefined);
+    const fd = shard.sockets.connect(this.#pod, ip[0], ip[1], ip[2], ip[3], port, undefined, SocketUse.HBONE);
     if (fd < 0) {
       const waiting = entry.waiting;
       entry.waiting = [];

@@ -18,6 +18,7 @@ import { refuseRequest, reportOpened } from "./close.ts";
 import { textOf } from "./header_text.ts";
 import type { Pod } from "./pod.ts";
 import { POLL_BOTH_EDGES } from "./reactor.ts";
+import { SocketUse } from "./pod_sockets.ts";
 import { CONNECT_TIMEOUT_MS } from "./relay.ts";
 import type { SessionState } from "../tables/takeover_format.ts";
 import type { TlsHandshake } from "../../os/api.ts";
@@ -221,6 +222,11 @@ export class InboundTunnel extends Tunnel {
     const reactor = this.shard.reactor;
     reactor.timers.set(this.#deadline, CONNECT_TIMEOUT_MS, reactor.nowMs);
     if (!this.watchApplication(POLL_BOTH_EDGES)) this.#refuse("the kernel watches no more descriptors");
+    else if (this.shard.os.peerAddress(this.fd) >= 0) {
+      // Within a node the three segments of a handshake pass during connect(2): it answers now, not a turn later.
+      this.connecting = false;
+      this.onConnected();
+    }
   }
 
   protected override onConnected(): void {
@@ -231,6 +237,7 @@ export class InboundTunnel extends Tunnel {
       return;
     }
     this.up = true;
+    this.upAtTurn = this.shard.reactor.turns;
     this.markOpen();
     (this.session as ServerSession).respond(this.streamId, 200, this.#baggage, false);
     if (this.closed) return;
@@ -346,7 +353,8 @@ function acceptRequest(session: ServerSession, streamId: number, endStream: bool
   const byLoopback = header !== undefined && shard.localhostAppTunnel;
   const source = pod.transparent && !byLoopback ? session.peerIp : undefined;
   const ip = byLoopback ? loopbackOf(session.localIp) : session.localIp;
-  const fd = shard.sockets.connect(pod, ip[0], ip[1], ip[2], ip[3], target.connectPort, source);
+  const application = SocketUse.APPLICATION;
+  const fd = shard.sockets.connect(pod, ip[0], ip[1], ip[2], ip[3], target.connectPort, source, application);
   if (fd < 0) {
     session.refuse(streamId, 503, endStream);
     refuseRequest(shard, row, flow, ResponseFlag.CONNECT, text, `connect to the application failed (errno ${-fd})`);

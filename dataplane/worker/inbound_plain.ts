@@ -6,6 +6,7 @@ import { CONNECTION, Direction, ResponseFlag } from "../tables/layout.ts";
 import { refuseConnection, refuseRequest, reportOpened } from "./close.ts";
 import { ListenerKind } from "./listener.ts";
 import type { Pod } from "./pod.ts";
+import { SocketUse } from "./pod_sockets.ts";
 import { Relay } from "./relay.ts";
 import type { Shard } from "./shard.ts";
 
@@ -49,7 +50,7 @@ export function acceptPlaintext(shard: Shard, pod: Pod, row: number, fd: number)
     return;
   }
   const preserved = pod.transparent ? [source0, source1, source2, source3] as const : undefined;
-  const upstream = shard.sockets.connect(pod, word0, word1, word2, word3, port, preserved);
+  const upstream = shard.sockets.connect(pod, word0, word1, word2, word3, port, preserved, SocketUse.APPLICATION);
   if (upstream < 0) {
     shard.os.close(fd);
     const error = `connect to the application failed (errno ${-upstream})`;

@@ -232,6 +232,7 @@ export class Server {
     this.ip = ip;
     this.fd = libc.socket(libc.AF.INET, libc.SOCK.STREAM | libc.SOCK.NONBLOCK, 0);
     libc.setSocketFlag(this.fd, 1, 2, 1); // SO_REUSEADDR
+    libc.setSocketFlag(this.fd, 6, 1, 1); // TCP_NODELAY, which accepted sockets take over, as from the product's listeners
     assert(libc.bind(this.fd, sockaddr(ip, port)) === 0, "the test's address is free");
     assert(libc.listen(this.fd, backlog) === 0, "the test may listen");
     host.localAddress(this.fd);

@@ -2,22 +2,29 @@
 import type { IpWords } from "../../base/address.ts";
 import { assert } from "../../base/assert.ts";
 import type { Os } from "../../os/api.ts";
+import { LOCAL_CONGESTION_CONTROL } from "../tables/congestion.ts";
 import type { Pod } from "./pod.ts";
 
 const EINPROGRESS = 115;
+
+/** Who is at the other end of a socket. */
+export const SocketUse = { OTHER: 0, HBONE: 1, APPLICATION: 2 } as const;
+export type SocketUse = (typeof SocketUse)[keyof typeof SocketUse];
 
 export class PodSockets {
   readonly #os: Os;
   readonly #packetMark: number;
   readonly #keepalive: boolean;
+  readonly #congestionControl: string;
   /** The pod's namespace that this thread is in; -1: its own. */
   #netns = -1;
   readonly #homeNetns: number;
 
-  constructor(os: Os, options: { packetMark: number; keepalive: boolean }) {
+  constructor(os: Os, options: { packetMark: number; keepalive: boolean; congestionControl: string }) {
     this.#os = os;
     this.#packetMark = options.packetMark;
     this.#keepalive = options.keepalive;
+    this.#congestionControl = options.congestionControl;
     this.#homeNetns = os.ownNetns();
     assert(this.#homeNetns >= 0, "a thread can open its own network namespace");
   }
@@ -35,12 +42,17 @@ export class PodSockets {
     word3: number,
     port: number,
     source: IpWords | undefined,
+    use: SocketUse = SocketUse.OTHER,
   ): number {
     const os = this.#os, entered = this.#enter(pod);
     if (entered < 0) return entered;
     const ipv6 = !(word0 === 0 && word1 === 0 && word2 === 0xffff);
     const fd = os.openStream(ipv6, this.#packetMark, this.#keepalive);
     if (fd < 0) return fd;
+    if (use === SocketUse.APPLICATION) os.setCongestionControl(fd, LOCAL_CONGESTION_CONTROL);
+    else if (use === SocketUse.HBONE && this.#congestionControl !== "") {
+      os.setCongestionControl(fd, this.#congestionControl); // The listener has shown that the kernel knows it.
+    }
     const self = source !== undefined && source[0] === word0 && source[1] === word1 && source[2] === word2 &&
       source[3] === word3;
     if (source !== undefined && !self) os.bindSource(fd, source[0], source[1], source[2], source[3]); // Best effort (ZT-094).

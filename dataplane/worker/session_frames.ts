@@ -230,8 +230,9 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
   #onReset(streamId: number, error: number): number {
     if (streamId > this.lastStreamId || (streamId & 1) === 0) return H2Error.PROTOCOL_ERROR; // an idle stream
     const tunnel = this.tunnels.get(streamId);
-    // Opening and resetting streams in a loop must not be free; giving up one that carried bytes is ordinary.
-    if ((tunnel === undefined || !tunnel.carries) && !this.glitch()) return 0;
+    // Opening and resetting streams in a loop must not be free; giving up one that was answered is ordinary.
+    const before = tunnel === undefined || !tunnel.carries || tunnel.upAtTurn === this.shard.reactor.turns;
+    if (before && !this.glitch()) return 0; // Its sender has not waited for an answer.
     tunnel?.onStreamReset(error);
     return 0;
   }

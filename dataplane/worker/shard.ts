@@ -150,7 +150,6 @@ export class Shard {
       this.os.close(fd);
       return;
     }
-    this.os.tuneAccepted(fd, this.#options.keepalive && kind !== ListenerKind.HBONE);
     this.begin(pod, fd, kind);
   }
 

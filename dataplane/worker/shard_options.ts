@@ -6,6 +6,8 @@ export interface ShardOptions {
   readonly network: string;
   readonly packetMark: number;
   readonly keepalive: boolean;
+  /** TCP_CONGESTION of HBONE sessions; empty: the kernel's own choice. */
+  readonly congestionControl: string;
   readonly streamsPerSessionMax: number;
   readonly responseBaggage: boolean;
   readonly reservedPorts: readonly number[];

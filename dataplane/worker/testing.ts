@@ -108,6 +108,7 @@ export class Rig {
         network: "",
         packetMark: 0,
         keepalive: false,
+        congestionControl: "",
         streamsPerSessionMax: 100,
         responseBaggage: false,
         reservedPorts: RESERVED_PORTS,

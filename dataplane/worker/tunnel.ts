@@ -44,6 +44,8 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
   endReceived = false;
   /** Bytes flow: both sides are there. */
   protected up = false;
+  /** The turn in which it came up, if it may have been the turn of the request itself. */
+  upAtTurn = -1;
   /** The application's socket is still connecting. */
   protected connecting = false;
   #pollRow = -1;

@@ -136,6 +136,7 @@ export class SimNode {
         network: "",
         packetMark: 0x539,
         keepalive: false,
+        congestionControl: "",
         streamsPerSessionMax: options.streamsPerSessionMax,
         responseBaggage: true,
         localhostAppTunnel: false,

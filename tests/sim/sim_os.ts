@@ -252,8 +252,9 @@ export class SimOs implements Os {
     return -error;
   }
 
-  tuneAccepted(fd: Fd, _keepalive: boolean): void {
+  setCongestionControl(fd: Fd, _name: string): number {
     this.#socket(fd);
+    return 0;
   }
 
   shutdownWrite(fd: Fd): number {

@@ -2,9 +2,11 @@
 import { formatIp, IPV4_MAPPED_WORD, parseIp } from "../../../base/address.ts";
 import { assert } from "../../../base/assert.ts";
 import { EAGAIN, EINPROGRESS, EPOLLIN, EPOLLOUT } from "../../../os/libc.ts";
-import { errnoName } from "../../../os/libc_cold.ts";
+import { errnoName, setSocketFlag } from "../../../os/libc_cold.ts";
 import type { Counters } from "./counters.ts";
 import type { Reactor, Waiter } from "./reactor.ts";
+
+const SOL_TCP = 6, TCP_NODELAY = 1;
 
 /** Answers of {@link Connection.receive} below zero. */
 export const NOTHING_YET = -1, ENDED = -2;
@@ -66,7 +68,7 @@ export class Connection implements Waiter {
 
   /** Wraps a descriptor that accept gave. */
   static accepted(reactor: Reactor, counters: Counters, user: User, fd: number): Connection {
-    reactor.os.tuneAccepted(fd, false);
+    setSocketFlag(fd, SOL_TCP, TCP_NODELAY, 1);
     return new Connection(reactor, counters, user, fd);
   }
 
