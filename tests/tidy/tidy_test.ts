@@ -119,15 +119,14 @@ Deno.test("every rule of ztunnel has a test that cites it, or a reason why not, 
   report(tableProblems(files));
 });
 
-Deno.test("decisions are numbered without a gap, and each says its standing, its figures and what was refused", () => {
-  const decisions = files.filter(({ path }) => path.startsWith("docs/decisions/"));
-  report(decisions.flatMap(({ path, text }, index) => {
-    const number = String(index + 1).padStart(4, "0"),
-      wanted = [`# ${number} `, "Status: ", "## Forced by", "## Measured", "## Refused"];
-    const missing = wanted.filter((part) => !text.includes(part)).map((part) =>
-      `${path}: lacks ${JSON.stringify(part.trim())}`
-    );
-    return new RegExp(`/${number}-[a-z0-9_-]+\\.md$`).test(path) ? missing : [`${path}: should begin with ${number}`];
+Deno.test("decisions have a number each, and each says its standing, its figures and what was refused", () => {
+  const decisions = files.filter(({ path }) => path.startsWith("docs/decisions/")), seen = new Set<string>();
+  report(decisions.flatMap(({ path, text }) => {
+    const number = /\/(\d{4})-[a-z0-9_-]+\.md$/.exec(path)?.[1];
+    if (number === undefined || seen.has(number)) return [`${path}: should begin with a number of its own`];
+    seen.add(number);
+    const wanted = [`# ${number} `, "Status: ", "## Forced by", "## Measured", "## Refused"];
+    return wanted.filter((part) => !text.includes(part)).map((part) => `${path}: lacks ${JSON.stringify(part.trim())}`);
   }));
 });
 
