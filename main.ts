@@ -32,16 +32,18 @@ const COMMANDS: readonly Command[] = [
     summary: "node proxy: carries the pods' TCP over mutual TLS",
     run: async (args) => {
       const { ZTUNNEL_CONFIG } = await import("./dataplane/config.ts");
-      const { runZtunnel } = await import("./dataplane/main.ts");
       const { applyLevels } = await import("./dataplane/agent/log_levels.ts");
       const { MESH_FILE, readMeshFile } = await import("./dataplane/agent/proxy_config.ts");
       const { SettingsSources } = await import("./dataplane/agent/settings_sources.ts");
       const wantsHelp = ConfigDefinition.wantsHelp(args);
       const sources = new SettingsSources(Deno.env.toObject(), wantsHelp ? undefined : readMeshFile(MESH_FILE));
-      return await runRole(ZTUNNEL_CONFIG, "ztunnel, the node proxy", args, (config, role) => {
+      return await runRole(ZTUNNEL_CONFIG, "ztunnel, the node proxy", args, async (config, role) => {
         const wrong = applyLevels(role.filter, config.logLevel);
         if (wrong !== undefined) role.log.warn("not a log level", { level: wrong });
-        return runZtunnel(config, { ...role, sources });
+        // Before anything loads OpenSSL, here or on a worker's thread.
+        Deno.env.set("AMBIT_OPENSSL", config.openssl);
+        const { runZtunnel } = await import("./dataplane/main.ts");
+        await runZtunnel(config, { ...role, sources });
       }, sources);
     },
   },

@@ -1,12 +1,16 @@
 /** `ambit doctor`: does this machine have what the roles need? Each finding comes with a cure. */
 import { ConfigDefinition, defineConfig, oneOf } from "../base/config.ts";
 import { chain } from "../base/errors.ts";
+import type { OpenSslFacts } from "../os/openssl_facts.ts";
 import { missingCapabilities } from "../os/capabilities.ts";
 import { writeOut } from "./arguments.ts";
 import { NOT_TRIED, runTrials, type Trials } from "./doctor_probes.ts";
 
 const OPEN_FILES_WANTED = 65_536; // two descriptors a connection, and thousands of connections
 const LIBSSL_MAJOR_MIN = 3;
+/** AES-GCM by VAES and AVX-512 came with OpenSSL 3.1. */
+const WIDE_AES_VERSION = [3, 1] as const;
+const CURE_OPENSSL = "build a current OpenSSL with `deno task openssl`, or name one with AMBIT_OPENSSL";
 
 export const DOCTOR_CONFIG = defineConfig("ambit doctor", {
   output: {
@@ -34,7 +38,9 @@ export interface Facts {
   readonly missingCapabilities: readonly string[];
   readonly trials: Trials;
   /** Version, or why the library could not be loaded. */
-  readonly libssl: { readonly version: string } | { readonly failure: string };
+  readonly libssl: OpenSslFacts | { readonly failure: string };
+  /** The processor encrypts four blocks at once (VAES with AVX-512), for a library that knows how. */
+  readonly wideAes: boolean;
   readonly openFilesSoft: number;
   readonly openFilesHard: number;
   /** `/proc/sys/user/max_user_namespaces` and the like; undefined where the kernel has no such switch. */
@@ -92,6 +98,7 @@ export function judge(facts: Facts): Finding[] {
     finding("transparent sockets", trials.transparent, { found: "IP_TRANSPARENT can be set", cure: root }),
     finding("socket marks", trials.mark, { found: "SO_MARK can be set", cure: root }),
     libssl(facts),
+    ...opensslExtras(facts),
     openFiles(facts),
   ];
 }
@@ -133,7 +140,29 @@ function libssl({ libssl }: Facts): Finding {
   const cure = `install OpenSSL ${LIBSSL_MAJOR_MIN}.0 or newer (Debian, Ubuntu: libssl3; Fedora: openssl-libs)`;
   if ("failure" in libssl) return { check, status: "fail", found: libssl.failure, cure };
   const old = Number(libssl.version.split(".")[0]) < LIBSSL_MAJOR_MIN;
-  return finding(check, old ? `${libssl.version} is too old` : undefined, { found: libssl.version, cure });
+  const found = `${libssl.version}, ${libssl.libssl}`;
+  return finding(check, old ? `${libssl.version} is too old` : undefined, { found, cure });
+}
+
+/** Everything works without them. */
+function opensslExtras({ libssl, wideAes }: Facts): Finding[] {
+  if ("failure" in libssl) return [];
+  const [major = 0, minor = 0] = libssl.version.split(".").map(Number);
+  const knowsWide = major > WIDE_AES_VERSION[0] || (major === WIDE_AES_VERSION[0] && minor >= WIDE_AES_VERSION[1]);
+  const rate = `AES-256-GCM at ${libssl.aesGbps.toFixed(1)} GB/s a thread`;
+  return [
+    wideAes && !knowsWide
+      ? {
+        check: "encryption",
+        status: "warn",
+        found: `${rate}; a newer OpenSSL is about twice as fast on this processor`,
+        cure: CURE_OPENSSL,
+      }
+      : { check: "encryption", status: "ok", found: rate },
+    libssl.postQuantum
+      ? { check: "post-quantum", status: "ok", found: "key exchange by X25519MLKEM768" }
+      : { check: "post-quantum", status: "warn", found: "no X25519MLKEM768 before OpenSSL 3.5", cure: CURE_OPENSSL },
+  ];
 }
 
 /** ztunnel raises the soft limit to the hard one itself, so the hard one counts. */
@@ -154,6 +183,7 @@ async function lookAround(): Promise<Facts> {
     missingCapabilities: missingCapabilities(["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN"]),
     trials: runTrials(),
     libssl: await findLibssl(),
+    wideAes: hasWideAes(Deno.readTextFileSync("/proc/cpuinfo")),
     openFilesSoft: limit(limits?.[1]),
     openFilesHard: limit(limits?.[2]),
     userNamespacesMax: sysctlNumber("user/max_user_namespaces"),
@@ -162,11 +192,17 @@ async function lookAround(): Promise<Facts> {
   };
 }
 
+/** What OpenSSL asks of a processor for its widest AES-GCM. */
+export function hasWideAes(cpuinfo: string): boolean {
+  const flags = new Set(/^flags\s*:\s*(.*)$/m.exec(cpuinfo)?.[1]?.split(" "));
+  return ["avx512f", "avx512dq", "avx512bw", "avx512vl", "vaes", "vpclmulqdq"].every((flag) => flags.has(flag));
+}
+
 /** Loaded here and not at the top: that it cannot be loaded is a finding. */
 async function findLibssl(): Promise<Facts["libssl"]> {
   try {
-    const { opensslVersion } = await import("../os/openssl.ts");
-    return { version: opensslVersion() };
+    const { opensslFacts } = await import("../os/openssl_facts.ts");
+    return opensslFacts();
   } catch (error) {
     return { failure: `cannot be loaded: ${chain(error)}` };
   }

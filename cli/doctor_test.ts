@@ -1,7 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
-import { type Facts, formatFindings, judge } from "./doctor.ts";
+import { type Facts, formatFindings, hasWideAes, judge } from "./doctor.ts";
 import { NOT_TRIED, runTrials } from "./doctor_probes.ts";
 
+const LIBSSL = { version: "3.5.8", libssl: "libssl.so.3", aesGbps: 14, postQuantum: true };
 const FINE: Facts = {
   os: "linux",
   arch: "x86_64",
@@ -16,7 +17,8 @@ const FINE: Facts = {
     transparent: undefined,
     mark: undefined,
   },
-  libssl: { version: "3.0.19" },
+  libssl: LIBSSL,
+  wideAes: true,
   openFilesSoft: 1024,
   openFilesHard: 1_048_576,
   userNamespacesMax: 10_000,
@@ -42,7 +44,9 @@ Deno.test("judge() names what is wrong, with a cure, and nothing else", () => {
     [trials({ veth: NOT_TRIED }), "veth pairs", "fail", "what failed above"],
     [trials({ transparent: "EPERM" }), "transparent sockets", "fail", "root"],
     [trials({ mark: "EPERM" }), "socket marks", "fail", "root"],
-    [{ libssl: { version: "1.1.1" } }, "libssl", "fail", "libssl3"],
+    [{ libssl: { ...LIBSSL, version: "1.1.1" }, wideAes: false }, "libssl", "fail", "libssl3"],
+    [{ libssl: { ...LIBSSL, version: "3.0.19" } }, "encryption", "warn", "deno task openssl"],
+    [{ libssl: { ...LIBSSL, postQuantum: false } }, "post-quantum", "warn", "3.5"],
     [{ libssl: { failure: "no such file" } }, "libssl", "fail", "libssl3"],
     [{ openFilesHard: 4096 }, "open files", "warn", "LimitNOFILE"],
     [{ userNamespacesMax: 0 }, "user namespaces", "warn", "max_user_namespaces"],
@@ -63,4 +67,12 @@ Deno.test({
   fn() {
     assertEquals(runTrials(), FINE.trials);
   },
+});
+
+Deno.test("hasWideAes() wants every instruction that the widest AES-GCM is made of", () => {
+  const all = "avx512f avx512dq avx512bw avx512vl vaes vpclmulqdq";
+  const cpuinfo = (flags: string) => `processor\t: 0\nflags\t\t: fpu ${flags} aes\nbugs\t\t: none\n`;
+  assert(hasWideAes(cpuinfo(all)));
+  for (const flag of all.split(" ")) assert(!hasWideAes(cpuinfo(all.replace(flag, "x"))), flag);
+  assert(!hasWideAes("processor\t: 0\nFeatures\t: fp asimd aes\n"));
 });

@@ -357,6 +357,28 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     default: 32_768,
     help: "open connections a worker carries at most; further ones are refused",
   },
+  openssl: {
+    kind: text("FOLDER|FILE|system"),
+    flag: "openssl",
+    env: "AMBIT_OPENSSL",
+    default: "",
+    defaultText: "the newer of libossl.so beside the program and the system's",
+    help: "the OpenSSL to load: a folder with libssl.so.3 and libcrypto.so.3, a file with both, or the system's",
+  },
+  tls12: {
+    kind: toggle(),
+    flag: "tls12-enabled",
+    env: "TLS12_ENABLED",
+    default: false,
+    help: "speak to a control plane that has TLS 1.2 and no newer one; HBONE is TLS 1.3 in any case",
+  },
+  compliancePolicy: {
+    kind: text("pqc"),
+    flag: "compliance-policy",
+    env: "COMPLIANCE_POLICY",
+    default: "",
+    help: "pqc: key exchange by X25519MLKEM768 alone, which needs OpenSSL 3.5",
+  },
   logLevel: {
     kind: text("FILTER"),
     flag: "log-level",

@@ -6,7 +6,8 @@ import { AUTHORIZATION_TYPE_URL } from "../mesh/proto/authorization_codec.ts";
 import type { DiscoveryNode } from "../mesh/proto/discovery_codec.ts";
 import { ADDRESS_TYPE_URL } from "../mesh/proto/workload_codec.ts";
 import { missingCapabilities } from "../os/capabilities.ts";
-import { opensslVersion } from "../os/openssl.ts";
+import { checkPolicy, opensslVersion } from "../os/openssl.ts";
+import { OPENSSL } from "../os/openssl_library.ts";
 import { raiseOpenFileLimit } from "../os/limits.ts";
 import { Poller } from "../os/poller.ts";
 import { AccessLog } from "./agent/access_log.ts";
@@ -34,6 +35,7 @@ import { RevocationFile } from "./agent/revocation_lists.ts";
 import { checkServers, dedicatedWorkload, type SettingsSources } from "./agent/settings_sources.ts";
 import { MeshState, type PodFacts } from "./agent/state.ts";
 import { workerCountOf } from "./agent/worker_count.ts";
+import { tlsPolicyOf } from "./agent/tls_policy.ts";
 import { trafficView } from "./agent/traffic_view.ts";
 import { onceFree, Succession } from "./agent/takeover/succession.ts";
 import { WorkerPool } from "./agent/worker_pool.ts";
@@ -68,6 +70,13 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
   const { proxyMode } = config, dedicated = proxyMode === "dedicated";
   checkServers({ proxy: config.enableProxy, dns: config.dnsCapture, onDemand: config.xdsOnDemand });
   checkMissingSettings(sources.environment, log);
+  const tls = tlsPolicyOf(config);
+  checkPolicy(tls);
+  if (tls.postQuantumOnly) {
+    log.warn("key exchange with the control plane is the control plane's choice", {
+      offered: "X25519, X25519MLKEM768",
+    });
+  }
   const ownWorkload = dedicated ? dedicatedWorkload(config.proxyWorkloadInfo) : undefined;
   const local = await readLocalFile({ path: config.localXdsPath, text: config.localXds });
   if (dedicated && config.takeover) {
@@ -249,12 +258,17 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     localhostAppTunnel: config.localhostAppTunnel,
     onDemand,
   }, {
-    bytes: Math.min(config.workerMemoryMib, Math.floor(WORKERS_MEMORY_MIB / workerCount)) << 20,
+    memoryBytes: Math.min(config.workerMemoryMib, Math.floor(WORKERS_MEMORY_MIB / workerCount)) << 20,
     agentFd: answers.wakeFd,
-    revocation: config.crlPath !== "",
+    tls,
   });
   const revocations = config.crlPath === "" ? undefined : new RevocationFile(config.crlPath, workers, log.child("crl"));
-  log.info("ztunnel started", { workers: workerCount, openssl: opensslVersion(), node: config.nodeName });
+  log.info("ztunnel started", {
+    workers: workerCount,
+    openssl: opensslVersion(),
+    libssl: OPENSSL.libssl,
+    node: config.nodeName,
+  });
   const xdsDone = withXds ? xds.run({ signal }) : aborted(signal);
   // Nothing is proxied before the first full state (ZT-222).
   const zdsDone = Promise.race([withXds ? xds.ready : undefined, aborted(signal)]).then(async () => {
@@ -319,6 +333,7 @@ function endpointOf(config: ZtunnelConfig, sources: SettingsSources, service: "x
     roots: parseRootSource(xds ? config.xdsRootCa : config.caRootCa),
     token: tokenOf(config.authToken),
     clusterId: config.clusterId,
+    tls12: config.tls12,
     alternativeHostname: xds ? config.altXdsHostname : config.altCaHostname,
     headers: sources.headers(service),
   };

@@ -133,6 +133,14 @@ export interface TlsRevocation {
   readonly forgedCount: number;
 }
 
+/** What every TLS connection of this process must keep to, on both sides. */
+export interface TlsPolicy {
+  /** Peers are held against revocation lists, of which the agent tells later. */
+  readonly revocation?: boolean;
+  /** Key exchange by X25519MLKEM768 alone (COMPLIANCE_POLICY=pqc, ZT-080). */
+  readonly postQuantumOnly?: boolean;
+}
+
 export interface Tls {
   /** null: nobody asks for revocation. */
   readonly revocation: TlsRevocation | null;

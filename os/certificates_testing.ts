@@ -19,6 +19,8 @@ interface LeafOptions {
   readonly usages?: readonly string[];
   /** Hexadecimal; of the authority's own counting if not given. */
   readonly serial?: string;
+  /** A DNS name behind the URIs. */
+  readonly host?: string;
 }
 
 interface AuthorityOptions {
@@ -117,10 +119,11 @@ export class TestAuthority {
   /** A leaf with these URI names, in this order. */
   async issue(
     uris: readonly string[],
-    { days = 1, usages = [SERVER_AUTH, CLIENT_AUTH], serial }: LeafOptions = {},
+    { days = 1, usages = [SERVER_AUTH, CLIENT_AUTH], serial, host }: LeafOptions = {},
   ): Promise<LeafPem> {
     const keys = await crypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]);
-    const names = uris.map((value) => ({ type: "url" as const, value }));
+    const names: x509.JsonGeneralName[] = uris.map((value) => ({ type: "url", value }));
+    if (host !== undefined) names.push({ type: "dns", value: host });
     const certificate = await x509.X509CertificateGenerator.create({
       serialNumber: serial ?? this.nextSerial(),
       subject: "",

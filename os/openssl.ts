@@ -8,12 +8,14 @@ import {
   type Tls,
   type TlsHandshake,
   type TlsIdentity,
+  type TlsPolicy,
   type TrafficKeys,
 } from "./api.ts";
+import { loadLibcrypto, loadLibssl, OPENSSL, showVersion } from "./openssl_library.ts";
 import { Revocation, X509_V_ERR_CERT_REVOKED } from "./revocation.ts";
 import { type CipherSuite, Opener, RecordCrypto, Sealer, suiteOf } from "./tls_records.ts";
 
-const ssl = Deno.dlopen("libssl.so.3", {
+const ssl = loadLibssl({
   OpenSSL_version_num: { parameters: [], result: "u64" },
   TLS_client_method: { parameters: [], result: "pointer" },
   TLS_server_method: { parameters: [], result: "pointer" },
@@ -48,9 +50,9 @@ const ssl = Deno.dlopen("libssl.so.3", {
   SSL_get_current_cipher: { parameters: ["pointer"], result: "pointer" }, // const SSL *
   SSL_CIPHER_get_protocol_id: { parameters: ["pointer"], result: "u16" }, // const SSL_CIPHER *
   SSL_get1_peer_certificate: { parameters: ["pointer"], result: "pointer" }, // const SSL *
-}).symbols;
+});
 
-const crypto = Deno.dlopen("libcrypto.so.3", {
+const crypto = loadLibcrypto({
   BIO_new_mem_buf: { parameters: ["buffer", "i32"], result: "pointer" }, // const void *, int
   BIO_free: { parameters: ["pointer"], result: "i32" }, // BIO *
   PEM_read_bio_X509: { parameters: ["pointer", "pointer", "pointer", "pointer"], result: "pointer" }, // BIO *, X509 **, cb, void *
@@ -69,11 +71,11 @@ const crypto = Deno.dlopen("libcrypto.so.3", {
   ERR_clear_error: { parameters: [], result: "void" },
   ERR_error_string_n: { parameters: ["u64", "buffer", "usize"], result: "void" }, // unsigned long, char *, size_t
   X509_verify_cert_error_string: { parameters: ["i64"], result: "pointer" }, // long
-}).symbols;
+});
 
 const SSL_CTRL_MODE = 33, SSL_CTRL_SET_SESS_CACHE_MODE = 44;
 const SSL_CTRL_CHAIN_CERT = 89, SSL_CTRL_GET_CHAIN_CERTS = 115, SSL_CTRL_SET_VERIFY_CERT_STORE = 106;
-const SSL_CTRL_SET_MIN_PROTO_VERSION = 123;
+const SSL_CTRL_SET_GROUPS_LIST = 92, SSL_CTRL_SET_MIN_PROTO_VERSION = 123;
 const TLS1_3_VERSION = 0x304n;
 const SSL_MODE_RELEASE_BUFFERS = 0x10n;
 const SSL_OP_NO_TICKET = 1n << 14n;
@@ -84,6 +86,8 @@ const NID_SUBJECT_ALT_NAME = 85, GEN_URI = 6;
 const URI_BYTES_MAX = 2048, URI_COUNT_MAX = 16;
 /** AES-256 first, no ChaCha20 (ZT-080). */
 const CIPHER_SUITES = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256";
+/** Key exchange in Istio's own order (ZT-080). The last came with OpenSSL 3.5; an older library offers the rest. */
+const GROUPS = "X25519:P-256:P-384", POST_QUANTUM_GROUP = "X25519MLKEM768";
 const ALPN_H2 = Uint8Array.of(2, 0x68, 0x32);
 
 const encoder = new TextEncoder();
@@ -177,10 +181,40 @@ export function releaseTemplate(handle: ContextHandle): void {
   ssl.SSL_CTX_free(pointerOf(handle));
 }
 
+/** @throws MeshError AMB7057 when the library cannot do what the policy asks for. */
+function setGroups(context: Pointer, policy: TlsPolicy): void {
+  if (policy.postQuantumOnly === true) {
+    if (takesGroups(context, POST_QUANTUM_GROUP)) return;
+    throw new MeshError("AMB7057", `OpenSSL ${opensslVersion()} (${OPENSSL.libssl}) has no ${POST_QUANTUM_GROUP}`, {
+      remedy: "post-quantum key exchange needs OpenSSL 3.5 or newer: build one with `deno task openssl`, or name one " +
+        "with --openssl",
+    });
+  }
+  if (takesGroups(context, `${GROUPS}:${POST_QUANTUM_GROUP}`) || takesGroups(context, GROUPS)) return;
+  throw refused(`the groups ${GROUPS}`);
+}
+
+function takesGroups(context: Pointer, groups: string): boolean {
+  const list = zeroTerminated(groups);
+  const taken = ssl.SSL_CTX_ctrl(context, SSL_CTRL_SET_GROUPS_LIST, 0n, Deno.UnsafePointer.of(list)) === 1n;
+  crypto.ERR_clear_error();
+  return taken;
+}
+
+/** Whether the library can do what the policy asks for. @throws MeshError AMB7057 */
+export function checkPolicy(policy: TlsPolicy): void {
+  const context = ssl.SSL_CTX_new(ssl.TLS_method());
+  if (context === null) throw refused("a new context");
+  try {
+    setGroups(context, policy);
+  } finally {
+    ssl.SSL_CTX_free(context);
+  }
+}
+
 /** `3.0.19` and the like, of the library that was loaded. */
 export function opensslVersion(): string {
-  const number = Number(ssl.OpenSSL_version_num());
-  return `${number >>> 28}.${(number >>> 20) & 0xff}.${(number >>> 4) & 0xffff}`;
+  return showVersion(Number(ssl.OpenSSL_version_num()));
 }
 
 /** One worker's view of OpenSSL: callbacks belong to the thread that made them, so each worker makes its own. */
@@ -190,14 +224,16 @@ export class OpenSsl implements Tls {
   /** Secrets of the handshake under way; OpenSSL calls back synchronously from within the step. */
   clientSecret: Uint8Array | undefined;
   serverSecret: Uint8Array | undefined;
+  readonly #policy: TlsPolicy;
   readonly #keylog: Deno.UnsafeCallback<{ parameters: ["pointer", "pointer"]; result: "void" }>;
   readonly #alpn: Deno.UnsafeCallback<
     { parameters: ["pointer", "pointer", "pointer", "pointer", "u32", "pointer"]; result: "i32" }
   >;
 
-  constructor(arena: Memory, options: { readonly revocation?: boolean } = {}) {
+  constructor(arena: Memory, policy: TlsPolicy = {}) {
+    this.#policy = policy;
     this.records = new RecordCrypto(arena);
-    this.revocation = options.revocation === true ? new Revocation() : null;
+    this.revocation = policy.revocation === true ? new Revocation() : null;
     this.#keylog = new Deno.UnsafeCallback({ parameters: ["pointer", "pointer"], result: "void" }, (_ssl, line) => {
       const text = Deno.UnsafePointerView.getCString(line!);
       if (text.startsWith("CLIENT_TRAFFIC_SECRET_0 ")) this.clientSecret = secretOf(text);
@@ -249,6 +285,7 @@ export class OpenSsl implements Tls {
       ssl.SSL_CTX_use_PrivateKey(context, ssl.SSL_CTX_get0_privatekey(template)) === 1 &&
       ssl.SSL_CTX_set_ciphersuites(context, zeroTerminated(CIPHER_SUITES)) === 1;
     if (!fits) throw refused("the template's certificate");
+    setGroups(context, this.#policy);
     const chain = new BigUint64Array(1);
     ssl.SSL_CTX_ctrl(template, SSL_CTRL_GET_CHAIN_CERTS, 0n, Deno.UnsafePointer.of(chain));
     const certificates = Deno.UnsafePointer.create(chain[0]!);

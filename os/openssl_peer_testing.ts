@@ -1,7 +1,8 @@
 /** For tests: the other end of a TLS connection, plain OpenSSL from handshake to close, over a non-blocking socket. */
 import { assert } from "../base/assert.ts";
+import { loadLibcrypto, loadLibssl } from "./openssl_library.ts";
 
-const ssl = Deno.dlopen("libssl.so.3", {
+const ssl = loadLibssl({
   TLS_method: { parameters: [], result: "pointer" },
   SSL_CTX_new: { parameters: ["pointer"], result: "pointer" }, // const SSL_METHOD *
   SSL_CTX_free: { parameters: ["pointer"], result: "void" }, // SSL_CTX *
@@ -16,6 +17,7 @@ const ssl = Deno.dlopen("libssl.so.3", {
   SSL_CTX_set_num_tickets: { parameters: ["pointer", "usize"], result: "i32" }, // SSL_CTX *, size_t
   SSL_CTX_set_keylog_callback: { parameters: ["pointer", "function"], result: "void" }, // SSL_CTX *, cb
   SSL_CTX_set_session_id_context: { parameters: ["pointer", "buffer", "u32"], result: "i32" }, // SSL_CTX *, const uchar *, uint
+  SSL_ctrl: { parameters: ["pointer", "i32", "i64", "pointer"], result: "i64" }, // SSL *, int cmd, long, void *
   SSL_new: { parameters: ["pointer"], result: "pointer" }, // SSL_CTX *
   SSL_free: { parameters: ["pointer"], result: "void" }, // SSL *
   SSL_set_fd: { parameters: ["pointer", "i32"], result: "i32" }, // SSL *, int
@@ -37,9 +39,9 @@ const ssl = Deno.dlopen("libssl.so.3", {
   SSL_CIPHER_get_name: { parameters: ["pointer"], result: "pointer" }, // const SSL_CIPHER *
   SSL_get0_alpn_selected: { parameters: ["pointer", "buffer", "buffer"], result: "void" }, // const SSL *, const uchar **, uint *
   SSL_get_servername: { parameters: ["pointer", "i32"], result: "pointer" }, // const SSL *, int type
-}).symbols;
+});
 
-const crypto = Deno.dlopen("libcrypto.so.3", {
+const crypto = loadLibcrypto({
   BIO_new_mem_buf: { parameters: ["buffer", "i32"], result: "pointer" }, // const void *, int
   BIO_free: { parameters: ["pointer"], result: "i32" }, // BIO *
   PEM_read_bio_X509: { parameters: ["pointer", "pointer", "pointer", "pointer"], result: "pointer" }, // BIO *, X509 **, cb, void *
@@ -50,14 +52,17 @@ const crypto = Deno.dlopen("libcrypto.so.3", {
   ERR_get_error: { parameters: [], result: "u64" },
   ERR_clear_error: { parameters: [], result: "void" },
   ERR_error_string_n: { parameters: ["u64", "buffer", "usize"], result: "void" }, // unsigned long, char *, size_t
-}).symbols;
+});
 
 const SSL_CTRL_CHAIN_CERT = 89;
+const SSL_CTRL_SET_GROUPS_LIST = 92, SSL_CTRL_GET_NEGOTIATED_GROUP = 134;
 const SSL_CTRL_MODE = 33, SSL_CTRL_SET_MIN_PROTO_VERSION = 123, SSL_CTRL_SET_MAX_PROTO_VERSION = 124;
 const SSL_MODE_ENABLE_PARTIAL_WRITE = 1n, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER = 2n;
 const SSL_VERIFY_PEER = 1, SSL_VERIFY_FAIL_IF_NO_PEER_CERT = 2;
 const SSL_ERROR_SSL = 1, SSL_ERROR_WANT_READ = 2, SSL_ERROR_WANT_WRITE = 3, SSL_ERROR_ZERO_RETURN = 6;
 const KEY_UPDATE_NOT_REQUESTED = 0, KEY_UPDATE_REQUESTED = 1;
+/** OpenSSL's own numbers, for groups that it has some for. */
+const GROUP_OF_NID: Readonly<Record<number, number>> = { 415: 23, 715: 24, 1034: 29 };
 /** `SSL_R_SSLV3_ALERT_…` is this plus the alert's number. */
 const ALERT_REASON_OFFSET = 1000;
 
@@ -88,6 +93,8 @@ export interface PeerOptions {
   readonly alpn?: string;
   readonly ciphers?: string;
   readonly tls12Only?: boolean;
+  /** Key exchange, such as `X25519:P-256`. */
+  readonly groups?: string;
   /** Records are padded to a multiple of this. */
   readonly blockPadding?: number;
   readonly tickets?: number;
@@ -121,6 +128,11 @@ export class OpenSslPeer {
     ssl.SSL_CTX_set_session_id_context(context, Uint8Array.of(1), 1);
     if (options.ciphers !== undefined) {
       assert(ssl.SSL_CTX_set_ciphersuites(context, encoder.encode(options.ciphers + "\0")) === 1, "suites are known");
+    }
+    if (options.groups !== undefined) {
+      const groups = encoder.encode(options.groups + "\0");
+      const taken = ssl.SSL_CTX_ctrl(context, SSL_CTRL_SET_GROUPS_LIST, 0n, Deno.UnsafePointer.of(groups));
+      assert(taken === 1n, "groups are known");
     }
     if (options.leaf !== undefined) this.#useLeaf(options.leaf);
     if (options.roots !== undefined) this.#trust(options.roots);
@@ -223,6 +235,12 @@ export class OpenSslPeer {
 
   get cipher(): string {
     return Deno.UnsafePointerView.getCString(ssl.SSL_CIPHER_get_name(ssl.SSL_get_current_cipher(this.#ssl))!);
+  }
+
+  /** The group of the key exchange, as its number in TLS. */
+  get group(): number {
+    const number = Number(ssl.SSL_ctrl(this.#ssl, SSL_CTRL_GET_NEGOTIATED_GROUP, 0n, null));
+    return GROUP_OF_NID[number] ?? number & 0xffff;
   }
 
   get alpn(): string {

@@ -5,7 +5,7 @@ import { Arena } from "./arena.ts";
 import { type ContextHandle, HandshakeStep, type TlsHandshake } from "./api.ts";
 import { type LeafPem, ONLY_CLIENT, ONLY_SERVER, TestAuthority } from "./certificates_testing.ts";
 import * as libc from "./libc_cold.ts";
-import { createTemplate, OpenSsl, opensslVersion, releaseTemplate, retainTemplate } from "./openssl.ts";
+import { checkPolicy, createTemplate, OpenSsl, opensslVersion, releaseTemplate, retainTemplate } from "./openssl.ts";
 import { OpenSslPeer, type PeerOptions, PeerState } from "./openssl_peer_testing.ts";
 
 const CART = "spiffe://cluster.local/ns/shop/sa/cart", DATABASE = "spiffe://cluster.local/ns/shop/sa/database";
@@ -13,6 +13,10 @@ const H2 = "\x02h2";
 const tls = new OpenSsl(new Arena(1 << 20, { hugePages: false }));
 const authority = await TestAuthority.create("mesh"), stranger = await TestAuthority.create("stranger");
 const own = await authority.issue([CART]);
+const policy = { postQuantumOnly: true };
+const strict = new OpenSsl(new Arena(1 << 20, { hugePages: false }), policy);
+/** The library has X25519MLKEM768. */
+const postQuantum = [3, 4].includes(Number(opensslVersion()[0])) && !/^3\.[0-4]\./.test(opensslVersion());
 const identity = tls.derive(createTemplate(own));
 
 interface Outcome {
@@ -25,12 +29,17 @@ interface Outcome {
 }
 
 /** Runs a handshake to its end on both sides; `server` says which side ours is. */
-function shake(server: boolean, options: Partial<PeerOptions>, look: (outcome: Outcome) => void): void {
+function shake(
+  server: boolean,
+  options: Partial<PeerOptions>,
+  look: (outcome: Outcome) => void,
+  our = identity,
+): void {
   const [fd, peerFd] = libc.socketpair(libc.AF.UNIX, libc.SOCK.STREAM | libc.SOCK.NONBLOCK) as readonly [
     number,
     number,
   ];
-  const ours: TlsHandshake = server ? identity.accept(fd) : identity.connect(fd);
+  const ours: TlsHandshake = server ? our.accept(fd) : our.connect(fd);
   const peer = new OpenSslPeer(peerFd, { server: !server, ...options });
   let step: number = HandshakeStep.WANTS_READ, peerStep: number = PeerState.AGAIN;
   for (let round = 0; round < 10; round++) {
@@ -153,6 +162,49 @@ Deno.test("both sides prefer AES-256, take AES-128, and know nothing else (ZT-08
   shake(false, { leaf: own, ciphers: chacha }, ({ done }) => assertEquals(done, false));
 });
 
+Deno.test("both sides exchange keys by the groups of Istio's ztunnel, X25519 first (ZT-080)", () => {
+  const known: [string, number][] = [["P-384", 24], ["P-256", 23], ["X25519", 29], ["P-521:P-256", 23]];
+  if (postQuantum) known.push(["X25519MLKEM768", 4588]);
+  for (const [groups, group] of known) {
+    const expected = [true, group];
+    shake(
+      true,
+      client(own, { groups }),
+      ({ done, peer }) => assertEquals([done, peer.group], expected, groups),
+    );
+    shake(
+      false,
+      { leaf: own, groups },
+      ({ done, peer }) => assertEquals([done, peer.group], expected, groups),
+    );
+  }
+  shake(false, { leaf: own, groups: "P-384:P-256:X25519" }, ({ peer }) => assertEquals(peer.group, 29)); // The first of our offer.
+  shake(true, client(own, { groups: "P-521" }), ({ done, alert }) => assertEquals([done, alert], [false, 40]));
+  shake(false, { leaf: own, groups: "P-521" }, ({ done }) => assertEquals(done, false));
+});
+
+Deno.test("with COMPLIANCE_POLICY=pqc both sides know X25519MLKEM768 alone, or say what lacks (ZT-080)", () => {
+  if (!postQuantum) { // No library before 3.5 can: neither the start nor a context goes by a weaker exchange.
+    for (const attempt of [() => checkPolicy(policy), () => strict.derive(createTemplate(own))]) {
+      const error = assertThrows(attempt, MeshError);
+      assertEquals(error.code, "AMB7057");
+      assertMatch(error.remedy, /OpenSSL 3\.5/);
+    }
+    return;
+  }
+  checkPolicy(policy);
+  const our = strict.derive(createTemplate(own));
+  for (const groups of ["X25519MLKEM768", "X25519:P-256:X25519MLKEM768"]) {
+    shake(true, client(own, { groups }), ({ done, peer }) => assertEquals([done, peer.group], [true, 4588]), our);
+    shake(false, { leaf: own, groups }, ({ done, peer }) => assertEquals([done, peer.group], [true, 4588]), our);
+  }
+  shake(true, client(own, { groups: "X25519:P-256" }), ({ done, alert }) => {
+    assertEquals([done, alert], [false, 40]);
+  }, our);
+  shake(false, { leaf: own, groups: "X25519:P-256" }, ({ done }) => assertEquals(done, false), our);
+  our.free();
+});
+
 Deno.test("accept() gives nothing to resume, and ignores a session that is offered (ZT-081)", () => {
   const [fd, peerFd] = libc.socketpair(libc.AF.UNIX, libc.SOCK.STREAM | libc.SOCK.NONBLOCK) as readonly [
     number,
@@ -238,4 +290,4 @@ Deno.test("a template lives as long as someone holds a reference", () => {
   assert(template.low + template.high > 0);
 });
 
-Deno.test("opensslVersion() is that of OpenSSL 3", () => assertMatch(opensslVersion(), /^3\.\d+\.\d+$/));
+Deno.test("opensslVersion() is that of OpenSSL 3 or 4", () => assertMatch(opensslVersion(), /^[34]\.\d+\.\d+$/));

@@ -1,7 +1,8 @@
 /** One worker's view of revocation: who issued the certificates of live sessions, and what the lists in force say of them. */
 import type { ContextHandle, PeerPath, TlsRevocation } from "./api.ts";
+import { loadLibcrypto } from "./openssl_library.ts";
 
-const crypto = Deno.dlopen("libcrypto.so.3", {
+const crypto = loadLibcrypto({
   X509_verify_cert: { parameters: ["pointer"], result: "i32" }, // X509_STORE_CTX *
   X509_STORE_CTX_get0_chain: { parameters: ["pointer"], result: "pointer" }, // const X509_STORE_CTX *
   X509_STORE_CTX_set_error: { parameters: ["pointer", "i32"], result: "void" }, // X509_STORE_CTX *, int
@@ -28,7 +29,7 @@ const crypto = Deno.dlopen("libcrypto.so.3", {
   ASN1_STRING_get0_data: { parameters: ["pointer"], result: "pointer" }, // const ASN1_STRING *
   ASN1_STRING_length: { parameters: ["pointer"], result: "i32" }, // const ASN1_STRING *
   ERR_clear_error: { parameters: [], result: "void" },
-}).symbols;
+});
 
 const V_ASN1_INTEGER = 2, V_ASN1_NEG_INTEGER = 0x102;
 const KU_CRL_SIGN = 0x0002;

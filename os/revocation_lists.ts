@@ -1,8 +1,9 @@
 /** Certificate revocation lists as OpenSSL holds them: read once by the agent, in one object that all workers share. */
 import { MeshError } from "../base/errors.ts";
 import type { ContextHandle } from "./api.ts";
+import { loadLibcrypto } from "./openssl_library.ts";
 
-const crypto = Deno.dlopen("libcrypto.so.3", {
+const crypto = loadLibcrypto({
   d2i_X509_CRL: { parameters: ["pointer", "buffer", "i64"], result: "pointer", nonblocking: true }, // X509_CRL **, const uchar **, long
   X509_CRL_free: { parameters: ["pointer"], result: "void" }, // X509_CRL *
   X509_CRL_get_REVOKED: { parameters: ["pointer"], result: "pointer" }, // X509_CRL *
@@ -21,7 +22,7 @@ const crypto = Deno.dlopen("libcrypto.so.3", {
   X509_STORE_free_aside: { name: "X509_STORE_free", parameters: ["pointer"], result: "void", nonblocking: true }, // X509_STORE *
   X509_STORE_add_crl: { parameters: ["pointer", "pointer"], result: "i32" }, // X509_STORE *, X509_CRL *
   ERR_clear_error: { parameters: [], result: "void" },
-}).symbols;
+});
 
 const V_ASN1_INTEGER = 2;
 const NID_ISSUING_DISTRIBUTION_POINT = 770, NID_DELTA_CRL = 140, NID_AUTHORITY_KEY_IDENTIFIER = 90;

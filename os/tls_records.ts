@@ -1,8 +1,9 @@
 /** TLS 1.3 records (RFC 8446 §5.2) sealed and opened in place by OpenSSL's AES-GCM, keyed with the traffic secrets of a handshake. */
 import { assert } from "../base/assert.ts";
 import { type Memory, RecordError, type RecordOpener, type RecordSealer, type TrafficKeys } from "./api.ts";
+import { loadLibcrypto } from "./openssl_library.ts";
 
-const crypto = Deno.dlopen("libcrypto.so.3", {
+const crypto = loadLibcrypto({
   EVP_CIPHER_CTX_new: { parameters: [], result: "pointer" },
   EVP_CIPHER_CTX_free: { parameters: ["pointer"], result: "void" }, // EVP_CIPHER_CTX *
   EVP_CIPHER_fetch: { parameters: ["pointer", "buffer", "pointer"], result: "pointer" }, // OSSL_LIB_CTX *, const char *, const char *
@@ -17,7 +18,7 @@ const crypto = Deno.dlopen("libcrypto.so.3", {
   EVP_sha256: { parameters: [], result: "pointer" },
   EVP_sha384: { parameters: [], result: "pointer" },
   HMAC: { parameters: ["pointer", "buffer", "i32", "buffer", "u32", "buffer", "pointer"], result: "pointer" }, // md, key, key_len, d, n, out, outl
-}).symbols;
+});
 
 const EVP_CTRL_AEAD_GET_TAG = 0x10, EVP_CTRL_AEAD_SET_TAG = 0x11;
 const TAG_BYTES = 16, HEADER_BYTES = 5, IV_BYTES = 12;

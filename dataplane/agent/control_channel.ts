@@ -1,5 +1,6 @@
 /** Channels to the control plane: TLS roots, token and headers that ADS and the CA have in common (ZT-009 to ZT-011, ZT-123, ZT-124). */
 import { Buffer } from "node:buffer";
+import { createSecureContext } from "node:tls";
 import * as grpc from "@grpc/grpc-js";
 import { parseSocketAddress } from "../../base/address.ts";
 import { MeshError } from "../../base/errors.ts";
@@ -26,6 +27,8 @@ export interface ControlEndpoint {
   readonly clusterId: string;
   /** Another name that the server's certificate may carry; empty for none. */
   readonly alternativeHostname: string;
+  /** TLS 1.2 will do (TLS12_ENABLED). */
+  readonly tls12: boolean;
   /** Further gRPC metadata. */
   readonly headers: Readonly<Record<string, string>>;
 }
@@ -75,7 +78,10 @@ async function connectOnce(endpoint: ControlEndpoint, rootsPem: string | null, h
   // TLS has no server name for an address: the certificate must carry istiod's own service name then.
   const isAddress = parseSocketAddress(target) !== undefined;
   const name = hostname !== "" ? hostname : isAddress ? ISTIOD_SERVICE_NAME : "";
-  const credentials = grpc.credentials.createSsl(rootsPem === null ? null : Buffer.from(rootsPem));
+  const credentials = grpc.credentials.createFromSecureContext(createSecureContext({
+    ...(rootsPem === null ? {} : { ca: rootsPem }),
+    minVersion: endpoint.tls12 ? "TLSv1.2" : "TLSv1.3", // ZT-079
+  }));
   const client = new grpc.Client(target, credentials, {
     "grpc.max_receive_message_length": RESPONSE_BYTES_MAX,
     "grpc.max_send_message_length": -1,

@@ -40,7 +40,7 @@ export class WorkerPool {
     handles: TableHandles,
     snapshots: SnapshotWriter,
     options: Omit<ShardOptions, "worker">,
-    memory: { readonly bytes: number; readonly agentFd: number; readonly revocation: boolean },
+    own: Pick<WorkerStart, "memoryBytes" | "agentFd" | "tls">,
   ): void {
     const handoverBytes = Math.ceil(ringBytes(HANDOVER_ENTRIES, HANDOVER_WORDS) / 64) * 64;
     const handover = new SharedArrayBuffer(handoverBytes * this.count * this.count);
@@ -70,9 +70,7 @@ export class WorkerPool {
         wakeFds: this.#wakeFds,
         handover,
         handoverBytes,
-        memoryBytes: memory.bytes,
-        agentFd: memory.agentFd,
-        revocation: memory.revocation,
+        ...own,
       };
       thread.postMessage(start);
       this.#workers.push(thread);

@@ -48,7 +48,7 @@ function run(start: WorkerStart): void {
     view: new SnapshotReader(tables, worker),
     questions: new QuestionWriter(handles, worker, () => os.signalEvent(start.agentFd)),
   };
-  const tls = new OpenSsl(os.memory, { revocation: start.revocation });
+  const tls = new OpenSsl(os.memory, start.tls);
   const shard = new Shard(os, tls, shared, options, (to, pod, fd, kind) => {
     const record = outgoing[to]!.record;
     record[0] = kind;

@@ -108,8 +108,8 @@ export class H2Peer {
       if (sent < 0) return;
       at += sent;
       if (sent === 0) {
-        this.poll();
         this.rig.turn();
+        this.poll(); // Before the next write: OpenSSL 4 reads nothing any more once one has failed.
       }
     }
   }

@@ -1,4 +1,5 @@
 /** What the agent posts to a worker, once, at its start. After it the two speak through shared memory alone. */
+import type { TlsPolicy } from "../../os/api.ts";
 import type { TableHandles } from "../tables/handles.ts";
 import type { ShardOptions } from "./shard_options.ts";
 
@@ -17,6 +18,5 @@ export interface WorkerStart {
   readonly handover: SharedArrayBuffer;
   readonly handoverBytes: number;
   readonly memoryBytes: number;
-  /** Peers are held against revocation lists, of which the agent tells later. */
-  readonly revocation: boolean;
+  readonly tls: TlsPolicy;
 }

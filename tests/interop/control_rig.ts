@@ -183,6 +183,7 @@ export class ControlRig implements AsyncDisposable {
       token: { kind: "static", token },
       clusterId: "Kubernetes",
       alternativeHostname: "",
+      tls12: false,
       headers: {},
     };
   }

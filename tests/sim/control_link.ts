@@ -23,6 +23,7 @@ const POISON = 0xee;
 const ENDPOINT: ControlEndpoint = {
   address: "https://istiod:15012",
   alternativeHostname: "",
+  tls12: false,
   clusterId: "",
   roots: { kind: "system" },
   token: { kind: "none" },

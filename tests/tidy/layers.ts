@@ -29,7 +29,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
 };
 
 /** Folders that may import anything, and that nobody imports but main.ts for the command that starts them. */
-export const OUTSIDE: readonly string[] = ["tests", "bench", "demo", "examples"];
+export const OUTSIDE: readonly string[] = ["tests", "bench", "demo", "examples", "tools"];
 
 /** Started by `new Worker(new URL(…))`, which no import shows: they alone reach the real `os/` from a worker's folder. */
 export const WORKER_ENTRIES: readonly string[] = ["dataplane/worker/entry.ts"];

@@ -1,0 +1,13 @@
+/** What COMPLIANCE_POLICY asks for, and what is refused. */
+import { assertEquals, assertThrows } from "@std/assert";
+import { MeshError } from "../../base/errors.ts";
+import { tlsPolicyOf } from "./tls_policy.ts";
+
+Deno.test("tlsPolicyOf() knows pqc, and refuses a policy that nobody here would keep (ZT-080)", () => {
+  assertEquals(tlsPolicyOf({ compliancePolicy: "", crlPath: "" }), { postQuantumOnly: false, revocation: false });
+  assertEquals(tlsPolicyOf({ compliancePolicy: "pqc", crlPath: "/x" }), { postQuantumOnly: true, revocation: true });
+  // [quirk] Istio's passes over every other value, and is then less strict than whoever set it believes.
+  for (const compliancePolicy of ["PQC", "fips-140-2", "pqc "]) {
+    assertEquals(assertThrows(() => tlsPolicyOf({ compliancePolicy, crlPath: "" }), MeshError).code, "AMB2415");
+  }
+});
