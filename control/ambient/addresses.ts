@@ -49,3 +49,11 @@ export function canonicalAddress(text: string): string {
   const ip = parseIp(text);
   return ip === undefined ? text : formatIp(ip[0], ip[1], ip[2], ip[3]);
 }
+
+/** The aliases of all ranges that hold the address of `network/ip`, the longest first; none for a name that is no address. */
+export function* rangeAliases(name: string): Iterable<string> {
+  const slash = name.lastIndexOf("/"), ip = parseIp(name.slice(slash + 1));
+  if (slash < 0 || ip === undefined) return;
+  const network = name.slice(0, slash), full = isIpv4(ip[0], ip[1], ip[2]) ? 32 : 128;
+  for (let length = full - 1; length >= 0; length--) yield addressAlias(network, mask(ip, length + 128 - full), length);
+}

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { addressAlias, canonicalAddress, parseIps, parsePrefix } from "./addresses.ts";
+import { addressAlias, canonicalAddress, parseIps, parsePrefix, rangeAliases } from "./addresses.ts";
 
 Deno.test("parsePrefix() masks host bits, and leaves a full length out (CP-221)", () => {
   const text = (prefix: string) => {
@@ -40,4 +40,18 @@ Deno.test("canonicalAddress() spells addresses one way, and leaves names alone (
     "db.example.com",
     "",
   ]);
+});
+
+Deno.test("rangeAliases() names every range around an address, the longest first, and none around a hostname", () => {
+  const aliases = [...rangeAliases("net/10.1.2.3")];
+  assertEquals([aliases.length, aliases[0], aliases[7], aliases[31]], [
+    32,
+    "net/10.1.2.2/31",
+    "net/10.1.2.0/24",
+    "net/0.0.0.0/0",
+  ]);
+  assertEquals([...rangeAliases("/fd00::1")].slice(0, 2), ["/fd00::/127", "/fd00::/126"]);
+  for (const name of ["ns/web.example", "10.1.2.3", "", "c//Pod/ns/name", "net/10.1.2.0/24"]) {
+    assertEquals([...rangeAliases(name)], [], name);
+  }
 });

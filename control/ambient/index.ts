@@ -10,7 +10,7 @@ import { Engine } from "../collect/engine.ts";
 import type { Change, Collection, Index } from "../collect/store.ts";
 import type { ObjectChange } from "../objects.ts";
 import type { Resource, ResourceChange, ResourceView } from "../xds/resources.ts";
-import { addressAlias } from "./addresses.ts";
+import { addressAlias, rangeAliases } from "./addresses.ts";
 import { type AmbientGraph, buildAmbientGraph } from "./graph.ts";
 import { AMBIENT_DEFAULTS, type AmbientOptions } from "./options.ts";
 import { writeObject } from "./sources.ts";
@@ -134,7 +134,10 @@ export class AmbientIndex implements ResourceView {
     for (const [, it] of this.#workloads.entries()) yield it;
   }
 
-  /** What a name stands for, the first that hits: uid, a workload's address, a service's name, its address (CP-418). */
+  /**
+   * What a name stands for, the first that hits: uid, a workload's address, a service's name, its address (CP-418), and
+   * then, which upstream leaves out, every service whose range holds the address: clients would bypass it.
+   */
   lookup(typeUrl: string, name: string): readonly Resource[] {
     if (typeUrl === AUTHORIZATION_TYPE_URL) {
       const policy = this.#policies.get(name);
@@ -148,7 +151,10 @@ export class AmbientIndex implements ResourceView {
     const service = this.#services.get(name);
     const services = service === undefined ? this.#servicesByAlias.get(name) : [service];
     const found = new Set<Resource>(services);
-    for (const { name: key } of services) for (const it of this.workloadsOfService(key)) found.add(it);
+    if (found.size === 0) {
+      for (const alias of rangeAliases(name)) for (const it of this.#servicesByAlias.get(alias)) found.add(it);
+    }
+    for (const { name: key } of [...found]) for (const it of this.workloadsOfService(key)) found.add(it);
     return [...found];
   }
 

@@ -159,6 +159,21 @@ Deno.test("AmbientIndex: Istio's kinds of another revision are left out until re
   assertEquals(mesh.set(POLICY("ap", "{}", "shop", "istio.io/rev: canary")), ["-shop/ap"]);
 });
 
+Deno.test("AmbientIndex.lookup(): an address that nobody has is every range's that holds it", () => {
+  const range = (name: string, cidr: string) => `
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: { name: ${name}, namespace: shop }
+spec: { hosts: [${name}.example], addresses: [${cidr}], resolution: STATIC, ports: [{ name: a, number: 80 }] }
+---`;
+  const mesh = new TestMesh(BASE + "\n" + range("near", "10.0.0.0/24") + range("wide", "10.0.0.0/8"));
+  const names = (name: string) => mesh.index.lookup(ADDRESS_TYPE_URL, name).map((it) => it.name);
+  assertEquals(names("/10.0.0.77"), ["shop/near.example", "shop/wide.example"]);
+  assertEquals(names("/10.77.0.1"), ["shop/wide.example"]);
+  assertEquals(names("/10.0.0.2"), [P2], "whose address it is comes first");
+  assertEquals([names("/11.0.0.1"), names("other/10.0.0.77"), names("shop/10.0.0.77")], [[], [], []]);
+});
+
 Deno.test("AmbientIndex.lookup(): by uid, address, hostname and VIP; a service comes with its workloads (CP-418)", () => {
   const mesh = new TestMesh(BASE, { network: "n" });
   const names = (name: string, typeUrl = ADDRESS_TYPE_URL) => mesh.index.lookup(typeUrl, name).map((it) => it.name);

@@ -196,13 +196,17 @@ export class DeltaSession {
     return { resources, removed: [...gone] };
   }
 
-  /** What the question's names stand for, and those that stand for nothing (CP-419). */
+  /**
+   * What the question's names stand for (CP-419), and names that are no resource's: those that stand for nothing, and
+   * aliases. Upstream leaves the latter out; but its ztunnel waits until the very name that it asked for arrives or is
+   * removed, and asks for addresses by alias: told of the resource alone, its connection would wait for ever.
+   */
   #named(watch: Watch, { names, versions }: Question): { resources: Resource[]; removed: string[] } {
     const found = new Map<string, Resource>(), removed: string[] = [];
     for (const name of names) {
       const resources = this.#view.lookup(watch.typeUrl, name);
       for (const resource of resources) found.set(resource.name, resource);
-      if (resources.length === 0) removed.push(name);
+      if (!resources.some((resource) => resource.name === name)) removed.push(name);
     }
     // The opening of an on-demand watch names nothing, and gets nothing (CP-405).
     if (names.size > 0) { for (const resource of this.#localTo(watch)) found.set(resource.name, resource); }

@@ -223,7 +223,8 @@ Deno.test("next() gives an on-demand client only what this request names, and sa
   const rig = new Rig();
   rig.onDemand();
   rig.request({ resourceNamesSubscribe: ["/10.0.0.1"] });
-  assertEquals(rig.next(), "n2 address [a@1] -[]", "found by its alias, so not reported missing");
+  // Upstream does not report what it found by an alias; its own ztunnel then waits for that very name without end.
+  assertEquals(rig.next(), "n2 address [a@1] -[/10.0.0.1]", "no resource has that name");
   rig.request({ resourceNamesSubscribe: ["/10.0.0.9"] });
   assertEquals(rig.next(), "n3 address [] -[/10.0.0.9]");
   rig.request({ resourceNamesSubscribe: ["ns/s"] });

@@ -154,17 +154,21 @@ export class Rig implements AsyncDisposable {
     await this.seen(`no policy ${name}`, (dump) => !dump.policies.some((it) => it.name === name));
   }
 
-  /** Waits until both ztunnels' state has what is asked for. */
-  async seen(what: string, has: (dump: Dump) => boolean): Promise<void> {
+  /** Waits until both ztunnels' state, or that of some nodes, has what is asked for. */
+  async seen(what: string, has: (dump: Dump) => boolean, nodes = [this.ours, this.theirs]): Promise<void> {
     await Promise.all(
-      [this.ours, this.theirs].map((node) =>
+      nodes.map((node) =>
         until(`${what} in the state of ${node.ztunnel.name}`, 15_000, async () => has(await node.dump()))
       ),
     );
   }
 
   /** A pod with a service account of its own name, described, running and, unless told otherwise, enrolled. */
-  async pod(name: string, node: NodeName, options: { enrolled?: boolean } = {}): Promise<RigPod> {
+  async pod(
+    name: string,
+    node: NodeName,
+    options: { readonly enrolled?: boolean; readonly seenBy?: RigNode[] } = {},
+  ): Promise<RigPod> {
     const { enrolled = true } = options;
     const addresses = podAddresses(node, this.#nextIndex[node]++);
     const place = this.network.addPod(name, { node, ...addresses });
@@ -187,7 +191,7 @@ status:
   conditions: [{ type: Ready, status: "True" }]
 `,
     );
-    await this.seen(`pod ${name}`, ({ workloads }) => workloads.some((it) => it.name === name));
+    await this.seen(`pod ${name}`, ({ workloads }) => workloads.some((it) => it.name === name), options.seenBy);
     if (enrolled) await this.enrol(pod);
     await pod.ready;
     return pod;

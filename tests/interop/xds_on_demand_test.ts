@@ -17,7 +17,7 @@ Deno.test("a name asked for by many is asked of istiod once, and all are told (Z
     await Promise.all(Array.from({ length: 50 }, () => it.client.request("/10.0.0.1"))),
     Array(50).fill(true),
   );
-  assertEquals(it.state.log.slice(2), ["address [w1@1] -[]"]);
+  assertEquals(it.state.log.slice(2), ["address [w1@1] -[/10.0.0.1]"]);
   assertEquals(await it.client.request("/10.0.0.1"), true, "later it is asked for again");
 });
 
