@@ -2,13 +2,15 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { FrameFlag, FrameType } from "../../wire/h2/frame_rules.ts";
 import { frame, hex } from "../../wire/h2/testing.ts";
-import { FLOW, ResponseFlag } from "../tables/layout.ts";
+import { AccessKind } from "../tables/access.ts";
+import { CONNECTION, ConnectionState, FLOW, ResponseFlag } from "../tables/layout.ts";
 import { serviceOf } from "../tables/testing.ts";
 import {
   acceptInner,
   closed,
   connect,
   labelOf,
+  leaves,
   readAll,
   SERVICE,
   text,
@@ -19,7 +21,7 @@ import {
 import { Gateway, OK } from "./gateway_testing.ts";
 import { H2Peer } from "./h2_peer_testing.ts";
 import { freshIp, Server } from "./loopback_testing.ts";
-import { Rig } from "./testing.ts";
+import { authority, Rig } from "./testing.ts";
 
 const { DATA, HEADERS, RST_STREAM, PING } = FrameType;
 const { END_STREAM, END_HEADERS, ACK } = FrameFlag;
@@ -168,3 +170,29 @@ Deno.test("a gateway of another identity is not asked for anything (ZT-045, ZT-0
     assertMatch(rig.records(0)[0]!.error!, /expected SAN \(spiffe:.*another\), got spiffe:.*gateway$/);
     assertEquals(outer.frames.filter(({ type }) => type === HEADERS), []);
   }));
+
+for (const level of ["gateway", "server"] as const) {
+  Deno.test(`a ${level} whose certificate is revoked is cut and not reached again, and the log says why (ZT-088, ZT-089)`, () =>
+    withNetworks(async (networks) => {
+      const { rig } = networks, { client } = connect(networks);
+      rig.until("it is up", () => rig.tables.connections[0]!.load(0, CONNECTION.state) === ConnectionState.OPEN);
+      await rig.revoke(0, await authority.revoke([leaves[level].serial!]));
+      closed(rig, client);
+      const next = networks.open();
+      if (level === "gateway") networks.gateway.accept(false);
+      else {
+        const outer = networks.gateway.peers[0]!;
+        const { streamId } = outer.next("a CONNECT", ({ type }) => type === HEADERS);
+        networks.gateway.join(outer, streamId, networks.serverIp, 15008);
+      }
+      closed(rig, next);
+      rig.until("both are counted", () => rig.shards[0]!.connectionCount === 0);
+      const [cut, refused] = rig.records(0).filter(({ kind }) => kind === AccessKind.COMPLETE);
+      assertEquals([cut!.flag, cut!.error], [
+        ResponseFlag.CERT_REVOKED,
+        "connection closed: peer certificate revoked by CRL",
+      ]);
+      assertEquals(refused!.flag, ResponseFlag.CERT_REVOKED);
+      assertMatch(refused!.error!, /certificate revoked/);
+    }));
+}

@@ -39,7 +39,10 @@ export interface Networks {
 }
 
 /** A client's node (worker 0), a gateway, and a server's node (worker 1) that only the gateway reaches. */
-export function withNetworks(body: (networks: Networks) => void, options: Partial<ShardOptions> = {}): Promise<void> {
+export function withNetworks(
+  body: (networks: Networks) => void | Promise<void>,
+  options: Partial<ShardOptions> = {},
+): Promise<void> {
   return Rig.with(2, (rig) => {
     const clientIp = freshIp(), serverIp = freshIp(), gateway = new Gateway(rig, leaves.gateway);
     const application = new Server(serverIp);
@@ -66,7 +69,7 @@ export function withNetworks(body: (networks: Networks) => void, options: Partia
     rig.certify(1, server, leaves.server);
     rig.publish();
     rig.atEnd(() => application.close());
-    body({
+    return body({
       rig,
       client,
       server,

@@ -50,11 +50,15 @@ export class Gateway {
     };
   }
 
-  /** The next session of a client, after its handshake. */
-  accept(): H2Peer {
+  /** The next session of a client, after its handshake unless it is to come to none. */
+  accept(goesWell = true): H2Peer {
     let socket: Socket | undefined;
     this.rig.until("a session comes to the gateway", () => (socket = this.listener.accept()) !== undefined);
     const peer = new H2Peer(this.rig, socket!, { server: true, leaf: this.#leaf, roots: this.#leaf.roots });
+    if (!goesWell) {
+      this.rig.until("the handshake fails", () => peer.tls.step() === PeerState.FAILED);
+      return peer;
+    }
     peer.handshake();
     peer.greet(WIDE);
     peer.send(frame(WINDOW_UPDATE, 0, 0, WIDER));

@@ -60,7 +60,7 @@ export class NestedSession extends UpstreamSession {
   onGatewayGone(flag: number, error: string | undefined): void {
     if (error === undefined) return;
     this.#gatewayFlag = flag;
-    this.die({ reason: error, stage: "closed" });
+    this.die({ reason: error, stage: flag === ResponseFlag.CERT_REVOKED ? "revoked" : "closed" });
   }
 
   /** The connection ended before it had a stream. */
