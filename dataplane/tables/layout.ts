@@ -182,7 +182,7 @@ export const TAKEOVER = layout("takeover", {
   asked: "atomic", // TakeoverPhase; the agent's
   reached: "atomic", // TakeoverPhase
   adoptionFd: "i32", // what to adopt, a memory file; the agent's, the worker closes it
-  stateFd: "i32", // what was written down, a memory file; the agent closes both
+  stateFd: "i32", // what was written down, a memory file; both are open while the worker is frozen
   handlesFd: "i32", // the descriptors that it names, 32-bit words
   sessions: "u32",
   connections: "u32",

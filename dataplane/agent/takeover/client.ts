@@ -44,7 +44,9 @@ export interface Taken {
   readonly descriptors: number;
   /** Connections that end at the predecessor. */
   readonly left: number;
-  /** From the first worker's last turn to our first. */
+  /** Since the first worker's last turn: until all descriptors had come, until all was built, until all was watched. */
+  readonly receivedMs: number;
+  readonly builtMs: number;
   readonly pauseMs: number;
 }
 
@@ -128,18 +130,21 @@ export class Predecessor implements AsyncDisposable {
       if (state.handles.length !== state.expected) throw failed("descriptors came that nobody spoke of");
     }
     const token = (await this.#next("token", 1)).descriptors[0]!;
+    const sinceFrozen = () => performance.timeOrigin + performance.now() - frozenAtMs;
+    const receivedMs = sinceFrozen();
     this.#deal(phases, tables, rows, states);
     const why = await phases.reach(TakeoverPhase.ADOPTED, ADOPT_TIMEOUT_MS);
     if (why !== undefined) throw failed(why);
+    const builtMs = sinceFrozen();
     // The one moment that decides: whoever reads the token owns every connection, and only that one may touch them.
     const ours = takeToken(token);
     closeFd(token);
     if (!ours) throw failed("the predecessor took its word back");
     const late = await phases.reach(TakeoverPhase.LIVE, ADOPT_TIMEOUT_MS);
     if (late !== undefined) throw failed(late);
-    const pauseMs = performance.timeOrigin + performance.now() - frozenAtMs;
+    const pauseMs = sinceFrozen();
     await this.#socket.sendLoaded(encodeMessage({ kind: "live", pauseMs }), [], { timeoutMs: ANSWER_TIMEOUT_MS });
-    return { sessions, connections, descriptors, left, pauseMs };
+    return { sessions, connections, descriptors, left, receivedMs, builtMs, pauseMs };
   }
 
   /** Each worker of the predecessor's goes to one of ours; those that get none share the load of newcomers. */

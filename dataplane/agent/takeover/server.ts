@@ -207,38 +207,30 @@ export class TakeoverServer implements AsyncDisposable {
   /** @returns undefined if the successor has gone. */
   async #sendStates(socket: SeqpacketSocket, token: number): Promise<Handed | undefined> {
     const { tables: { takeover }, phases } = this.#options;
-    const files: number[] = [];
     let sessions = 0, connections = 0, left = 0, descriptors = 0;
     for (let worker = 0; worker < phases.count; worker++) {
-      files.push(takeover.getI32(worker, TAKEOVER.stateFd), takeover.getI32(worker, TAKEOVER.handlesFd));
-    }
-    try {
-      for (let worker = 0; worker < phases.count; worker++) {
-        const named = readMemoryFile(files[2 * worker + 1]!);
-        if (named === undefined) return undefined;
-        const handles = [...new Int32Array(named.buffer)];
-        const count = {
-          sessions: takeover.get(worker, TAKEOVER.sessions),
-          connections: takeover.get(worker, TAKEOVER.connections),
-          left: takeover.get(worker, TAKEOVER.left),
-        };
-        sessions += count.sessions;
-        connections += count.connections;
-        left += count.left;
-        descriptors += handles.length;
-        const frozenAtMs = takeover.getF64(worker, TAKEOVER.frozenAtMs);
-        const state: Message = { kind: "state", handles: handles.length, ...count, frozenAtMs };
-        if (!await send(socket, state, [files[2 * worker]!])) return undefined;
-        for (let from = 0; from < handles.length; from += PACKET_DESCRIPTORS_MAX) {
-          const some = handles.slice(from, from + PACKET_DESCRIPTORS_MAX);
-          if (!await send(socket, { kind: "handles", count: some.length }, some)) return undefined;
-        }
+      const named = readMemoryFile(takeover.getI32(worker, TAKEOVER.handlesFd));
+      if (named === undefined) return undefined;
+      const handles = [...new Int32Array(named.buffer)];
+      const count = {
+        sessions: takeover.get(worker, TAKEOVER.sessions),
+        connections: takeover.get(worker, TAKEOVER.connections),
+        left: takeover.get(worker, TAKEOVER.left),
+      };
+      sessions += count.sessions;
+      connections += count.connections;
+      left += count.left;
+      descriptors += handles.length;
+      const frozenAtMs = takeover.getF64(worker, TAKEOVER.frozenAtMs);
+      const state: Message = { kind: "state", handles: handles.length, ...count, frozenAtMs };
+      if (!await send(socket, state, [takeover.getI32(worker, TAKEOVER.stateFd)])) return undefined;
+      for (let from = 0; from < handles.length; from += PACKET_DESCRIPTORS_MAX) {
+        const some = handles.slice(from, from + PACKET_DESCRIPTORS_MAX);
+        if (!await send(socket, { kind: "handles", count: some.length }, some)) return undefined;
       }
-      if (!await send(socket, { kind: "token", workers: phases.count }, [token])) return undefined;
-      return { sessions, connections, descriptors, left };
-    } finally {
-      for (const fd of files) closeFd(fd);
     }
+    if (!await send(socket, { kind: "token", workers: phases.count }, [token])) return undefined;
+    return { sessions, connections, descriptors, left };
   }
 }
 

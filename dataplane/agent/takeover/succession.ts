@@ -55,7 +55,13 @@ export class Succession implements AsyncDisposable {
     }
     const inheritance = new Inheritance(this.#options);
     const taken = await predecessor.takeOver(this.#phases, tables, inheritance.prepare, log);
-    log.info("taken over", { ...taken, pauseMs: Math.round(taken.pauseMs * 10) / 10 });
+    const { receivedMs, builtMs, pauseMs, ...counts } = taken;
+    log.info("taken over", {
+      ...counts,
+      receivedMs: Math.round(receivedMs),
+      builtMs: Math.round(builtMs),
+      pauseMs: Math.round(pauseMs * 10) / 10,
+    });
     return true;
   }
 

@@ -113,7 +113,9 @@ export class TakeoverPhases {
     table.set(row, TAKEOVER.left, handover.counts.left);
     table.setF64(row, TAKEOVER.frozenAtMs, frozenAtMs);
     this.#reach(TakeoverPhase.FROZEN);
-    if (this.#hold(TakeoverPhase.FROZEN) !== TakeoverPhase.RELEASED) return this.#run();
+    const next = this.#hold(TakeoverPhase.FROZEN);
+    for (const fd of [stateFd, handlesFd]) os.close(fd);
+    if (next !== TakeoverPhase.RELEASED) return this.#run();
     handover.release();
     this.#reach(TakeoverPhase.RELEASED);
   }
