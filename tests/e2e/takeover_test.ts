@@ -47,7 +47,8 @@ meshTest(
     let carried = Infinity;
     for (let round = 0; round < TAKEOVERS; round++) {
       const node = mesh.nodes[round % 2 === 0 ? "node-a" : "node-b"], line = await node.takeOver();
-      pauses.push(numberIn(line, "pauseMs"));if (Deno.env.has("AMBIT_E2E_LINES")) Deno.stdout.writeSync(new TextEncoder().encode(line+"\n"));
+      pauses.push(numberIn(line, "pauseMs"));
+      if (Deno.env.has("AMBIT_E2E_LINES")) Deno.stdout.writeSync(new TextEncoder().encode(line + "\n"));
       carried = Math.min(carried, numberIn(line, "connections"));
       await node.ztunnelReady();
     }

@@ -4,7 +4,7 @@ import type { Logger } from "../../../base/log.ts";
 import { createMemoryFile } from "../../../os/memory_file.ts";
 import { Netns } from "../../../os/netns.ts";
 import { type LoadedPacket, SeqpacketSocket } from "../../../os/seqpacket.ts";
-import { closeFd, takeToken } from "../../../os/sockets.ts";
+import { closeFd, openDescriptorCount, reserveDescriptors, takeToken } from "../../../os/sockets.ts";
 import type { Tables } from "../../tables/handles.ts";
 import { TAKEOVER, TakeoverPhase } from "../../tables/layout.ts";
 import { ADOPTION_CODEC, TAKEOVER_VERSION, WORKER_STATE_CODEC } from "../../tables/takeover_format.ts";
@@ -84,6 +84,7 @@ export class Predecessor implements AsyncDisposable {
       for (let count = 0; count < welcome.message.pods; count++) pods.push(await this.#pod());
       log.info("taking over", { from: welcome.message.program, pods: pods.length, workers: welcome.message.workers });
       const rows = await prepare(pods);
+      reserveDescriptors(Math.min(HANDLES_MAX, 2 * welcome.message.descriptors) + openDescriptorCount());
       await this.#send({ kind: "freeze", edition: welcome.message.edition });
       const first = await this.#receive();
       if (first.message.kind === "welcome") {
@@ -113,12 +114,14 @@ export class Predecessor implements AsyncDisposable {
   ): Promise<Taken> {
     if (workers < 1 || workers > WORKERS_MAX) throw failed(`the predecessor speaks of ${workers} workers`);
     const states: WrittenState[] = [];
+    using received = new DisposableStack(); // Ours until the workers get them.
     let sessions = 0, connections = 0, left = 0, descriptors = 0, frozenAtMs = Infinity;
     for (let worker = 0; worker < workers; worker++) {
       const { message, descriptors: [fd] } = await this.#next("state", 1);
       if (message.handles > HANDLES_MAX) throw failed(`the predecessor speaks of ${message.handles} descriptors`);
       const state: WrittenState = { fd: fd!, expected: message.handles, handles: [] };
       states.push(state);
+      received.defer(() => [state.fd, ...state.handles].forEach(closeFd));
       sessions += message.sessions;
       connections += message.connections;
       left += message.left;
@@ -130,16 +133,18 @@ export class Predecessor implements AsyncDisposable {
       if (state.handles.length !== state.expected) throw failed("descriptors came that nobody spoke of");
     }
     const token = (await this.#next("token", 1)).descriptors[0]!;
+    received.defer(() => closeFd(token));
     const sinceFrozen = () => performance.timeOrigin + performance.now() - frozenAtMs;
     const receivedMs = sinceFrozen();
     this.#deal(phases, tables, rows, states);
+    received.move();
+    using held = new DisposableStack();
+    held.defer(() => closeFd(token));
     const why = await phases.reach(TakeoverPhase.ADOPTED, ADOPT_TIMEOUT_MS);
     if (why !== undefined) throw failed(why);
     const builtMs = sinceFrozen();
     // The one moment that decides: whoever reads the token owns every connection, and only that one may touch them.
-    const ours = takeToken(token);
-    closeFd(token);
-    if (!ours) throw failed("the predecessor took its word back");
+    if (!takeToken(token)) throw failed("the predecessor took its word back");
     const late = await phases.reach(TakeoverPhase.LIVE, ADOPT_TIMEOUT_MS);
     if (late !== undefined) throw failed(late);
     const pauseMs = sinceFrozen();
@@ -176,7 +181,10 @@ export class Predecessor implements AsyncDisposable {
     this.#unread = undefined;
     const { message } = got, count = got.descriptors.length;
     const fits = descriptors === "some" ? count > 0 : count === descriptors;
-    if (message.kind !== kind || !fits) throw failed(`the predecessor said ${message.kind} in place of ${kind}`);
+    if (message.kind !== kind || !fits) {
+      got.descriptors.forEach(closeFd);
+      throw failed(`the predecessor said ${message.kind} in place of ${kind}`);
+    }
     return { message: message as Extract<Message, { kind: Kind }>, descriptors: got.descriptors };
   }
 
@@ -186,8 +194,9 @@ export class Predecessor implements AsyncDisposable {
     });
     if (typeof packet === "string") throw failed(packet === "closed" ? "it has gone" : "it does not answer");
     const message = decodeMessage(packet.bytes);
+    if (message !== undefined && message.kind !== "refused") return { message, descriptors: packet.descriptors };
+    packet.descriptors.forEach(closeFd);
     if (message === undefined) throw failed("it speaks another protocol");
-    if (message.kind !== "refused") return { message, descriptors: packet.descriptors };
     throw new MeshError("AMB2420", `the predecessor refused to hand over: ${message.reason}`, {
       remedy: "start without --takeover once the other ztunnel has ended; it serves on until then",
     });

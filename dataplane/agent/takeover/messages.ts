@@ -10,7 +10,7 @@ const SHAPES = {
   /** Predecessor: no takeover, and why. */
   refused: record({ reason: "text" }),
   /** Predecessor: how much is to come; so many pods follow. `edition` names the set of pods. */
-  welcome: record({ workers: "u32", pods: "u32", edition: "text", program: "text" }),
+  welcome: record({ workers: "u32", pods: "u32", descriptors: "u32", edition: "text", program: "text" }),
   /** Predecessor: one pod, its network namespace beside it. */
   pod: record({
     row: "u32",

@@ -4,7 +4,7 @@ import type { Logger } from "../../../base/log.ts";
 import { readMemoryFile } from "../../../os/memory_file.ts";
 import { effectiveUserId } from "../../../os/process.ts";
 import { PACKET_DESCRIPTORS_MAX, PacketError, SeqpacketListener, SeqpacketSocket } from "../../../os/seqpacket.ts";
-import { closeFd, createToken, takeToken } from "../../../os/sockets.ts";
+import { closeFd, createToken, openDescriptorCount, takeToken } from "../../../os/sockets.ts";
 import type { Tables } from "../../tables/handles.ts";
 import { POD, PodFlag, TAKEOVER, TakeoverPhase } from "../../tables/layout.ts";
 import { TAKEOVER_VERSION, WORKER_STATE_CODEC } from "../../tables/takeover_format.ts";
@@ -161,9 +161,8 @@ export class TakeoverServer implements AsyncDisposable {
 
   async #offer(socket: SeqpacketSocket, edition: string): Promise<boolean> {
     const { pods, tables, phases, program } = this.#options, all = [...pods.list().values()];
-    if (!await send(socket, { kind: "welcome", workers: phases.count, pods: all.length, edition, program })) {
-      return false;
-    }
+    const amounts = { workers: phases.count, pods: all.length, descriptors: openDescriptorCount() };
+    if (!await send(socket, { kind: "welcome", ...amounts, edition, program })) return false;
     for (const { row, pod } of all) {
       const { name, namespace, serviceAccount } = pod.info;
       const transparent = (tables.pods.get(row, POD.flags) & PodFlag.TRANSPARENT) !== 0;
