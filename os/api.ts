@@ -122,7 +122,18 @@ export interface TlsIdentity {
 export interface PeerPath {
   /** Whether a certificate of it is in the lists that are in force now. Its having expired since counts for nothing. */
   readonly revoked: boolean;
+  /** For another process, which watches the lists from then on. */
+  exportPath(): PeerPathState;
   free(): void;
+}
+
+/** A peer's verified chain as bytes: nothing of it is secret. */
+export interface PeerPathState {
+  /** The leaf's number. */
+  readonly serial: Uint8Array;
+  readonly negative: boolean;
+  /** Certificates by DER, from the leaf's issuer to the root. */
+  readonly issuers: readonly Uint8Array[];
 }
 
 /** Revocation lists of one worker. */
@@ -131,6 +142,8 @@ export interface TlsRevocation {
   use(lists: ContextHandle): void;
   /** Lists in force that name a peer's certificate without being its issuer's: they count for nothing. */
   readonly forgedCount: number;
+  /** A path that another process had. @returns null for what is none. The caller frees it. */
+  resumePath(state: PeerPathState): PeerPath | null;
 }
 
 /** What every TLS connection of this process must keep to, on both sides. */

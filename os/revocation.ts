@@ -1,5 +1,5 @@
 /** One worker's view of revocation: who issued the certificates of live sessions, and what the lists in force say of them. */
-import type { ContextHandle, PeerPath, TlsRevocation } from "./api.ts";
+import type { ContextHandle, PeerPath, PeerPathState, TlsRevocation } from "./api.ts";
 import { loadLibcrypto } from "./openssl_library.ts";
 
 const crypto = loadLibcrypto({
@@ -18,6 +18,8 @@ const crypto = loadLibcrypto({
   X509_get0_pubkey: { parameters: ["pointer"], result: "pointer" }, // const X509 *
   X509_get_key_usage: { parameters: ["pointer"], result: "u32" }, // X509 *
   X509_digest: { parameters: ["pointer", "pointer", "buffer", "pointer"], result: "i32" }, // const X509 *, const EVP_MD *, uchar *, uint *
+  i2d_X509: { parameters: ["pointer", "buffer"], result: "i32" }, // const X509 *, uchar **out; moves on what it points to
+  d2i_X509: { parameters: ["pointer", "buffer", "i64"], result: "pointer" }, // X509 **, const uchar **in, long; likewise
   X509_up_ref: { parameters: ["pointer"], result: "i32" }, // X509 *
   X509_free: { parameters: ["pointer"], result: "void" }, // X509 *
   EVP_sha256: { parameters: [], result: "pointer" },
@@ -37,6 +39,8 @@ const KU_CRL_SIGN = 0x0002;
 export const X509_V_ERR_CERT_REVOKED = 23;
 /** A certificate's own number has 20 bytes at most (RFC 5280 §4.1.2.2); OpenSSL reads longer ones, which are not tracked. */
 const SERIAL_BYTES_MAX = 256;
+/** OpenSSL follows a chain no further by itself. */
+const CHAIN_MAX = 100;
 
 type Pointer = Deno.PointerObject;
 
@@ -177,6 +181,23 @@ export class Revocation implements TlsRevocation {
     return made;
   }
 
+  resumePath({ serial, negative, issuers }: PeerPathState): VerifiedPath | null {
+    if (serial.length > SERIAL_BYTES_MAX || issuers.length > CHAIN_MAX) return null;
+    let issuer: Issuer | null = null;
+    for (let at = issuers.length - 1; at >= 0; at--) {
+      const certificate = readCertificate(issuers[at]!);
+      const number: Serial | undefined = certificate === null ? undefined : serialOf(certificate);
+      const next: Issuer | null = number === undefined ? null : this.#issuerOf(certificate!, number, issuer);
+      if (certificate !== null) crypto.X509_free(certificate); // An issuer has its own reference.
+      if (next === null) {
+        if (issuer !== null) this.#release(issuer);
+        return null;
+      }
+      issuer = next;
+    }
+    return new VerifiedPath(this, { bytes: new Uint8Array(serial), negative }, issuer);
+  }
+
   #release(issuer: Issuer): void {
     for (let at: Issuer | null = issuer; at !== null && --at.users === 0; at = at.issuer) {
       this.#issuers.delete(at.key);
@@ -254,10 +275,31 @@ export class VerifiedPath implements PeerPath {
     return this.#revocation.isRevoked(this.#issuer, this.#serial);
   }
 
+  exportPath(): PeerPathState {
+    const issuers: Uint8Array[] = [];
+    for (let issuer = this.#issuer; issuer !== null; issuer = issuer.issuer) issuers.push(derOf(issuer.certificate));
+    return { serial: this.#serial.bytes, negative: this.#serial.negative, issuers };
+  }
+
   free(): void {
     this.#revocation.release(this.#issuer);
     this.#issuer = null;
   }
+}
+
+function derOf(certificate: Pointer): Uint8Array<ArrayBuffer> {
+  const der = new Uint8Array(crypto.i2d_X509(certificate, null));
+  const out = BigUint64Array.of(Deno.UnsafePointer.value(Deno.UnsafePointer.of(der)));
+  crypto.i2d_X509(certificate, new Uint8Array(out.buffer));
+  return der;
+}
+
+/** The caller frees it. */
+function readCertificate(der: Uint8Array): Pointer | null {
+  const bytes = new Uint8Array(der), at = BigUint64Array.of(Deno.UnsafePointer.value(Deno.UnsafePointer.of(bytes)));
+  const certificate = crypto.d2i_X509(null, new Uint8Array(at.buffer), BigInt(bytes.length));
+  crypto.ERR_clear_error();
+  return certificate;
 }
 
 /** @returns undefined for one too long to keep. */

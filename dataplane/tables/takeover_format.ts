@@ -96,6 +96,9 @@ const INPUT = record({
   greeted: "flag",
 });
 
+/** How the peer's certificate led to a root, for lists of revoked ones that come later; issuers by their place in the list. */
+const PATH = record({ serial: "bytes", negative: "flag", issuers: list("u32") });
+
 const SESSION = record({
   pod: POD_ROW,
   fd: HANDLE,
@@ -108,6 +111,7 @@ const SESSION = record({
   postHandshake: "bytes",
   prefaceBytes: "u32",
   pingOutstanding: "flag",
+  peerPath: maybe(PATH),
   inbound: maybe(record({
     peerIp: IP,
     peerPort: "u32",
@@ -130,6 +134,8 @@ const LISTENER = record({ pod: POD_ROW, fd: HANDLE, kind: "u32" });
 const WORKER = record({
   /** Workloads that connections came to, as xDS encodes them. */
   workloads: list("bytes"),
+  /** Certificates that issued those of peers, by DER. */
+  issuers: list("bytes"),
   sessions: list(SESSION),
   /** Outbound tunnels whose session is not there yet. */
   waiting: list(TUNNEL),

@@ -377,7 +377,7 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
   }
 
   /** All of the session but its tunnels, as it stands between two turns. Nothing may be sealed until it is thawed. */
-  exportSession(): Omit<SessionState, "pod" | "fd" | "tunnels" | "inbound" | "outbound"> {
+  exportSession(): Omit<SessionState, "pod" | "fd" | "tunnels" | "peerPath" | "inbound" | "outbound"> {
     const { keys, unsent } = this.sender!.exportState();
     return {
       seal: keys,

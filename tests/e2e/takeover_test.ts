@@ -28,6 +28,7 @@ meshTest(
   `${TAKEOVERS} takeovers in a row with ${CONNECTIONS} open connections: none ends, no byte is wrong`,
   async (rig) => {
     const { mesh, client, server } = rig;
+    const quiet = await mesh.addPod({ name: "quiet", namespace: "e2e", serviceAccount: "quiet", node: "node-a" });
     const crowd = await mesh.addPod({ name: "crowd", namespace: "e2e", serviceAccount: "crowd", node: "node-a" });
     await server.probe.do("listenPattern", { port: PATTERN_PORT });
     await server.probe.do("listen", { port: LINE_PORT, kind: "line" });
@@ -40,20 +41,19 @@ meshTest(
     };
     await crowd.probe.do("startPattern", { ...load, lanes: CONNECTIONS, seed: 1, kinds: ["long"], longMs: 3_600_000 });
     await client.probe.do("startPattern", { ...load, lanes: 16, seed: 2, kinds: ORDERLY });
-    await client.probe.do("startFlow", { host: server.ipv4, port: LINE_PORT });
     const openNow = async () => (await crowd.probe.do("patternTallies", {})).client.open;
     await until(`${CONNECTIONS} connections are open`, 60_000, async () => await openNow() >= CONNECTIONS * 0.98);
+    await quiet.probe.do("startFlow", { host: server.ipv4, port: LINE_PORT });
     const pauses: number[] = [];
     let carried = Infinity;
     for (let round = 0; round < TAKEOVERS; round++) {
       const node = mesh.nodes[round % 2 === 0 ? "node-a" : "node-b"], line = await node.takeOver();
       pauses.push(numberIn(line, "pauseMs"));
-      if (Deno.env.has("AMBIT_E2E_LINES")) Deno.stdout.writeSync(new TextEncoder().encode(line + "\n"));
       carried = Math.min(carried, numberIn(line, "connections"));
       await node.ztunnelReady();
     }
     const first = footprint(mesh.nodes["node-a"].ztunnel.pid);
-    const flow = await client.probe.do("stopFlow", {});
+    const flow = await quiet.probe.do("stopFlow", {});
     const tallies = await Promise.all([client, crowd].map((pod) => pod.probe.do("stopPattern", {})));
     const { server: served } = await server.probe.do("patternTallies", {});
     pauses.sort((a, b) => a - b);

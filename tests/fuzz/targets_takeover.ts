@@ -9,7 +9,15 @@ import {
 import { promise, shapeOf, type Target, utf8 } from "./target.ts";
 
 const IP = [0, 0, 0xffff, 0x0a000001];
-const EMPTY: WorkerState = { workloads: [], sessions: [], waiting: [], relays: [], parked: [], listeners: [] };
+const EMPTY: WorkerState = {
+  workloads: [],
+  issuers: [],
+  sessions: [],
+  waiting: [],
+  relays: [],
+  parked: [],
+  listeners: [],
+};
 const UPSTREAM = { ip: IP, port: 15008, identities: ["spiffe://cluster.local/ns/a/sa/b"] };
 
 const CONNECTION: ConnectionState = {
@@ -52,6 +60,7 @@ const TUNNEL: TunnelState = {
 
 const END = { fd: 4, ended: false, shut: false, kept: utf8("k") };
 const FULL: WorkerState = {
+  issuers: [new Uint8Array(8).fill(48)],
   workloads: [utf8("workload")],
   sessions: [],
   waiting: [TUNNEL],

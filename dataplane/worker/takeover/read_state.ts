@@ -138,7 +138,7 @@ export class Adoption {
 
   #build(state: WorkerState): void {
     for (const bytes of state.workloads) this.#workloads.push(workloadOf(bytes));
-    for (const it of state.sessions) this.#session(it);
+    for (const it of state.sessions) this.#session(it, state.issuers);
     for (const it of state.waiting) this.#waiting.push(this.#outbound(it));
     for (const it of state.relays) this.#relay(it);
     for (const { pod, fd, kind, waitedMs } of state.parked) {
@@ -172,7 +172,7 @@ export class Adoption {
     return this.#handles[at]!;
   }
 
-  #session(state: SessionState): void {
+  #session(state: SessionState, issuers: readonly Uint8Array[]): void {
     const shard = this.#shard, pod = this.#pod(state.pod), { inbound, outbound } = state;
     let session: ClientSession | ServerSession;
     if (outbound !== undefined) {
@@ -189,6 +189,13 @@ export class Adoption {
       this.#sessions.push(session);
       check(session.importRecords(state), "a session's records can be gone on with");
       check(session.importInbound(inbound), "a session's identity is one");
+    }
+    const { peerPath } = state, { revocation } = shard.tls;
+    if (peerPath !== undefined && revocation !== null) {
+      check(peerPath.issuers.every((at) => at < issuers.length), "a peer's issuers are listed");
+      const { serial, negative } = peerPath, chain = peerPath.issuers.map((at) => issuers[at]!);
+      session.peerPath = revocation.resumePath({ serial, negative, issuers: chain });
+      check(session.peerPath !== null, "a peer's issuers are certificates");
     }
     for (const it of state.tunnels) this.#tunnel(session, it, state.output.lastStreamId);
     check(session.importFrames(state), "a session's input stands where a session's can");

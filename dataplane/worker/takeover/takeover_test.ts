@@ -8,7 +8,7 @@ import { Flow } from "../flow_testing.ts";
 import { ListenerKind } from "../listener.ts";
 import type { Pod } from "../pod.ts";
 import { freshIp, placeOf, Server, type Socket } from "../loopback_testing.ts";
-import { issue, Rig } from "../testing.ts";
+import { authority, issue, Rig } from "../testing.ts";
 import { Adoption } from "./read_state.ts";
 import { Handover } from "./write_state.ts";
 
@@ -33,7 +33,10 @@ interface Scene {
 }
 
 /** A client's node (workers 0 and 2 in turn) and a server's node (1 and 3). */
-function withNodes(body: (scene: Scene) => void, options: ConstructorParameters<typeof Rig>[1] = {}): Promise<void> {
+function withNodes(
+  body: (scene: Scene) => void | Promise<void>,
+  options: ConstructorParameters<typeof Rig>[1] = {},
+): Promise<void> {
   return Rig.with(4, (rig) => {
     const clientIp = freshIp(), serverIp = freshIp();
     rig.addWorkload("client", clientIp);
@@ -52,7 +55,7 @@ function withNodes(body: (scene: Scene) => void, options: ConstructorParameters<
     const application = new Server(serverIp);
     rig.atEnd(() => application.close());
     const current = [0, 1];
-    body({
+    return body({
       rig,
       serverIp,
       application,
@@ -172,6 +175,26 @@ Deno.test("a connection that waits for its session is dialled anew by the succes
     server.finish();
     expectAllOver(rig);
   }));
+
+for (const node of [0, 1] as const) {
+  Deno.test(`a session that was taken over is cut when a list names its peer (${node === 0 ? "client" : "server"})`, () =>
+    withNodes(async ({ rig, open, arrive, swap, workerOf }) => {
+      const client = open(), server = arrive();
+      client.write(text("ping"));
+      expectText(rig, server, "ping");
+      for (let round = 0; round < 3; round++) swap(node);
+      await rig.revoke(workerOf(node), await authority.revoke([]));
+      server.write(text("pong"));
+      expectText(rig, client, "pong");
+      const peer = node === 0 ? leaves.server : leaves.client;
+      await rig.revoke(workerOf(node), await authority.revoke([peer.serial!]));
+      rig.until("both are cut", () => [client, server].every((it) => (it.read(), it.ended || it.error !== 0)));
+      const ends = rig.records(workerOf(node)).filter(({ kind }) => kind === AccessKind.COMPLETE);
+      assertEquals(ends.map(({ flag }) => flag), [ResponseFlag.CERT_REVOKED]);
+      for (const socket of [client, server]) socket.close();
+      expectAllOver(rig);
+    }));
+}
 
 Deno.test("a state that was changed on its way is refused or carried, and never a mistake of ours", () =>
   withNodes(({ rig, open, arrive, workerOf, podOf }) => {

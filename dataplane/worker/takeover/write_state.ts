@@ -3,7 +3,7 @@ import type { IpWords } from "../../../base/address.ts";
 import { encodeWorkloadAddress } from "../../../mesh/proto/workload_codec.ts";
 import { formatIdentity } from "../../../mesh/identity.ts";
 import type { Workload } from "../../../mesh/workload.ts";
-import type { Fd } from "../../../os/api.ts";
+import type { Fd, PeerPath } from "../../../os/api.ts";
 import type { Field } from "../../../base/shm/layout.ts";
 import { CONNECTION, ConnectionState } from "../../tables/layout.ts";
 import {
@@ -45,6 +45,8 @@ export class Handover {
   readonly #relays: Relay[] = [];
   readonly #workloads: Uint8Array[] = [];
   readonly #numberOf = new Map<Workload, number>();
+  readonly #issuers: Uint8Array[] = [];
+  readonly #issuerAt = new Map<string, number>();
 
   /** Only looks. */
   constructor(shard: Shard) {
@@ -95,7 +97,8 @@ export class Handover {
       listeners: pods.flatMap((pod) =>
         pod.listeners.map(({ fd, kind }) => ({ pod: pod.row, fd: this.#handle(fd), kind }))
       ),
-      workloads: this.#workloads, // Last: connections have put them there.
+      workloads: this.#workloads, // These last: sessions and connections have put them there.
+      issuers: this.#issuers,
     });
   }
 
@@ -134,10 +137,25 @@ export class Handover {
       ...session.exportSession(),
       pod: session.pod.row,
       fd: this.#handle(session.fd),
+      peerPath: session.peerPath === null ? undefined : this.#path(session.peerPath),
       inbound: outbound ? undefined : session.exportInbound(),
       outbound: outbound ? session.exportOutbound() : undefined,
       tunnels: [...session.tunnels.values()].map((tunnel) => this.#tunnel(tunnel)),
     };
+  }
+
+  #path(path: PeerPath): SessionState["peerPath"] {
+    const { serial, negative, issuers } = path.exportPath();
+    return { serial, negative, issuers: issuers.map((der) => this.#issuer(der)) };
+  }
+
+  /** Few certificates issue those of many peers. */
+  #issuer(der: Uint8Array): number {
+    const key = der.toHex(), known = this.#issuerAt.get(key);
+    if (known !== undefined) return known;
+    const at = this.#issuers.push(der) - 1;
+    this.#issuerAt.set(key, at);
+    return at;
   }
 
   #tunnel(tunnel: Tunnel): TunnelState {
