@@ -14,6 +14,7 @@ import {
 import { loadLibcrypto, loadLibssl, OPENSSL, showVersion } from "./openssl_library.ts";
 import { Revocation, X509_V_ERR_CERT_REVOKED } from "./revocation.ts";
 import { type CipherSuite, Opener, RecordCrypto, Sealer, suiteOf } from "./tls_records.ts";
+import { VerifiedChains } from "./verified_chains.ts";
 
 const ssl = loadLibssl({
   OpenSSL_version_num: { parameters: [], result: "u64" },
@@ -83,6 +84,7 @@ const SSL_VERIFY_PEER = 1, SSL_VERIFY_FAIL_IF_NO_PEER_CERT = 2;
 const SSL_ERROR_WANT_READ = 2, SSL_ERROR_WANT_WRITE = 3;
 const SSL_TLSEXT_ERR_OK = 0, SSL_TLSEXT_ERR_ALERT_FATAL = 2;
 const NID_SUBJECT_ALT_NAME = 85, GEN_URI = 6;
+const LETTER_T = 0x54;
 const URI_BYTES_MAX = 2048, URI_COUNT_MAX = 16;
 /** AES-256 first, no ChaCha20 (ZT-080). */
 const CIPHER_SUITES = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256";
@@ -221,6 +223,8 @@ export function opensslVersion(): string {
 export class OpenSsl implements Tls {
   readonly records: RecordCrypto;
   readonly revocation: Revocation | null;
+  /** null where revocation lists are in force. */
+  readonly verified: VerifiedChains | null;
   /** Secrets of the handshake under way; OpenSSL calls back synchronously from within the step. */
   clientSecret: Uint8Array | undefined;
   serverSecret: Uint8Array | undefined;
@@ -230,11 +234,15 @@ export class OpenSsl implements Tls {
     { parameters: ["pointer", "pointer", "pointer", "pointer", "u32", "pointer"]; result: "i32" }
   >;
 
-  constructor(arena: Memory, policy: TlsPolicy = {}) {
+  /** @param verified what this thread's contexts have verified, instead of one that begins empty. */
+  constructor(arena: Memory, policy: TlsPolicy = {}, verified = new VerifiedChains(Date.now)) {
     this.#policy = policy;
     this.records = new RecordCrypto(arena);
     this.revocation = policy.revocation === true ? new Revocation() : null;
+    this.verified = this.revocation === null ? verified : null;
     this.#keylog = new Deno.UnsafeCallback({ parameters: ["pointer", "pointer"], result: "void" }, (_ssl, line) => {
+      // CLIENT_TRAFFIC… and SERVER_TRAFFIC…; the four lines of every handshake that are something else are not read.
+      if (new Deno.UnsafePointerView(line!).getUint8(7) !== LETTER_T) return;
       const text = Deno.UnsafePointerView.getCString(line!);
       if (text.startsWith("CLIENT_TRAFFIC_SECRET_0 ")) this.clientSecret = secretOf(text);
       else if (text.startsWith("SERVER_TRAFFIC_SECRET_0 ")) this.serverSecret = secretOf(text);
@@ -259,7 +267,9 @@ export class OpenSsl implements Tls {
   derive(template: ContextHandle): TlsIdentity {
     const source = pointerOf(template);
     try {
-      return new OpenSslIdentity(this, this.#context(source, false), this.#context(source, true));
+      const known = [this.verified?.add() ?? null, this.verified?.add() ?? null] as const;
+      const client = this.#context(source, false, known[0]), server = this.#context(source, true, known[1]);
+      return new OpenSslIdentity(this, { client, server, known });
     } finally {
       ssl.SSL_CTX_free(source);
     }
@@ -274,7 +284,7 @@ export class OpenSsl implements Tls {
     };
   }
 
-  #context(template: Pointer, server: boolean): Pointer {
+  #context(template: Pointer, server: boolean, known: Pointer | null): Pointer {
     const context = ssl.SSL_CTX_new(server ? ssl.TLS_server_method() : ssl.TLS_client_method());
     if (context === null) throw refused("a new context");
     ssl.SSL_CTX_ctrl(context, SSL_CTRL_SET_MIN_PROTO_VERSION, TLS1_3_VERSION, null); // ZT-079
@@ -296,6 +306,8 @@ export class OpenSsl implements Tls {
     ssl.SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, null); // ZT-083, ZT-085
     if (this.revocation !== null) {
       ssl.SSL_CTX_set_cert_verify_callback(context, this.revocation.verifyCallback, null); // ZT-088
+    } else if (this.verified !== null) {
+      ssl.SSL_CTX_set_cert_verify_callback(context, this.verified.verifyCallback, known);
     }
     if (server) {
       ssl.SSL_CTX_set_num_tickets(context, 0n);
@@ -315,11 +327,17 @@ class OpenSslIdentity implements TlsIdentity {
   readonly #owner: OpenSsl;
   readonly #client: Pointer;
   readonly #server: Pointer;
+  /** Numbers of the two in {@link OpenSsl.verified}. */
+  readonly #known: readonly (Pointer | null)[];
 
-  constructor(owner: OpenSsl, client: Pointer, server: Pointer) {
+  constructor(
+    owner: OpenSsl,
+    own: { readonly client: Pointer; readonly server: Pointer; readonly known: readonly (Pointer | null)[] },
+  ) {
     this.#owner = owner;
-    this.#client = client;
-    this.#server = server;
+    this.#client = own.client;
+    this.#server = own.server;
+    this.#known = own.known;
   }
 
   connect(fd: number): TlsHandshake {
@@ -332,6 +350,7 @@ class OpenSslIdentity implements TlsIdentity {
 
   /** Handshakes under way keep their context alive; new ones must not be started. */
   free(): void {
+    for (const id of this.#known) if (id !== null) this.#owner.verified?.remove(id);
     ssl.SSL_CTX_free(this.#client);
     ssl.SSL_CTX_free(this.#server);
   }
