@@ -1,5 +1,6 @@
 /** Reads protobuf messages of untrusted origin: every length checked, depth bounded, text valid UTF-8. */
 import protobuf from "protobufjs/minimal";
+import { readShortText, SHORT_TEXT_BYTES } from "./short_text.ts";
 import { WireFormatError } from "./wire_format_error.ts";
 
 /** Nesting allowed: google.protobuf.Struct is the only recursive message, and 64 is protobuf's usual bound within 100. */
@@ -11,8 +12,6 @@ const VARINT = 0;
 const LENGTH_DELIMITED = 2;
 const GROUP_START = 3;
 const GROUP_END = 4;
-/** Names and addresses are short ASCII; above this the decoder of the platform is faster. */
-const SHORT_TEXT_BYTES = 48;
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
@@ -50,24 +49,26 @@ export class MessageReader {
   }
 
   bytes(): Uint8Array {
+    const start = this.#take();
+    return this.#reader.buf.subarray(start, this.#reader.pos);
+  }
+
+  /** Moves behind a field of bytes. @returns Where they start; they end at the reader's position. */
+  #take(): number {
     this.#expect(LENGTH_DELIMITED);
     const reader = this.#reader;
     const length = reader.size(), start = reader.pos;
     if (length > reader.len - start) throw new WireFormatError(`field ${this.field} is cut off`);
     reader.pos = start + length;
-    return reader.buf.subarray(start, start + length);
+    return start;
   }
 
   text(): string {
-    const bytes = this.bytes();
-    if (bytes.length === 0) return "";
-    if (bytes.length <= SHORT_TEXT_BYTES) {
-      let text = "", at = 0;
-      for (; at < bytes.length && bytes[at]! < 0x80; at++) text += String.fromCharCode(bytes[at]!);
-      if (at === bytes.length) return text;
-    }
+    const start = this.#take(), { buf, pos: end } = this.#reader;
+    const short = end - start <= SHORT_TEXT_BYTES ? readShortText(buf, start, end) : undefined;
+    if (short !== undefined) return short;
     try {
-      return utf8.decode(bytes);
+      return utf8.decode(buf.subarray(start, end));
     } catch (cause) {
       if (!(cause instanceof TypeError)) throw cause;
       throw new WireFormatError(`field ${this.field} is not valid UTF-8`, { cause });

@@ -34,6 +34,8 @@ type ApplicationTunnel = NonNullable<Workload["applicationTunnel"]>;
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
 const NO_LOCALITY: Locality = { region: "", zone: "", subzone: "" };
+const NO_POLICIES: readonly string[] = Object.freeze([]);
+const NO_SERVICES: ReadonlyMap<string, readonly PortMapping[]> = new Map();
 const DEFAULT_TRUST_DOMAIN = "cluster.local";
 const DEFAULT_SERVICE_ACCOUNT = "default";
 const DEFAULT_CLUSTER_ID = "Kubernetes";
@@ -55,8 +57,7 @@ function readAddress(reader: MessageReader): Address {
 }
 
 function readWorkload(reader: MessageReader): Workload {
-  const addresses: IpWords[] = [], policies: string[] = [];
-  const services = new Map<string, readonly PortMapping[]>();
+  const addresses: IpWords[] = [], policies: string[] = [], services = new Map<string, readonly PortMapping[]>();
   // One literal with every field, so that all workloads share one shape.
   const workload: Writable<Workload> = {
     uid: "",
@@ -86,6 +87,10 @@ function readWorkload(reader: MessageReader): Workload {
     capacity: 1,
   };
   while (reader.next()) readWorkloadField(reader, workload, addresses, policies, services);
+  // Ten thousand of them are kept: nothing is empty of its own, and lists that grew are cut to their length.
+  workload.addresses = addresses.slice();
+  workload.authorizationPolicies = policies.length === 0 ? NO_POLICIES : policies.slice();
+  if (services.size === 0) workload.services = NO_SERVICES;
   workload.trustDomain ||= DEFAULT_TRUST_DOMAIN;
   workload.serviceAccount ||= DEFAULT_SERVICE_ACCOUNT;
   workload.clusterId ||= DEFAULT_CLUSTER_ID;

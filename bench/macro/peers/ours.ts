@@ -29,7 +29,7 @@ export class Ours implements Peer {
     checkout = CHECKOUT,
   ) {
     this.#checkout = checkout;
-    this.#runtimeFlags = options.runtimeFlags;
+    this.#runtimeFlags = joined([...flagsOfTask(checkout), ...options.runtimeFlags]);
     this.#workloads = options.workloads;
   }
 
@@ -75,6 +75,19 @@ export class Ours implements Peer {
       });
     }
   }
+}
+
+/** What `deno task ambit` of that checkout gives to the runtime, so that we measure what people run. */
+function flagsOfTask(checkout: string): string[] {
+  const { tasks } = JSON.parse(Deno.readTextFileSync(`${checkout}/deno.json`));
+  return `${tasks.ambit.command}`.split(" ").filter((word) => word.startsWith("--v8-flags="));
+}
+
+/** The runtime takes its engine's flags in one word only. */
+function joined(flags: readonly string[]): string[] {
+  const prefix = "--v8-flags=", engine = flags.filter((flag) => flag.startsWith(prefix));
+  const others = flags.filter((flag) => !flag.startsWith(prefix));
+  return engine.length === 0 ? others : [prefix + engine.map((flag) => flag.slice(prefix.length)).join(), ...others];
 }
 
 /** Each file appears whole, so that nobody reads half of it. */
