@@ -8,6 +8,7 @@ import { ADDRESS_TYPE_URL } from "../mesh/proto/workload_codec.ts";
 import { missingCapabilities } from "../os/capabilities.ts";
 import { checkPolicy, opensslVersion } from "../os/openssl.ts";
 import { OPENSSL } from "../os/openssl_library.ts";
+import { limitHeaps } from "../os/allocator.ts";
 import { raiseOpenFileLimit } from "../os/limits.ts";
 import { Poller } from "../os/poller.ts";
 import { AccessLog } from "./agent/access_log.ts";
@@ -30,6 +31,7 @@ import { applyLocal, readLocalFile } from "./agent/local_file.ts";
 import { dataplaneMetrics } from "./agent/metrics.ts";
 import { checkMissingSettings } from "./agent/missing_settings.ts";
 import { POD_PORTS, Pods } from "./agent/pods.ts";
+import { MemoryTrim } from "./agent/memory_trim.ts";
 import { Publisher } from "./agent/publisher.ts";
 import { RevocationFile } from "./agent/revocation_lists.ts";
 import { checkServers, dedicatedWorkload, type SettingsSources } from "./agent/settings_sources.ts";
@@ -51,6 +53,7 @@ const RESERVED_PORTS = [15001, 15006, 15008];
 /** Each worker has listeners of its own in every pod, and a row in the tables. */
 const WORKERS_MAX = 16;
 const PACKET_MARK = 1337; // The node agent's rules let it pass (ZT-173).
+const HEAPS_MAX = 4; // Of the C library: agent, workers and the runtime's own threads share them.
 const COLLECT_MS = 50; // Access records and worker requests wait at most this long; rings hold far more.
 /** The kernel maps at most 1 GiB below 2 GiB for us (MAP_32BIT); all workers share it. */
 const WORKERS_MEMORY_MIB = 896;
@@ -88,6 +91,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
   const shutDown = new AbortController();
   const signal = AbortSignal.any([outer, shutDown.signal]);
   const openFilesMax = raiseOpenFileLimit();
+  limitHeaps(HEAPS_MAX);
   const workersWanted = workerCountOf(config.workers, {
     logicalCores: navigator.hardwareConcurrency,
     resourceLimit: config.resourceCpuLimit,
@@ -106,7 +110,8 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
   const indexSeed = crypto.getRandomValues(new Int32Array(1))[0]!; // Addresses come from outside: nobody may aim at a slot.
   const snapshots = new SnapshotWriter(tables, (worker) => workers.wake(worker), indexSeed);
   const state = new MeshState(config.nodeName);
-  const publisher = new Publisher(snapshots, state, log.child("state"));
+  const memoryTrim = new MemoryTrim();
+  const publisher = new Publisher(snapshots, state, log.child("state"), memoryTrim.soon);
   if (local !== undefined) {
     applyLocal(state, local);
     publisher.soon();
@@ -304,6 +309,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     clearInterval(timer);
     collect();
     publisher.stop();
+    memoryTrim.stop();
     await revocations?.close();
     certificates.stop();
     caClient.close();

@@ -11,6 +11,7 @@ export class Publisher {
   readonly #snapshots: SnapshotWriter;
   readonly #state: MeshState;
   readonly #log: Logger;
+  readonly #onPublished: () => void;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #stopped = false;
   /** Whether the last publication went through: if not, workers see an older state than there is. */
@@ -18,10 +19,11 @@ export class Publisher {
   /** Who wait for the next publication. */
   #waiting: ((published: boolean) => void)[] = [];
 
-  constructor(snapshots: SnapshotWriter, state: MeshState, log: Logger) {
+  constructor(snapshots: SnapshotWriter, state: MeshState, log: Logger, onPublished: () => void = () => {}) {
     this.#snapshots = snapshots;
     this.#state = state;
     this.#log = log;
+    this.#onPublished = onPublished;
   }
 
   /** The state has changed. */
@@ -64,6 +66,7 @@ export class Publisher {
       const generation = this.#snapshots.publish(this.#state);
       this.#fits = true;
       this.#settle(true);
+      this.#onPublished();
       this.#log.debug("snapshot published", { generation, ms: Math.round(performance.now() - startedMs) });
     } catch (error) {
       if (!(error instanceof MeshError)) throw error;
