@@ -232,6 +232,16 @@ export interface SimPod {
   removed: boolean;
 }
 
+/** The name of a pod's workload. */
+export function uidOf(pod: SimPod): string {
+  return `cluster//Pod/${pod.ns}/${pod.name}`;
+}
+
+/** A pod's identity. */
+export function uriOf(pod: SimPod): string {
+  return `spiffe://cluster.local/ns/${pod.ns}/sa/${pod.account}`;
+}
+
 /** An application's listener: it reads whom it serves from the first bytes. */
 export class ServerApp {
   readonly pod: SimPod;

@@ -3,12 +3,12 @@ import { AUTHORIZATION_TYPE_URL, encodeAuthorization } from "../../mesh/proto/au
 import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
 import { Command } from "../../dataplane/tables/layout.ts";
 import type { Chance } from "./chance.ts";
-import type { Exchange, SimPod } from "./exchange.ts";
+import { type Exchange, type SimPod, uidOf, uriOf } from "./exchange.ts";
 import { type Kernel, Port } from "./kernel.ts";
 import type { SimNode } from "./node.ts";
 import { drawPolicy, policyFrom } from "./policies.ts";
 import { Errno, SimSocket } from "./stream.ts";
-import { GOOD_ROOT, OTHER_ROOT, OUTSIDE, uidOf, uriOf, type World } from "./world.ts";
+import { GOOD_ROOT, OTHER_ROOT, OUTSIDE, type World } from "./world.ts";
 
 /** What may go wrong in this run, in percent a round. */
 interface Dangers {

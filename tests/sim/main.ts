@@ -1,5 +1,5 @@
 /** `deno task sim [COUNT | FROM+COUNT | seed=N]`: runs seeds 1 to COUNT, some later ones, or one with its trace printed. */
-import { runSeed } from "./world.ts";
+import { runSeed } from "./run_seed.ts";
 
 const TWICE_EVERY = 20;
 const COUNT_DEFAULT = 100;
@@ -19,11 +19,20 @@ function say(line: string): void {
 
 const { from, count, print } = parse(Deno.args[0]);
 const startedMs = performance.now();
-let exchanges = 0, excused = 0, bytes = 0, failures = 0, streams = 0, responses = 0, refused = 0, removed = 0;
+let exchanges = 0,
+  remote = 0,
+  excused = 0,
+  bytes = 0,
+  failures = 0,
+  streams = 0,
+  responses = 0,
+  refused = 0,
+  removed = 0;
 for (let seed = from; seed < from + count; seed++) {
   try {
     const outcome = runSeed(seed, print ? { print: say } : {});
     exchanges += outcome.exchanges;
+    remote += outcome.remote;
     excused += outcome.excused;
     bytes += outcome.bytes;
     streams += outcome.streams;
@@ -42,7 +51,7 @@ for (let seed = from; seed < from + count; seed++) {
 }
 const seconds = (performance.now() - startedMs) / 1000;
 say(
-  `${count} seeds, ${failures} failed, ${exchanges} exchanges (${excused} disturbed), ` +
+  `${count} seeds, ${failures} failed, ${exchanges} exchanges (${remote} by gateway, ${excused} disturbed), ` +
     `${(bytes / 1e6).toFixed(1)} MB delivered; xDS: ${streams} streams, ${responses} responses, ` +
     `${removed} removals, ${refused} resources refused; ${(count / seconds).toFixed(1)} seeds/s`,
 );

@@ -4,7 +4,8 @@ import type { Policy } from "../../mesh/policy.ts";
 import { Chance } from "./chance.ts";
 import { MARK } from "./exchange.ts";
 import { isAllowed } from "./policies.ts";
-import { type Mutation, runSeed } from "./world.ts";
+import { runSeed } from "./run_seed.ts";
+import type { Mutation } from "./world.ts";
 import { EventCounter, SimSocket } from "./stream.ts";
 
 const SEEDS = 100, TWICE_EVERY = 20;
@@ -12,15 +13,17 @@ const SEEDS = 100, TWICE_EVERY = 20;
 const MUTATED_SEEDS = 400;
 
 Deno.test(`the data path keeps its promises under faults, seeds 1 to ${SEEDS}`, () => {
-  let exchanges = 0, excused = 0;
+  let exchanges = 0, excused = 0, remote = 0;
   for (let seed = 1; seed <= SEEDS; seed++) {
     const outcome = runSeed(seed);
     exchanges += outcome.exchanges;
     excused += outcome.excused;
+    remote += outcome.remote;
     if (seed % TWICE_EVERY === 0) {
       assertEquals(runSeed(seed).hash, outcome.hash, `seed ${seed} runs the same way twice`);
     }
   }
+  assert(remote > exchanges / 50, `some go through a gateway: ${remote} of ${exchanges}`);
   assert(excused > exchanges / 10, `faults reach connections: ${excused} of ${exchanges}`);
   assert(excused < exchanges * 9 / 10, `most connections can be held to a good end: ${excused} of ${exchanges}`);
 });

@@ -5,12 +5,23 @@ import { Chance, hold, Trace } from "./chance.ts";
 import { SimControl } from "./control.ts";
 import type { LinkSabotage } from "./control_link.ts";
 import { checkConverged } from "./convergence.ts";
-import { End, Exchange, holdsMark, type Manners, PREAMBLE_BYTES, ServerApp, type SimPod } from "./exchange.ts";
+import {
+  End,
+  Exchange,
+  holdsMark,
+  type Manners,
+  PREAMBLE_BYTES,
+  ServerApp,
+  type SimPod,
+  uidOf,
+  uriOf,
+} from "./exchange.ts";
 import { Faults, over } from "./faults.ts";
 import { Kernel, Port } from "./kernel.ts";
 import { MEMORY_BYTES_MAX, SimNode } from "./node.ts";
 import { isAllowed, type PolicyFact } from "./policies.ts";
 import type { Sabotage } from "./sim_os.ts";
+import { Remote } from "./remote.ts";
 import { restartSerials, SimSocket } from "./stream.ts";
 
 const APP_PORT = 8080, SERVICE_PORT = 80;
@@ -44,6 +55,8 @@ export interface Outcome {
   readonly excused: number;
   readonly bytes: number;
   readonly rounds: number;
+  /** Exchanges that reached their server through a gateway. */
+  readonly remote: number;
   /** Of all nodes' streams to the control plane. */
   readonly streams: number;
   readonly responses: number;
@@ -61,6 +74,9 @@ export class World {
   readonly exchanges: Exchange[] = [];
   readonly servers = new Map<SimPod, ServerApp>();
   readonly faults: Faults;
+  #remote: Remote | undefined = undefined;
+  /** Every third seed has another network; the worlds of the others are as they were without. */
+  readonly #gateway: boolean;
   readonly policies = new Map<string, PolicyFact>();
   readonly #endpoints: SimPod[] = [];
   readonly #mutation: Mutation | undefined;
@@ -77,6 +93,7 @@ export class World {
 
   constructor(seed: number, options: { trace?: Trace; mutation?: Mutation } = {}) {
     restartSerials();
+    this.#gateway = seed % 3 === 2;
     const chance = this.chance = new Chance(seed);
     this.trace = options.trace ?? new Trace();
     this.#mutation = options.mutation;
@@ -135,6 +152,7 @@ export class World {
     });
     this.control.put(ADDRESS_TYPE_URL, "default/shop.default.svc", encodeServiceAddress(service));
     for (const pod of this.pods) if (pod.known) this.putWorkload(pod);
+    if (this.#endpoints.length > 0 && this.#gateway) this.#remote = new Remote(this, this.#endpoints);
     for (const node of this.nodes) {
       const link = this.control.serve(node);
       link.sabotage = this.#mutation?.link?.() ?? {};
@@ -213,10 +231,12 @@ export class World {
   #openExchange(): void {
     const { chance, kernel } = this, there = this.pods.filter((pod) => !pod.removed);
     const client = chance.pick(there);
-    const toService = this.#endpoints.length > 0 && client.enrolled && chance.often(25);
+    const toService = this.#endpoints.length > 0 && client.enrolled &&
+      chance.often(this.#remote === undefined ? 25 : 60);
     const others = there.filter((pod) => pod !== client);
     if (others.length === 0) return;
     const targets = toService ? this.#endpoints : [chance.pick(others)];
+    const remote = toService && this.#remote !== undefined && chance.often(75) ? this.#remote : undefined;
     const exchange = new Exchange(this.exchanges.length, client, targets, {
       client: this.#drawManners(),
       server: this.#drawManners(),
@@ -235,14 +255,15 @@ export class World {
     for (const { reason, untilMs, concerned } of this.#hazards) {
       if (kernel.nowMs <= untilMs && concerned(exchange)) exchange.excuse(reason);
     }
+    remote?.take(exchange);
     const nowhere = chance.often(2);
     if (nowhere) exchange.excuse("nobody is there");
     const to = nowhere
       ? { ip: NOBODY_IP, port: APP_PORT }
       : toService
-      ? { ip: SERVICE_IP, port: SERVICE_PORT }
+      ? remote?.address ?? { ip: SERVICE_IP, port: SERVICE_PORT }
       : { ip: targets[0]!.ip, port: APP_PORT };
-    this.trace.tell(`${kernel.nowMs} ${exchange.name} opens${toService ? " by service" : ""}`);
+    this.trace.tell(`${kernel.nowMs} ${exchange.name} opens${remote ? " by gateway" : toService ? " by service" : ""}`);
     const outcome = kernel.connect(socket, to, undefined);
     if (outcome !== -115) {
       exchange.excuse("unreachable");
@@ -366,6 +387,7 @@ export class World {
       excused: this.exchanges.filter((it) => it.excused !== "").length,
       bytes: this.exchanges.reduce((sum, it) => sum + it.clientEnd.received + (it.serverEnd?.received ?? 0), 0),
       rounds: this.#rounds,
+      remote: this.#remote?.delivered ?? 0,
       ...this.#controlCounts(),
     };
   }
@@ -396,6 +418,7 @@ export class World {
       if (!this.live.includes(exchange)) this.live.push(exchange); // Its client had left already.
       this.#byApplication.set(exchange.serverEnd!.socket, exchange);
     };
+    this.#remote?.step();
     for (const [pod, app] of this.servers) if (!pod.removed) app.step(this.exchanges, chance, arrived);
     for (let at = this.live.length - 1; at >= 0; at--) {
       const exchange = this.live[at]!, server = exchange.serverEnd;
@@ -442,6 +465,7 @@ export class World {
   /** Pods go one by one; afterwards nothing may be left of any connection. */
   #leave(): void {
     for (const pod of this.pods) if (pod.enrolled && !pod.removed) this.nodes[pod.node]!.removePod(pod);
+    this.#remote?.leave();
     let left = LEAVE_ROUNDS_MAX;
     while (!this.nodes.every((node) => node.stopped || (!node.draining && node.podCount === 0 && node.settled))) {
       hold(--left > 0, "pods leave, and nodes that drain come to their end");
@@ -454,7 +478,7 @@ export class World {
 
   /** Where nothing was disturbed, the counters say what the applications say. */
   #checkAmounts(): void {
-    if (this.faults.estranged || this.exchanges.some((it) => it.excused !== "")) return;
+    if (this.#remote?.used === true || this.faults.estranged || this.exchanges.some((it) => it.excused !== "")) return;
     const sum = (list: readonly Exchange[], up: boolean) => list.reduce((total, it) => total + it.bytesTo(!up), 0);
     const outbound = this.exchanges.filter((it) => it.client.enrolled);
     const inbound = this.exchanges.filter((it) => it.servers[0]!.enrolled);
@@ -467,27 +491,5 @@ export class World {
       );
       hold(sent === sum(list, false), `sent bytes are counted, direction ${direction}: ${sent} of ${sum(list, false)}`);
     }
-  }
-}
-
-/** The name of a pod's workload. */
-export function uidOf(pod: SimPod): string {
-  return `cluster//Pod/${pod.ns}/${pod.name}`;
-}
-
-/** A pod's identity. */
-export function uriOf(pod: SimPod): string {
-  return `spiffe://cluster.local/ns/${pod.ns}/sa/${pod.account}`;
-}
-
-/** Runs a seed. */
-export function runSeed(seed: number, options: { print?: (line: string) => void; mutation?: Mutation } = {}): Outcome {
-  const trace = new Trace(options.print);
-  try {
-    return new World(seed, { trace, mutation: options.mutation }).run();
-  } catch (error) {
-    if (!(error instanceof Error)) throw error;
-    const text = `seed ${seed}: ${error.message}\n  ${trace.lines.slice(-25).join("\n  ")}`;
-    throw new Error(text, { cause: error });
   }
 }
