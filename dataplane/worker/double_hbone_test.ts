@@ -1,5 +1,6 @@
 /** Connections to another network: what passes, what is said on which level, and how it ends. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { setSocketFlag } from "../../os/libc_cold.ts";
 import { FrameFlag, FrameType } from "../../wire/h2/frame_rules.ts";
 import { frame } from "../../wire/h2/testing.ts";
 import { AccessKind } from "../tables/access.ts";
@@ -19,8 +20,10 @@ import {
 } from "./double_hbone_testing.ts";
 import { OK } from "./gateway_testing.ts";
 import { freshIp, Server } from "./loopback_testing.ts";
+import type { RemoteTunnel } from "./remote_tunnel.ts";
 import { Handover } from "./takeover/write_state.ts";
 
+const SOL_SOCKET = 1, SO_SNDBUF = 7;
 const { DATA, HEADERS, RST_STREAM, GOAWAY } = FrameType;
 const { END_STREAM, END_HEADERS } = FrameFlag;
 
@@ -240,6 +243,30 @@ Deno.test("when it is over the inner peer hears GOAWAY and close_notify, the gat
     rig.until("the stream has ended both ways", () => joint.ended && joint.behind.ended);
     rig.pass(6_000);
     assertEquals(outer.frames.filter(({ type }) => type === RST_STREAM || type === GOAWAY), []);
+  }));
+
+Deno.test("what came before the inner peer went still reaches an application that reads late (ZT-065)", () =>
+  withNetworks(({ rig, client, gateway, open }) => {
+    const application = open(), outer = gateway.accept(), behind = new Server(freshIp());
+    rig.atEnd(() => behind.close());
+    outer.expect(HEADERS, 1);
+    gateway.join(outer, 1, behind.ip, behind.port);
+    const inner = acceptInner(rig, behind, "server"), block = new Uint8Array(16_000).fill(7), blocks = 250;
+    inner.expect(HEADERS, 1);
+    inner.send(frame(HEADERS, END_HEADERS, 1, OK));
+    const tunnel = rig.shards[0]!.rows.at(0) as RemoteTunnel;
+    setSocketFlag(tunnel.fd, SOL_SOCKET, SO_SNDBUF, 65_536); // Else the kernel takes all of it.
+    application.finish();
+    inner.expect(DATA, 1);
+    for (let at = 1; at <= blocks; at++) inner.send(frame(DATA, at === blocks ? END_STREAM : 0, 1, block));
+    inner.tls.shutdown();
+    inner.socket.finish();
+    rig.until("the inner session is gone", () => client.pool.nested.size === 0);
+    assert(rig.shards[0]!.buffers.chunksTaken > 0, "bytes wait for the application");
+    closed(rig, application);
+    assertEquals([application.receivedBytes, application.error], [blocks * block.length, 0]);
+    rig.until("it is counted", () => rig.shards[0]!.connectionCount === 0);
+    assertEquals(rig.records(0).map(({ flag, error }) => [flag, error]), [[ResponseFlag.NONE, undefined]]);
   }));
 
 Deno.test("a connection to another network, and the session that carries it, end in the process that began them (ZT-046)", () =>

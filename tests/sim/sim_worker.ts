@@ -7,6 +7,7 @@ import type { PodIdentity } from "../../dataplane/worker/pod.ts";
 import type { Shard } from "../../dataplane/worker/shard.ts";
 import { HBONE_STREAM_WINDOW_BYTES } from "../../wire/h2/settings.ts";
 import { type Chance, hold } from "./chance.ts";
+import { SessionPhase } from "../../dataplane/worker/session_output.ts";
 import type { SimOs } from "./sim_os.ts";
 
 /** After so many turns open connections have been judged under a new snapshot. */
@@ -103,6 +104,11 @@ export class SimWorker {
           const kept = HBONE_STREAM_WINDOW_BYTES - tunnel.receiveWindow - tunnel.creditBytes;
           hold(kept >= 0 && tunnel.receiveWindow >= 0, "a stream's bytes stay within its window");
         }
+      }
+    }
+    for (const pod of shard.pods.values()) {
+      for (const { phase } of pod.pool.nested) {
+        hold(phase !== SessionPhase.CLOSED, "a nested session that ended is forgotten");
       }
     }
     this.#checkClosing();
