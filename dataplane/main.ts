@@ -1,5 +1,5 @@
 /** Role ztunnel: joins agent and workers, and takes them down again. */
-import { ignore, MeshError } from "../base/errors.ts";
+import { MeshError } from "../base/errors.ts";
 import type { LogFilter, Logger } from "../base/log.ts";
 import { VERSION } from "../base/version.ts";
 import { AUTHORIZATION_TYPE_URL } from "../mesh/proto/authorization_codec.ts";
@@ -23,7 +23,7 @@ import { DnsProxy } from "./agent/dns/proxy.ts";
 import { readResolvConf } from "./agent/dns/resolv_conf.ts";
 import { dnsSettings } from "./agent/dns/settings.ts";
 import { dumpOf } from "./agent/dump_sources.ts";
-import { type ControlEndpoint, parseRootSource, type TokenSource } from "./agent/control_channel.ts";
+import { type ControlEndpoint, parseRootSource, parseTokenSource } from "./agent/control_channel.ts";
 import { FlowTotals } from "./agent/flow_totals.ts";
 import { Hostnames } from "./agent/hostnames.ts";
 import { Identities } from "./agent/identities.ts";
@@ -337,23 +337,12 @@ function endpointOf(config: ZtunnelConfig, sources: SettingsSources, service: "x
   return {
     address: xds ? config.xdsAddress : config.caAddress,
     roots: parseRootSource(xds ? config.xdsRootCa : config.caRootCa),
-    token: tokenOf(config.authToken),
+    token: parseTokenSource(config.authToken),
     clusterId: config.clusterId,
     tls12: config.tls12,
     alternativeHostname: xds ? config.altXdsHostname : config.altCaHostname,
     headers: sources.headers(service),
   };
-}
-
-/** An existing path is a file, other text the token itself; the default path counts only if it is there (ZT-011). */
-function tokenOf(value: string): TokenSource {
-  try {
-    Deno.statSync(value);
-    return { kind: "file", path: value };
-  } catch (error) {
-    ignore(error, "not a path that exists");
-  }
-  return value.includes("/") ? { kind: "none" } : { kind: "static", token: value };
 }
 
 /** ZT-128. In dedicated mode, unless it is told otherwise, we are the pod that we serve. */

@@ -61,6 +61,8 @@ export interface ListenOptions {
   readonly congestionControl: string;
   /** Only 127.0.0.1, whatever `ipv6` says. */
   readonly loopback?: boolean;
+  /** false: IP_TRANSPARENT is not tried (ZT-050). */
+  readonly transparent?: boolean;
 }
 
 export interface Listening {
@@ -104,7 +106,7 @@ export function listenWildcard(options: ListenOptions): Listening {
     must(libc.setSocketOption(fd, SOL_TCP, TCP_CONGESTION, name), `set TCP_CONGESTION ${options.congestionControl}`);
   }
   if (ipv6) must(libc.setSocketFlag(fd, SOL_IPV6, IPV6_V6ONLY, 0), "clear IPV6_V6ONLY");
-  let transparent = libc.setSocketFlag(fd, SOL_IP, IP_TRANSPARENT, 1) >= 0;
+  let transparent = options.transparent !== false && libc.setSocketFlag(fd, SOL_IP, IP_TRANSPARENT, 1) >= 0;
   if (ipv6 && transparent) transparent = libc.setSocketFlag(fd, SOL_IPV6, IPV6_TRANSPARENT, 1) >= 0;
   must(libc.bind(fd, addressOf(ipv6, { port, loopback })), "bind");
   must(libc.listen(fd, LISTEN_BACKLOG), "listen");

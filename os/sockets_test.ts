@@ -33,6 +33,30 @@ Deno.test("listenWildcard() takes connections of both families on one socket (ZT
   closeFd(fd);
 });
 
+const flagOf = (fd: number, level: number, name: number) => {
+  const value = new Int32Array(1);
+  libc.getSocketOption(fd, level, name, new Uint8Array(value.buffer));
+  return value[0];
+};
+const SOL_SOCKET = 1, SO_MARK = 36, SOL_IP = 0, IP_TRANSPARENT = 19;
+
+Deno.test({
+  name: "listeners are transparent unless that is not wanted, and bear the mark (ZT-050, ZT-173)",
+  ignore: Deno.uid() !== 0,
+  fn() {
+    for (const transparent of [undefined, true, false]) {
+      const listening = listenWildcard({ ...PLAIN, mark: 1337, transparent });
+      assertEquals(listening.transparent, transparent !== false);
+      assertEquals(flagOf(listening.fd, SOL_IP, IP_TRANSPARENT), transparent === false ? 0 : 1);
+      assertEquals(flagOf(listening.fd, SOL_SOCKET, SO_MARK), 1337);
+      closeFd(listening.fd);
+    }
+    const fd = os.openStream(false, 1337, false);
+    assertEquals(flagOf(fd, SOL_SOCKET, SO_MARK), 1337, "a socket that connects on behalf of a pod");
+    closeFd(fd);
+  },
+});
+
 Deno.test("listenWildcard() says which port another process holds", () => {
   const { fd } = listenWildcard(PLAIN), port = portOf(fd);
   const error = assertThrows(() => listenWildcard({ ...PLAIN, port }), MeshError, `port ${port}`);

@@ -3,7 +3,7 @@ import { Buffer } from "node:buffer";
 import { createSecureContext } from "node:tls";
 import * as grpc from "@grpc/grpc-js";
 import { parseSocketAddress } from "../../base/address.ts";
-import { MeshError } from "../../base/errors.ts";
+import { ignore, MeshError } from "../../base/errors.ts";
 import { RESPONSE_BYTES_MAX } from "../../mesh/proto/discovery_codec.ts";
 
 /** Where the roots come from that the control plane's certificate must lead to (ZT-010). */
@@ -45,6 +45,21 @@ export const rawBytes = (bytes: Buffer): Buffer => bytes;
 export function parseRootSource(value: string): RootSource {
   if (value === "SYSTEM") return { kind: "system" };
   return value.includes("-----BEGIN ") ? { kind: "pem", pem: value } : { kind: "file", path: value };
+}
+
+/**
+ * Parses what AUTH_TOKEN may hold: an existing path is a file, other text the token itself. What looks like a path and is
+ * not there is no token: the default path counts only if the file is there (ZT-011).
+ */
+export function parseTokenSource(value: string): TokenSource {
+  if (value === "") return { kind: "none" };
+  try {
+    Deno.statSync(value);
+    return { kind: "file", path: value };
+  } catch (error) {
+    ignore(error, "not a path that exists");
+  }
+  return value.includes("/") ? { kind: "none" } : { kind: "static", token: value };
 }
 
 /** The PEM text of the roots; null stands for the system's. @throws MeshError AMB0302 */

@@ -233,6 +233,14 @@ Deno.test("readLocalFile() refuses both settings at once, and a file that is not
   assertEquals((await readLocalFile({ path: "", text: `${WORKLOAD} }` }))?.addresses.map((it) => it.name), ["a"]);
 });
 
+Deno.test("a workload of the file has the account and trust domain of xDS unless it says so, and no services (ZT-147)", () => {
+  // The original leaves trust domain and account empty, and so gives the workload an identity that nobody issues.
+  const state = stateOf(LOCAL), two = state.workload("two")!.resource;
+  assertEquals([two.trustDomain, two.serviceAccount, two.clusterId], ["other.example", "default", "Kubernetes"]);
+  assertEquals(state.workload("cluster1//v1/Pod/shop/cart")!.resource.trustDomain, "cluster.local");
+  assertEquals(two.services.size, 0);
+});
+
 Deno.test("a control plane replaces and removes what the file said (ZT-145)", () => {
   const state = stateOf(LOCAL);
   state.applyAddresses([], ["two"]);

@@ -212,7 +212,8 @@ export class Pods implements PodStarter {
 
   /** Listeners by worker: outbound, HBONE, plaintext, and SOCKS if asked for; all or none. @throws MeshError AMB7304, AMB2404 */
   listen(netnsFd: number): readonly (readonly Listening[])[] {
-    const { ipv6, packetMark: mark, workers, socks, keepalive, congestionControl } = this.#options;
+    const { ipv6, packetMark: mark, workers, socks, keepalive, congestionControl, originalSource } = this.#options;
+    const transparent = originalSource !== false;
     // Several workers listen on one port only by SO_REUSEPORT, whatever INPOD_PORT_REUSE says.
     const reusePort = this.#options.reusePort || workers.count > 1;
     if (!this.#options.proxy) return Array.from({ length: workers.count }, () => []);
@@ -220,7 +221,7 @@ export class Pods implements PodStarter {
     const open = () => {
       for (let worker = 0; worker < workers.count; worker++) {
         const listen = (port: number, own: { keepalive: boolean; congestionControl: string; loopback?: boolean }) =>
-          opened.push(listenWildcard({ port, ipv6, mark, reusePort, ...own }));
+          opened.push(listenWildcard({ port, ipv6, mark, reusePort, transparent, ...own }));
         listen(POD_PORTS.outbound, { keepalive, congestionControl: LOCAL_CONGESTION_CONTROL });
         listen(POD_PORTS.hbone, { keepalive: false, congestionControl });
         listen(POD_PORTS.plaintext, { keepalive, congestionControl: "" });
@@ -234,7 +235,7 @@ export class Pods implements PodStarter {
         using netns = handleOf(netnsFd);
         withinNetns(netns, open);
       }
-      if (this.#options.originalSource === true && !opened.every((it) => it.transparent)) {
+      if (originalSource === true && !opened.every((it) => it.transparent)) {
         throw new MeshError("AMB2404", "IP_TRANSPARENT was refused, and ENABLE_ORIG_SRC=true insists on it", {
           remedy: "give ztunnel CAP_NET_ADMIN, or unset ENABLE_ORIG_SRC",
         });

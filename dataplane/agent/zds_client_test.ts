@@ -1,7 +1,7 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { assert } from "../../base/assert.ts";
 import { MeshError } from "../../base/errors.ts";
-import { Logger } from "../../base/log.ts";
+import { LogFilter, Logger } from "../../base/log.ts";
 import {
   decodeZdsAcknowledgement,
   decodeZdsHello,
@@ -173,6 +173,42 @@ test(
   },
 );
 
+test("ZdsClient acknowledges a pod when its listeners are there, not before (ZT-227)", async (agent, netns) => {
+  const { promise: started, resolve: start } = Promise.withResolvers<void>();
+  const record = agent.pods.addPod.bind(agent.pods);
+  agent.pods.addPod = async (pod) => {
+    await started;
+    await record(pod);
+  };
+  let answer: string | undefined;
+  const asked = agent.ask(add("a"), netns).then((error) => answer = error);
+  assertEquals(await agent.socket.receive(1024, { timeoutMs: 0 }).catch(() => "busy"), "timeout");
+  assertEquals([answer, agent.pods.events], [undefined, []]);
+  start();
+  await asked;
+  assertEquals([answer, agent.pods.events], ["", ["add a web-0"]]);
+});
+
+Deno.test("ZdsClient tries for ever to reach a node agent that is not there yet (ZT-161)", async () => {
+  const folder = Deno.makeTempDirSync(), path = `${folder}/zds.sock`, stop = new AbortController();
+  const lines: string[] = [];
+  const log = new Logger("zds", { filter: new LogFilter("debug"), sink: (line) => lines.push(line) });
+  using client = new ZdsClient({ path, pods: new Recorder(), log });
+  const done = client.run(stop.signal);
+  const deadlineMs = Date.now() + 10_000;
+  while (lines.length < 3 && Date.now() < deadlineMs) await new Promise((resolve) => setTimeout(resolve, 5));
+  assertEquals(lines.length >= 3, true, "it failed three times, within 20 + 40 ms");
+  const listener = SeqpacketListener.listen(path, { mode: 0o600 });
+  const socket = (await listener.accept())!;
+  const hello = await socket.receive(1024, { timeoutMs: 5_000 });
+  assert(typeof hello !== "string", "the client says hello");
+  stop.abort();
+  await done;
+  await socket.close();
+  await listener.close();
+  Deno.removeSync(folder, { recursive: true });
+});
+
 for (
   const [name, requests] of [
     ["add without workload_info", [{ kind: "add", uid: "a", workload: undefined }]],
@@ -190,32 +226,35 @@ for (
   });
 }
 
-test("ZdsClient answers what it cannot read, reconnects, and leaks nothing (ZT-164, ZT-167)", async (agent, netns) => {
-  const whole = encodeZdsRequest(add("a"));
-  const hostile: [Uint8Array, Netns | undefined, string][] = [
-    [whole, undefined, "without a namespace"],
-    [encodeZdsRequest({ kind: "delete", uid: "a" }), netns, "with a descriptor"],
-    [encodeZdsRequest({ kind: "snapshotSent" }), netns, "with a descriptor"],
-    [whole.subarray(0, whole.length - 1), netns, ""],
-    [Uint8Array.of(0x3a, 0), undefined, ""], // a request of a number that is not known
-    [new Uint8Array(1025), undefined, "too long"],
-    [new Uint8Array(1025), netns, "too long"],
-  ];
-  for (const [bytes, descriptor, expected] of hostile) {
-    assertEquals(await agent.ask({ kind: "snapshotSent" }), ""); // Once ready, the way back is short.
-    const error = await agent.ask(bytes, descriptor);
-    assertStringIncludes(error, "failure to read message");
-    assertStringIncludes(error, expected);
-    assertEquals(await agent.socket.receive(1024, { timeoutMs: 2000 }), "closed");
-    await agent.socket.close();
-    await agent.accept();
-  }
-  const notNetns = Deno.makeTempFileSync();
-  const descriptor = libc.open(notNetns, libc.O.RDONLY);
-  assertStringIncludes(await agent.ask(add("a"), descriptor), "failure to start proxy");
-  libc.close(descriptor);
-  assertEquals(countDescriptors(notNetns), 0);
-  Deno.removeSync(notNetns);
-  assertEquals(await agent.ask({ kind: "snapshotSent" }), "", "the connection stays up");
-  assertEquals(agent.pods.events, []);
-});
+test(
+  "ZdsClient answers what it cannot read or is too long, reconnects, and leaks nothing (ZT-161, ZT-164, ZT-167)",
+  async (agent, netns) => {
+    const whole = encodeZdsRequest(add("a"));
+    const hostile: [Uint8Array, Netns | undefined, string][] = [
+      [whole, undefined, "without a namespace"],
+      [encodeZdsRequest({ kind: "delete", uid: "a" }), netns, "with a descriptor"],
+      [encodeZdsRequest({ kind: "snapshotSent" }), netns, "with a descriptor"],
+      [whole.subarray(0, whole.length - 1), netns, ""],
+      [Uint8Array.of(0x3a, 0), undefined, ""], // a request of a number that is not known
+      [new Uint8Array(1025), undefined, "too long"],
+      [new Uint8Array(1025), netns, "too long"],
+    ];
+    for (const [bytes, descriptor, expected] of hostile) {
+      assertEquals(await agent.ask({ kind: "snapshotSent" }), ""); // Once ready, the way back is short.
+      const error = await agent.ask(bytes, descriptor);
+      assertStringIncludes(error, "failure to read message");
+      assertStringIncludes(error, expected);
+      assertEquals(await agent.socket.receive(1024, { timeoutMs: 2000 }), "closed");
+      await agent.socket.close();
+      await agent.accept();
+    }
+    const notNetns = Deno.makeTempFileSync();
+    const descriptor = libc.open(notNetns, libc.O.RDONLY);
+    assertStringIncludes(await agent.ask(add("a"), descriptor), "failure to start proxy");
+    libc.close(descriptor);
+    assertEquals(countDescriptors(notNetns), 0);
+    Deno.removeSync(notNetns);
+    assertEquals(await agent.ask({ kind: "snapshotSent" }), "", "the connection stays up");
+    assertEquals(agent.pods.events, []);
+  },
+);

@@ -46,3 +46,33 @@ Deno.test("a drain says GOAWAY and PING, and after the answer GOAWAY with the la
     rig.pass(5_500);
     rig.until("the session is gone", () => pod.sessions.size === 0);
   }));
+
+Deno.test("all pods drain at once, and what is left of any is cut at the one deadline (ZT-077, ZT-225)", () =>
+  Rig.with(1, (rig) => {
+    const peers: H2Peer[] = [], applications: Socket[] = [], ips = [freshIp(), freshIp(), freshIp()];
+    for (const [at, ip] of ips.entries()) rig.addWorkload(`server-${at}`, ip);
+    rig.publish();
+    for (const ip of ips) {
+      const hbone = new Server(ip, 15008).fd;
+      const pod = rig.addPod(0, ip, "spiffe://cluster.local/ns/default/sa/server", { [ListenerKind.HBONE]: hbone });
+      if (pod.identity.tls === undefined) rig.certify(0, pod, own);
+      rig.publish();
+      const listener = new Server(ip), peer = H2Peer.dial(rig, ip, client).greet();
+      rig.atEnd(() => listener.close());
+      peer.send(connectFrame(1, `${formatIp(...ip)}:${listener.port}`));
+      let application: Socket | undefined;
+      rig.until("the connection arrives", () => (application = listener.accept()) !== undefined);
+      rig.atEnd(() => application!.close());
+      peer.expect(HEADERS, 1);
+      peers.push(peer);
+      applications.push(application!);
+    }
+    const over = (socket: Socket) => (socket.read(), socket.ended || socket.error !== 0);
+    rig.command(0, Command.DRAIN, 5_000);
+    for (const peer of peers) peer.expect(GOAWAY, 0); // None waits for another to be done.
+    rig.pass(4_500);
+    assertEquals(applications.map(over), [false, false, false]);
+    rig.pass(1_000);
+    rig.until("all are cut", () => applications.every(over));
+    assertEquals(rig.records(0).map(({ error }) => error), Array(3).fill("connection closed due to connection drain"));
+  }));

@@ -4,7 +4,7 @@ import type { IpWords } from "../../base/address.ts";
 import { setSocketFlag } from "../../os/libc_cold.ts";
 import { AccessKind } from "../tables/access.ts";
 import { Direction, POD, PodState, ResponseFlag, WORKER } from "../tables/layout.ts";
-import { randomOf } from "../tables/testing.ts";
+import { randomOf, serviceOf } from "../tables/testing.ts";
 import { ListenerKind } from "./listener.ts";
 import type { Pod } from "./pod.ts";
 import { freshIp, host, Server, Socket } from "./loopback_testing.ts";
@@ -223,7 +223,42 @@ Deno.test("sequential connections share a session, concurrent ones beyond its li
     assertEquals(client.pool.sessionCount, 3, "a place that got free is taken again");
   }, { streamsPerSessionMax: 3 }));
 
-Deno.test("a pod that goes takes its connections and sessions with it, at once (ZT-075, ZT-169)", () =>
+Deno.test("sessions are shared by what asks for the same identities at the same address, of one pod, and by nothing else (ZT-070)", () =>
+  withPair(({ rig, client, serverIp, application, arrive }) => {
+    const vip = freshIp(), other = freshIp();
+    const address = (ip: IpWords) => [{ network: "", ip, prefixLength: undefined }];
+    const ports = [{ servicePort: 80, targetPort: application.port }];
+    const services = new Map([["default/named", []], ["default/plain", []]]);
+    rig.addWorkload("server", serverIp, { services });
+    rig.mesh.putService(serviceOf("default", "plain", { addresses: address(other), ports }));
+    rig.mesh.putService(
+      serviceOf("default", "named", {
+        addresses: address(vip),
+        ports,
+        subjectAltNames: ["spiffe://cluster.local/ns/default/sa/more"],
+      }),
+    );
+    rig.addWorkload("second", freshIp());
+    rig.publish();
+    const second = rig.addPod(
+      0,
+      rig.mesh.workloads.get("cluster//Pod/default/second")!.resource.addresses[0]!,
+      CLIENT_URI,
+    );
+    rig.publish();
+    const through = (pod: Pod, ip: IpWords, port: number) => {
+      rig.capture(0, pod, ListenerKind.OUTBOUND, { ip, port });
+      arrive();
+      return [client.pool.sessionCount, second.pool.sessionCount];
+    };
+    assertEquals(through(client, serverIp, application.port), [1, 0]);
+    assertEquals(through(client, other, 80), [1, 0]); // The same workload by a service: the same key.
+    assertEquals(through(client, vip, 80), [2, 0]); // This service accepts one identity more.
+    assertEquals(through(client, vip, 80), [2, 0]);
+    assertEquals(through(second, serverIp, application.port), [2, 1]); // Of equal identity, and yet another pod.
+  }));
+
+Deno.test("a pod that goes takes its connections and sessions with it, at once (ZT-075, ZT-169, ZT-228)", () =>
   withPair(({ rig, client, server, open, arrive }) => {
     const one = open(), oneEnd = arrive();
     rig.removePod(server);
@@ -271,8 +306,18 @@ Deno.test("more sessions than stages: each that has nothing to send holds none",
     assertEquals(rig.shards.map((shard) => shard.buffers.stagesTaken), [0, 0]);
   }, { streamsPerSessionMax: 1 }));
 
-Deno.test("the certificate says who is asked: a server with another name is not believed (ZT-085)", async () => {
-  const impostor = await issue("spiffe://cluster.local/ns/default/sa/impostor");
+for (
+  const uri of [
+    "spiffe://cluster.local/ns/default/sa/impostor",
+    "spiffe://other.example/ns/default/sa/server", // The trust domain is part of the name (ZT-086).
+  ]
+) {
+  Deno.test(`the certificate says who is asked: ${uri} is not believed to be the server (ZT-085, ZT-086)`, async () => {
+    await believes(await issue(uri), uri);
+  });
+}
+
+async function believes(impostor: Awaited<ReturnType<typeof issue>>, uri: string): Promise<void> {
   await Rig.with(2, (rig) => {
     const clientIp = freshIp(), serverIp = freshIp();
     rig.addWorkload("client", clientIp);
@@ -285,12 +330,12 @@ Deno.test("the certificate says who is asked: a server with another name is not 
     const caller = rig.capture(0, client, ListenerKind.OUTBOUND, { ip: serverIp, port: 80 });
     rig.until("the caller is closed", () => (caller.read(), caller.ended || caller.error !== 0));
     assertEquals(rig.records(0).map(({ error }) => error), [
-      `identity verification error: peer did not present the expected SAN (${SERVER_URI}), got spiffe://cluster.local/ns/default/sa/impostor`,
+      `identity verification error: peer did not present the expected SAN (${SERVER_URI}), got ${uri}`,
     ]);
     rig.until("the server's session is gone", () => server.sessions.size === 0);
   });
   assert(host.memory.base > 0);
-});
+}
 
 Deno.test("a connection that comes over from another worker before word of its pod waits for it; of an unknown pod it is closed", () =>
   Rig.with(1, (rig) => {

@@ -207,15 +207,15 @@ Deno.test("a flood of key updates, or of empty records, ends with ENHANCE_YOUR_C
     rig.until("the session is gone", () => sessions() === 0);
   }));
 
-Deno.test("close_notify, a fatal alert, a cut record and a plain end all end the session; what came before is delivered", () =>
+Deno.test("close_notify, a fatal alert, a cut record and a plain end all end the session; what came before is delivered (ZT-069)", () =>
   withServer(({ rig, open, sessions }) => {
     const endings: [string, (peer: H2Peer) => void, RegExp][] = [
-      ["close_notify", (peer) => peer.tls.shutdown(), /^the peer closed the connection$/],
-      ["the end of the stream", (peer) => peer.socket.finish(), /^the peer closed the connection$/],
+      ["close_notify", (peer) => peer.tls.shutdown(), /^send: the peer closed the connection$/],
+      ["the end of the stream", (peer) => peer.socket.finish(), /^send: the peer closed the connection$/],
       [
         "half a record",
         (peer) => (peer.socket.write(hex("17 03 03 00 40 00") as Uint8Array<ArrayBuffer>), peer.socket.finish()),
-        /^the peer closed the connection$/,
+        /^send: the peer closed the connection$/,
       ],
     ];
     for (const [name, end, reason] of endings) {

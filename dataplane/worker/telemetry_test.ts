@@ -6,8 +6,9 @@ import { writeConnectBlock } from "../../wire/h2/hpack_encoder.ts";
 import { EMPTY_MATCH } from "../../mesh/policy.ts";
 import { AccessKind, type AccessRecord, LogScope } from "../tables/access.ts";
 import { type FlowLabel, parseFlowLabel } from "../tables/flow_label.ts";
-import { CONNECTION, Direction, FLOW, HEADER, ResponseFlag } from "../tables/layout.ts";
-import { policyOf } from "../tables/testing.ts";
+import { putFailure } from "../tables/identities.ts";
+import { Command, CONNECTION, Direction, FLOW, HEADER, ResponseFlag } from "../tables/layout.ts";
+import { policyOf, serviceOf } from "../tables/testing.ts";
 import { concat } from "./h2_peer_testing.ts";
 import { CONNECT_METHOD, field, withInbound } from "./inbound_testing.ts";
 import { ListenerKind } from "./listener.ts";
@@ -117,4 +118,34 @@ Deno.test("policy decisions are told while somebody reads them, and what dry run
     rig.mesh.putPolicy(
       policyOf("default/dry-allow", { action: 0, dryRun: true, rules: [{ clauses: [[other]] }] }),
     );
+  }));
+
+Deno.test("through a waypoint the destination is the waypoint, and the service the one that was asked for (ZT-199)", () =>
+  Rig.with(1, (rig) => {
+    const ip = freshIp(), vip = freshIp(), waypoint = freshIp(), uri = "spiffe://cluster.local/ns/default/sa/client";
+    rig.addWorkload("client", ip);
+    rig.addWorkload("waypoint", waypoint, { workloadName: "waypoint" });
+    rig.mesh.putService(
+      serviceOf("default", "shop.default.svc", {
+        addresses: [{ network: "", ip: vip, prefixLength: undefined }],
+        ports: [{ servicePort: 80, targetPort: 8080 }],
+        waypoint: { address: { network: "", ip: waypoint }, hostname: undefined, hboneMtlsPort: 15008 },
+      }),
+    );
+    const pod = rig.addPod(0, ip, uri);
+    rig.publish();
+    putFailure(rig.tables.identities, pod.identity.row, "signing error: the CA is gone");
+    rig.command(0, Command.IDENTITY_CHANGED, pod.identity.row, 0, 0);
+    rig.until("it is heard", () => pod.identity.failure !== undefined);
+    rig.capture(0, pod, ListenerKind.OUTBOUND, { ip: vip, port: 80 });
+    const [record] = rig.records(0), label = labelOf(rig, record!);
+    assertEquals([label.reporter, label.destinationWorkload, label.destinationServiceName, label.destinationService], [
+      "source",
+      "waypoint",
+      "shop",
+      "shop.default.svc",
+    ]);
+    assertEquals(label.destinationPrincipal, "spiffe://cluster.local/ns/default/sa/waypoint");
+    // Without a certificate the connection ends, flagged for what it lacks (ZT-195).
+    assertEquals([record!.flag, record!.error], [ResponseFlag.IDENTITY_ERROR, "signing error: the CA is gone"]);
   }));

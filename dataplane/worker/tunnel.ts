@@ -174,13 +174,18 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
     const clean = error === H2Error.NO_ERROR || error === H2Error.CANCEL || error === H2Error.STREAM_CLOSED;
     this.leaveSession();
     if (!this.up || !clean) {
-      this.end(this.resetFlag, `receive: the stream was reset (error ${error})`);
+      this.end(this.resetFlag, `${this.#streamEnd}: the stream was reset (error ${error})`);
       return;
     }
     this.endOwed = false;
     this.endSent = true;
     if (this.endReceived) this.finishIfDone();
     else this.onEndReceived();
+  }
+
+  /** How the log calls reading from the stream: `send` is towards the destination, whoever reports it (ZT-069). */
+  get #streamEnd(): string {
+    return this.outbound ? "receive" : "send";
   }
 
   /** What a reset in place of an answer is called (ZT-195). */
@@ -201,7 +206,9 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
     const flag = cut || end.stage === "closed" || end.stage === "timeout" || end.stage === "drain"
       ? ResponseFlag.CONNECT
       : this.failedFlag(end);
-    this.end(flag, end.stage === "drain" ? "connection closed due to connection drain" : end.reason);
+    const broken = this.up && (end.stage === "closed" || end.stage === "timeout") &&
+      !/^(send|receive): /.test(end.reason);
+    this.end(flag, broken ? `${this.#streamEnd}: ${end.reason}` : end.reason);
   }
 
   /** What a session that never came to be is called (ZT-195). */

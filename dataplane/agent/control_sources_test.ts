@@ -1,0 +1,62 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { MeshError } from "../../base/errors.ts";
+import {
+  callMetadata,
+  type ControlEndpoint,
+  parseRootSource,
+  parseTokenSource,
+  readRoots,
+  type TokenSource,
+} from "./control_channel.ts";
+
+const PEM = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+
+function endpoint(token: TokenSource): ControlEndpoint {
+  return {
+    address: "https://istiod:15012",
+    roots: { kind: "system" },
+    token,
+    clusterId: "east",
+    alternativeHostname: "",
+    headers: { "x-more": "1" },
+  };
+}
+
+Deno.test("parseRootSource() and readRoots(): a file, the system's store, or the text itself (ZT-010)", async () => {
+  const path = await Deno.makeTempFile();
+  try {
+    await Deno.writeTextFile(path, PEM);
+    assertEquals(parseRootSource(path), { kind: "file", path });
+    assertEquals(await readRoots(parseRootSource(path)), PEM);
+    assertEquals(parseRootSource("SYSTEM"), { kind: "system" });
+    assertEquals(await readRoots(parseRootSource("SYSTEM")), null);
+    assertEquals(await readRoots(parseRootSource(PEM)), PEM);
+    const error = await assertRejects(() => readRoots(parseRootSource(`${path}.none`)), MeshError);
+    assertEquals(error.code, "AMB0302"); // Clearer than taking a path that is not there for a certificate's text.
+  } finally {
+    await Deno.remove(path);
+  }
+});
+
+Deno.test("a token file is read for each call, another text is the token, nothing is no token (ZT-011, ZT-123)", async () => {
+  const path = await Deno.makeTempFile();
+  const sent = async (token: TokenSource) => (await callMetadata(endpoint(token))).getMap();
+  try {
+    await Deno.writeTextFile(path, "first");
+    const source = parseTokenSource(path);
+    assertEquals((await sent(source))["authorization"], "Bearer first");
+    await Deno.writeTextFile(path, "second");
+    assertEquals((await sent(source))["authorization"], "Bearer second");
+    const metadata = await sent(parseTokenSource("eyJhbGciOi"));
+    assertEquals(metadata, { authorization: "Bearer eyJhbGciOi", clusterid: "east", "x-more": "1" });
+    for (const none of ["", "./var/run/secrets/tokens/istio-token"]) {
+      assertEquals(await sent(parseTokenSource(none)), { clusterid: "east", "x-more": "1" });
+    }
+    for (const bad of ["", "ends in a newline\n"]) {
+      await Deno.writeTextFile(path, bad);
+      assertEquals((await assertRejects(() => sent(source), MeshError)).code, "AMB0304");
+    }
+  } finally {
+    await Deno.remove(path);
+  }
+});
