@@ -2,6 +2,7 @@
 import { MeshError } from "../base/errors.ts";
 import type { LogFilter, Logger } from "../base/log.ts";
 import { VERSION } from "../base/version.ts";
+import { formatIdentity } from "../mesh/identity.ts";
 import { AUTHORIZATION_TYPE_URL } from "../mesh/proto/authorization_codec.ts";
 import type { DiscoveryNode } from "../mesh/proto/discovery_codec.ts";
 import { ADDRESS_TYPE_URL } from "../mesh/proto/workload_codec.ts";
@@ -194,7 +195,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
   const xds = new XdsClient({
     endpoint: endpointOf(config, sources, "xds"),
     node: nodeOf(config, sources, ownWorkload),
-    state: applierOf(state, publisher, pods),
+    state: applierOf(state, publisher, { pods, identities, prefetch: !dedicated && config.nodeName !== "" }),
     onDemand,
     log: log.child("xds"),
     onTermination: (reason) => metrics.xdsTerminations.add({ reason }),
@@ -235,6 +236,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
       pending: () => [
         ...(synced ? [] : ["state manager"]),
         ...(own === undefined || own.bound ? [] : ["proxy"]),
+        ...(own === undefined || own.serving || dns === undefined ? [] : ["dns proxy"]),
         ...(own !== undefined || zds.ready ? [] : ["workload proxy manager"]),
       ],
       shutDown: () => shutDown.abort(),
@@ -361,13 +363,27 @@ function nodeOf(config: ZtunnelConfig, sources: SettingsSources, own: PodFacts |
   };
 }
 
-function applierOf(state: MeshState, publisher: Publisher, pods: Pods): XdsState {
+/** @param prefetch certificates of this node's workloads are fetched before a pod needs them (ZT-143). */
+function applierOf(
+  state: MeshState,
+  publisher: Publisher,
+  { pods, identities, prefetch }: { pods: Pods; identities: Identities; prefetch: boolean },
+): XdsState {
   return {
     apply(typeUrl, resources, removed) {
       let rejected: readonly { name: string; reason: string }[] = [];
       if (typeUrl === ADDRESS_TYPE_URL) {
-        rejected = state.applyAddresses(resources, removed).rejections;
+        const applied = state.applyAddresses(resources, removed);
+        rejected = applied.rejections;
         pods.refreshIdentities();
+        if (prefetch) {
+          for (const workload of applied.inserted) {
+            if (state.wantsCertificate(workload)) identities.prefetch(formatIdentity(workload));
+          }
+          for (const workload of applied.removed) {
+            if (state.isIdentityUnused(workload)) identities.forgetUnused(formatIdentity(workload));
+          }
+        }
       } else if (typeUrl === AUTHORIZATION_TYPE_URL) rejected = state.applyPolicies(resources, removed);
       publisher.soon();
       return { rejected };

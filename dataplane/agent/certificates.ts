@@ -90,6 +90,11 @@ export class Certificates {
     return entry === undefined ? undefined : this.#validOf(entry);
   }
 
+  /** Why there is none, if the last try failed. */
+  failure(identity: string): MeshError | undefined {
+    return this.current(identity) === undefined ? this.#entries.get(identity)?.error : undefined;
+  }
+
   /** Drops an identity; an answer in flight for it is discarded (ZT-158). */
   forget(identity: string): void {
     const entry = this.#entries.get(identity);

@@ -9,6 +9,7 @@ export class Dedicated implements Disposable {
   readonly #workload: PodFacts;
   #listeners: readonly (readonly Listening[])[] | undefined;
   #bound = false;
+  #serving = false;
 
   constructor(pods: Pods, workload: PodFacts) {
     this.#pods = pods;
@@ -29,11 +30,17 @@ export class Dedicated implements Disposable {
     return this.#bound;
   }
 
+  /** Whether it serves, DNS too: the readiness task `dns proxy` (ZT-221). */
+  get serving(): boolean {
+    return this.#serving;
+  }
+
   /** Begins to serve, once the mesh is known. */
   async start(): Promise<void> {
     const { namespace, name } = this.#workload, listeners = this.#listeners;
     this.#listeners = undefined; // The workers close them from now on.
     await this.#pods.addPod({ uid: `${namespace}/${name}`, netnsFd: OWN_NETNS, info: this.#workload }, listeners);
+    this.#serving = true;
   }
 
   [Symbol.dispose](): void {

@@ -17,13 +17,16 @@ interface IdentityRow {
   template: ContextHandle | undefined;
 }
 
+/** Whom it tells of certificates. */
+type Workers = Pick<WorkerPool, "count" | "tell" | "tellAll">;
+
 export class Identities {
   readonly #tables: Tables;
-  readonly #workers: WorkerPool;
+  readonly #workers: Workers;
   readonly #rows = new Map<string, IdentityRow>();
   #certificates: Certificates | undefined;
 
-  constructor(tables: Tables, workers: WorkerPool) {
+  constructor(tables: Tables, workers: Workers) {
     this.#tables = tables;
     this.#workers = workers;
   }
@@ -39,10 +42,28 @@ export class Identities {
     if (entry === undefined) {
       entry = { row: acquireIdentity(this.#tables.identities, uri), users: 0, template: undefined };
       this.#rows.set(uri, entry);
+      this.#takeFetched(uri);
     }
     entry.users++;
     this.#certificates!.want(uri, Priority.REAL_TIME);
     return entry.row;
+  }
+
+  /** A workload of this node will want a certificate: it is fetched when nothing more urgent is (ZT-143). */
+  prefetch(uri: string): void {
+    this.#certificates!.want(uri, Priority.WARM_UP);
+  }
+
+  /** No workload of this node has the identity any more; a pod that has keeps it (ZT-143). */
+  forgetUnused(uri: string): void {
+    if (!this.#rows.has(uri)) this.#certificates!.forget(uri);
+  }
+
+  /** What was fetched ahead, or why it could not be, was told to nobody yet. */
+  #takeFetched(uri: string): void {
+    const certificate = this.#certificates!.current(uri), failure = this.#certificates!.failure(uri);
+    if (certificate !== undefined) this.onCertificate(uri, certificate);
+    else if (failure !== undefined) this.onUnavailable(uri, failure);
   }
 
   /** One pod less. Every worker has forgotten the pod already. */

@@ -206,8 +206,8 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
     const flag = cut || end.stage === "closed" || end.stage === "timeout" || end.stage === "drain"
       ? ResponseFlag.CONNECT
       : this.failedFlag(end);
-    const broken = this.up && (end.stage === "closed" || end.stage === "timeout") &&
-      !/^(send|receive): /.test(end.reason);
+    // What we end ourselves says so in its own words; what breaks, in which direction it was read (ZT-069).
+    const broken = this.up && /^(the peer closed|the connection broke|no answer)/.test(end.reason);
     this.end(flag, broken ? `${this.#streamEnd}: ${end.reason}` : end.reason);
   }
 

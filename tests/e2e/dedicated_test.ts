@@ -1,5 +1,5 @@
 /** Dedicated mode: two processes, each for the one workload of its network namespace, without a node agent (ZT-001). */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { ipToBytes, parseIp } from "../../base/address.ts";
 import { CAPTURE_PORTS } from "../../cni/nft_rules.ts";
 import { until } from "../../demo/lab/until.ts";
@@ -133,7 +133,7 @@ Deno.test("a SOCKS client reaches a service of the mesh by its name, and hears o
   assertEquals(await ask("nobody.example"), 2 + 10);
 });
 
-Deno.test("a dedicated ztunnel takes its ports at once, and accepts when it knows the mesh (ZT-221, ZT-222)", async () => {
+Deno.test("a dedicated ztunnel takes its ports at once, and accepts when it knows the mesh (ZT-220, ZT-221, ZT-222)", async () => {
   await using rig = new Rig();
   await rig.start();
   await rig.pods.server.probe.do("listen", { port: APP_PORT, kind: "line" });
@@ -143,6 +143,7 @@ Deno.test("a dedicated ztunnel takes its ports at once, and accepts when it know
     return page.body.includes("proxy") ? undefined : page;
   });
   assertEquals([page.status, page.body.trim()], [500, "not ready, pending: state manager"]);
+  assertMatch(client.lines[0]!, /\tinfo\tambit\tsettings\t.*proxy-mode="dedicated \(environment\)"/); // First of all, what it runs with.
   const target = { host: rig.pods.server.place.ipv4, port: APP_PORT };
   const { handle } = await rig.pods.client.probe.do("open", target); // Waits in the backlog.
   assertEquals((await rig.pods.client.probe.do("ended", { handle, timeoutMs: 300 })).ending, "open");
