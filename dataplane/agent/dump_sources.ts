@@ -2,10 +2,10 @@
 import * as x509 from "@peculiar/x509";
 import type { ZtunnelConfig } from "../config.ts";
 import type { Tables } from "../tables/handles.ts";
-import { ZTUNNEL_CONFIG } from "../config.ts";
 import type { Certificates, CertificateStatus } from "./certificates.ts";
-import { type CertificateDetails, configDump, type DumpedCertificate, type Json } from "./config_dump.ts";
+import { type CertificateDetails, configDump, type DumpedCertificate } from "./config_dump.ts";
 import type { Pods } from "./pods.ts";
+import { shownSettings } from "./shown_settings.ts";
 import type { LocalResources } from "./local_file.ts";
 import type { MeshState, PodFacts } from "./state.ts";
 
@@ -34,16 +34,6 @@ export function dumpOf(sources: {
     ],
     tables,
   });
-}
-
-/** Every setting but secrets (ZT-214). */
-function shownSettings(config: ZtunnelConfig): Json {
-  const shown: Record<string, Json> = {};
-  for (const [key, setting] of Object.entries(ZTUNNEL_CONFIG.table)) {
-    if ("secret" in setting && setting.secret) continue;
-    shown[key] = config[key as keyof ZtunnelConfig] as Json;
-  }
-  return shown;
 }
 
 function dumpedCertificate(status: CertificateStatus): DumpedCertificate {

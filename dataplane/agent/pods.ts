@@ -141,6 +141,9 @@ export class Pods implements PodStarter {
     rows.set(row, POD.epoch, epoch);
     rows.set(row, POD.netnsFd, pod.netnsFd);
     rows.set(row, POD.identityRow, identityRow);
+    const who = new TextEncoder().encode(`${serviceAccount}.${namespace} (${name})`).subarray(0, 256);
+    rows.set(row, POD.whoBytes, who.length);
+    rows.writeBytes(row, POD.who, who);
     const { ipv6, socks } = this.#options;
     rows.set(
       row,

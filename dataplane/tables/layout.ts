@@ -62,6 +62,8 @@ export const POD = layout("pod", {
   hboneFd: array("i32", WORKERS_MAX),
   plaintextFd: array("i32", WORKERS_MAX),
   socksFd: array("i32", WORKERS_MAX), // with PodFlag.SOCKS only
+  whoBytes: "u32",
+  who: bytes(256), // `<service account>.<namespace> (<name>)`, for the access log (ZT-016)
 });
 
 export const IdentityState = { FREE: 0, PENDING: 1, READY: 2, FAILED: 3 } as const;

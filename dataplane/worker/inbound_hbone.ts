@@ -12,6 +12,7 @@ import { parseForwardedHost } from "../../wire/forwarded.ts";
 import { H2Error } from "../../wire/h2/frame_rules.ts";
 import * as frames from "../../wire/h2/frame_writers.ts";
 import { writeResponseBlock } from "../../wire/h2/hpack_encoder.ts";
+import { parseTraceparent } from "../../wire/traceparent.ts";
 import { ConnectionKind, Direction, ResponseFlag } from "../tables/layout.ts";
 import { loopbackOf, proxyHeader, sendHeader } from "./application_tunnel.ts";
 import { refuseRequest, reportOpened } from "./close.ts";
@@ -343,7 +344,10 @@ function acceptRequest(session: ServerSession, streamId: number, endStream: bool
   fillRow(shard, row, session, target.port);
   if (forwardedHost !== undefined) shard.rows.setHost(row, forwardedHost);
   const flow = acquireFlow(session, local, target.port, forwardedHost);
-  const verdict = shard.judge.verdictOn(row, local, session.identity);
+  const trace = shard.tellsPolicies
+    ? parseTraceparent(textOf(head.bytes, head.traceparentStart, head.traceparentEnd))
+    : undefined;
+  const verdict = shard.judge.verdictOn(row, local, session.identity, trace?.traceId);
   if (!verdict.allowed) {
     session.refuse(streamId, 401, endStream);
     const error = `connection closed due to policy rejection: ${verdict.by}`;

@@ -65,7 +65,7 @@ export class Judge implements Resumable {
   }
 
   /** What the policies in force for `workload` say of the connection whose addresses stand in the row (ZT-093, ZT-100). */
-  verdictOn(row: number, workload: Workload, identity: Identity | undefined): Verdict {
+  verdictOn(row: number, workload: Workload, identity: Identity | undefined, trace = ""): Verdict {
     const { connections } = this.#shard, facts = this.#facts, from = CONNECTION.sourceIp, to = CONNECTION.destinationIp;
     facts.identity = identity;
     facts.principal = identity === undefined ? undefined : principalOf(identity);
@@ -81,16 +81,18 @@ export class Judge implements Resumable {
     const policies = this.#shard.view.policiesFor(workload), verdict = authorize(policies, facts);
     if (verdict.allowed) connections.set(row, CONNECTION.policyGeneration, this.#shard.view.generation);
     const level = this.#shard.tables.header.load(0, HEADER.policyLevel);
-    if (level !== 0) this.#tell(level, policies, verdict);
+    if (level !== 0) this.#tell(level, policies, verdict, trace);
     return verdict;
   }
 
   /** A line about the decision, and one for each thing that a dry run would have done (ZT-109, ZT-206). */
-  #tell(level: number, policies: readonly Policy[], verdict: Verdict): void {
+  #tell(level: number, policies: readonly Policy[], verdict: Verdict, trace: string): void {
     const facts = this.#facts, { source0, source1, source2, source3, destinationPort } = facts;
     const { destination0, destination1, destination2, destination3, principal } = facts;
     const to = formatSocketAddress([destination0, destination1, destination2, destination3], destinationPort);
-    const who = `${formatIp(source0, source1, source2, source3)} (${principal ?? "no identity"}) to ${to}`;
+    const who = `${formatIp(source0, source1, source2, source3)} (${principal ?? "no identity"}) to ${to}${
+      trace === "" ? "" : ` id ${trace}`
+    }`;
     this.#shard.reportPolicy(level, `${verdict.allowed ? "allowed" : "denied"} ${who}: ${verdict.by}`);
     for (const { text, policyKey } of dryRunVerdicts(policies, facts)) {
       this.#shard.reportPolicy(level, `${text} ${who}${policyKey === undefined ? "" : `: ${policyKey}`}`);

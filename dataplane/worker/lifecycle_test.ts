@@ -1,5 +1,5 @@
 /** Pods that come, wait, change and go; relays; drain: what a worker does around its connections. */
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { formatIp, type IpWords } from "../../base/address.ts";
 import { setSocketFlag } from "../../os/libc_cold.ts";
 import { FrameFlag, FrameType } from "../../wire/h2/frame_rules.ts";
@@ -97,8 +97,22 @@ Deno.test("what waits in vain is closed after 5 s and logged; more snapshots do 
     assertEquals(records.map(({ kind, direction, flag }) => [kind, direction, flag]), [
       [AccessKind.EARLY, Direction.OUTBOUND, ResponseFlag.CONNECT],
     ]);
-    assertMatch(records[0]!.error!, /^failed to fetch information about local workload or its certificate within 5 s$/);
+    assertEquals(records[0]!.error, "no certificate came within 5 s: sa.default (pod)");
     assertEquals(pod.parked.size, 0);
+  }));
+
+Deno.test("a connection of a pod that nobody knows is closed after 5 s, and the log says which pod (ZT-016)", () =>
+  Rig.with(1, (rig) => {
+    rig.publish();
+    const pod = rig.addPod(0, freshIp(), undefined);
+    const unknown = rig.capture(0, pod, ListenerKind.OUTBOUND, { ip: freshIp(), port: 80 });
+    rig.pass(4_500);
+    assertEquals(over(unknown), false);
+    rig.pass(1_000);
+    rig.until("it is closed", () => over(unknown));
+    assertEquals(rig.records(0).map(({ kind, error }) => [kind, error]), [
+      [AccessKind.EARLY, "failed to fetch information about local workload: sa.default (pod)"],
+    ]);
   }));
 
 Deno.test("without a certificate for good, HBONE is refused and plain TCP goes on (ZT-174)", () =>

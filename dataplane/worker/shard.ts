@@ -259,6 +259,11 @@ export class Shard {
     access.push();
   }
 
+  /** Whether somebody reads what policies decide (ZT-206). */
+  get tellsPolicies(): boolean {
+    return this.tables.header.load(0, HEADER.policyLevel) !== 0;
+  }
+
   get reportsOpened(): boolean {
     return this.tables.header.load(0, HEADER.accessOpened) === 1;
   }

@@ -90,6 +90,20 @@ Deno.test("an outbound connection that fails at once is counted as opened, close
     assertEquals(flows.getF64At(record!.flowRow, FLOW.closed, ResponseFlag.CONNECT), 1);
   }));
 
+Deno.test("a line about a tunnel names the trace that its client began, if it is one (ZT-058)", () =>
+  withInbound(({ rig, authority, peer: open }) => {
+    rig.tables.header.store(0, HEADER.policyLevel, 3);
+    const peer = open(), trace = "0123456789abcdef0123456789abcdef";
+    for (const [at, traceparent] of [`00-${trace}-0123456789abcdef-00`, "00-0-0-00", undefined].entries()) {
+      const parts = [CONNECT_METHOD, field(":authority", authority)];
+      if (traceparent !== undefined) parts.push(field("traceparent", traceparent));
+      peer.send(frame(HEADERS, END_HEADERS, at * 2 + 1, concat(...parts)));
+      peer.answer(at * 2 + 1);
+      const line = rig.records(0).find(({ kind }) => kind === AccessKind.LOG);
+      assertEquals(/ id (\w+): /.exec(line!.error!)?.[1], at === 0 ? trace : undefined);
+    }
+  }, (rig) => rig.mesh.putPolicy(policyOf("default/nobody", { action: 0 }))));
+
 Deno.test("policy decisions are told while somebody reads them, and what dry runs would have done (ZT-109, ZT-206)", () =>
   withInbound(({ rig, ip, pod }) => {
     const decisions = () => {

@@ -200,6 +200,9 @@ export class Rig {
     pods.set(row, POD.epoch, epoch);
     pods.set(row, POD.netnsFd, -1);
     pods.set(row, POD.identityRow, identityRow);
+    const who = new TextEncoder().encode("sa.default (pod)");
+    pods.set(row, POD.whoBytes, who.length);
+    pods.writeBytes(row, POD.who, who);
     for (const [kind, field] of [POD.outboundFd, POD.hboneFd, POD.plaintextFd].entries()) {
       const fd = listeners[kind as ListenerKind];
       pods.setAt(row, field, worker, fd === undefined ? -1 : this.systems[worker]!.own(fd));

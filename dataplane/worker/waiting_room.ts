@@ -1,5 +1,5 @@
 /** Accepted connections that wait for their pod's workload or certificate (ZT-016, ZT-082, ZT-174). */
-import { Direction, ResponseFlag } from "../tables/layout.ts";
+import { Direction, POD, ResponseFlag } from "../tables/layout.ts";
 import { AccessKind } from "../tables/access.ts";
 import { ListenerKind, Parked } from "./listener.ts";
 import type { Pod } from "./pod.ts";
@@ -29,7 +29,7 @@ export class WaitingRoom {
     const parked = new Parked(fd, kind as ListenerKind, sinceMs, (it) => {
       pod.parked.delete(it);
       this.#count--;
-      this.#logTimeout(it);
+      this.#logTimeout(pod, it);
       this.#shard.os.close(it.fd);
     });
     pod.parked.add(parked);
@@ -70,7 +70,7 @@ export class WaitingRoom {
     pod.parked.clear();
   }
 
-  #logTimeout(parked: Parked): void {
+  #logTimeout(pod: Pod, parked: Parked): void {
     const outbound = parked.kind === ListenerKind.OUTBOUND || parked.kind === ListenerKind.SOCKS;
     const direction = outbound ? Direction.OUTBOUND : Direction.INBOUND;
     this.#shard.access.begin(AccessKind.EARLY, direction, -1, 0, ResponseFlag.CONNECT);
@@ -81,7 +81,11 @@ export class WaitingRoom {
     if (os.originalDestination(parked.fd) >= 0) {
       this.#shard.access.destination(words[0]!, words[1]!, words[2]!, words[3]!, words[4]!);
     }
-    this.#shard.access.error("failed to fetch information about local workload or its certificate within 5 s");
+    const { pods } = this.#shard.tables, known = this.#shard.view.localWorkload(pod.row) !== undefined;
+    const who = new TextDecoder().decode(pods.readBytes(pod.row, POD.who, pods.get(pod.row, POD.whoBytes)));
+    this.#shard.access.error(
+      known ? `no certificate came within 5 s: ${who}` : `failed to fetch information about local workload: ${who}`,
+    );
     this.#shard.access.push();
   }
 }
