@@ -164,6 +164,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     ipv6: config.ipv6,
     reusePort: config.inpodPortReuse,
     keepalive: config.keepalive,
+    keepaliveTimes: keepaliveTimesOf(config),
     congestionControl: config.congestionControl,
     originalSource: config.originalSource,
     proxy: config.enableProxy,
@@ -259,6 +260,8 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     packetMark,
     keepalive: config.keepalive,
     congestionControl: config.congestionControl,
+    keepaliveTimes: keepaliveTimesOf(config),
+    unusedReleaseMs: config.unusedRelease,
     streamsPerSessionMax: config.streamsPerSession,
     responseBaggage: config.responseBaggage,
     reservedPorts: config.socks ? [...RESERVED_PORTS, POD_PORTS.socks] : RESERVED_PORTS,
@@ -319,6 +322,12 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     zds[Symbol.dispose]();
   }
   log.info("ztunnel stopped");
+}
+
+/** The user timeout, where it is on, lets keepalive finish first (ZT-049). */
+function keepaliveTimesOf({ keepaliveTime, keepaliveInterval, keepaliveRetries: retries, userTimeout }: ZtunnelConfig) {
+  const [idleS, intervalS] = [keepaliveTime, keepaliveInterval].map((ms) => Math.ceil(ms / 1_000)) as [number, number];
+  return { idleS, intervalS, retries, userTimeoutMs: userTimeout ? keepaliveTime + retries * keepaliveInterval : 0 };
 }
 
 function requirePrivileges(): void {

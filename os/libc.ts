@@ -1,4 +1,5 @@
 /** libc for the hot path: every parameter a number, every result a count or -errno. Cold calls live in libc_cold.ts. */
+import { KEEPALIVE_DEFAULT, keepaliveOptions, type KeepaliveTimes } from "./keepalive.ts";
 import { assert } from "../base/assert.ts";
 import { IPV4_MAPPED_WORD, isIpv4 } from "../base/address.ts";
 import type { Fd, Memory, Os } from "./api.ts";
@@ -34,8 +35,8 @@ const libc = Deno.dlopen("libc.so.6", {
 const AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10;
 const SOCK_STREAM = 1, SOCK_NONBLOCK = 0x800, SOCK_CLOEXEC = 0x80000;
 const SOL_SOCKET = 1, SOL_IP = 0, SOL_TCP = 6, SOL_IPV6 = 41;
-const SO_ERROR = 4, SO_KEEPALIVE = 9, SO_LINGER = 13, SO_MARK = 36;
-const TCP_NODELAY = 1, TCP_KEEPIDLE = 4, TCP_KEEPINTVL = 5, TCP_KEEPCNT = 6, TCP_CONGESTION = 13;
+const SO_ERROR = 4, SO_LINGER = 13, SO_MARK = 36;
+const TCP_NODELAY = 1, TCP_CONGESTION = 13;
 const CONGESTION_BYTES_MAX = 15; // TCP_CA_NAME_MAX, without the end
 const IP_TRANSPARENT = 19, IP_BIND_ADDRESS_NO_PORT = 24, IPV6_TRANSPARENT = 75;
 const SO_ORIGINAL_DST = 80; // Both of SOL_IP and SOL_IPV6.
@@ -44,7 +45,6 @@ const SHUT_WR = 1;
 const EPOLL_CTL_ADD = 1, EPOLL_CTL_DEL = 2, EPOLL_CTL_MOD = 3, EPOLL_CLOEXEC = 0x80000;
 const CLONE_NEWNET = 0x40000000;
 const SIGPIPE = 13, SIG_IGN = 1n;
-const KEEPALIVE_IDLE_S = 180, KEEPALIVE_INTERVAL_S = 180, KEEPALIVE_RETRIES = 9; // ztunnel's defaults (KEEPALIVE_*).
 
 export const EAGAIN = 11, EINTR = 4, EINPROGRESS = 115, ECONNRESET = 104, EPIPE = 32, ENOTCONN = 107;
 
@@ -64,11 +64,13 @@ export class LinuxOs implements Os {
   readonly #option: number;
   readonly #event: number;
   readonly #count: number;
+  readonly #keepalive: ReturnType<typeof keepaliveOptions>;
 
-  constructor(memory: Memory) {
+  constructor(memory: Memory, keepalive: KeepaliveTimes = KEEPALIVE_DEFAULT) {
     // The struct epoll_event below is the packed one of x86-64; elsewhere the row would stand at another offset.
     assert(Deno.build.arch === "x86_64" && Deno.build.os === "linux", "struct layouts are those of Linux on x86-64");
     this.memory = memory;
+    this.#keepalive = keepaliveOptions(keepalive);
     this.#errno = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(libc.__errno_location()!, 4));
     this.#sockaddr = memory.allocate(32);
     this.#length = memory.allocate(16);
@@ -278,10 +280,7 @@ export class LinuxOs implements Os {
   }
 
   #setKeepalive(fd: Fd): void {
-    this.#setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-    this.#setOption(fd, SOL_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
-    this.#setOption(fd, SOL_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);
-    this.#setOption(fd, SOL_TCP, TCP_KEEPCNT, KEEPALIVE_RETRIES);
+    for (const [level, name, value] of this.#keepalive) this.#setOption(fd, level, name, value);
   }
 
   /** @returns Bytes of the structure written. */

@@ -164,6 +164,16 @@ Deno.test("abort() closes with a reset, close() with an end", () => {
   }
 });
 
+Deno.test("keepalive and user timeout are what the settings say (ZT-049)", () =>
+  connected((one) => {
+    const times = (fd: number) => [4, 5, 6, 18].map((name) => flagOf(fd, SOL_TCP, name)); // TCP_KEEP…, TCP_USER_TIMEOUT
+    assertEquals(times(one), [180, 180, 9, 0]);
+    const own = new LinuxOs(arena, { idleS: 20, intervalS: 7, retries: 3, userTimeoutMs: 41_000 });
+    const fd = own.openStream(false, 0, true);
+    assertEquals(times(fd), [20, 7, 3, 41_000]);
+    cold.close(fd);
+  }));
+
 Deno.test("openStream() sets TCP_NODELAY, and keepalive where asked (ZT-049)", () =>
   connected((one) => {
     assertEquals([flagOf(one, SOL_TCP, TCP_NODELAY), flagOf(one, SOL_SOCKET, SO_KEEPALIVE)], [1, 1]);

@@ -1,5 +1,6 @@
 /** Sockets that the agent makes for its workers: listeners inside a pod's namespace, and eventfds to wake by. */
 import { MeshError } from "../base/errors.ts";
+import { KEEPALIVE_DEFAULT, keepaliveOptions, type KeepaliveTimes } from "./keepalive.ts";
 import * as libc from "./libc_cold.ts";
 
 const events = Deno.dlopen("libc.so.6", {
@@ -9,15 +10,7 @@ const events = Deno.dlopen("libc.so.6", {
 const EFD_NONBLOCK = 0o4000, EFD_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1, SO_REUSEADDR = 2, SO_REUSEPORT = 15, SO_MARK = 36;
 const SOL_IP = 0, IP_TRANSPARENT = 19, SOL_IPV6 = 41, IPV6_V6ONLY = 26, IPV6_TRANSPARENT = 75;
-const SOL_TCP = 6, TCP_NODELAY = 1, TCP_KEEPIDLE = 4, TCP_KEEPINTVL = 5, TCP_KEEPCNT = 6, TCP_CONGESTION = 13;
-const SO_KEEPALIVE = 9;
-/** ztunnel's defaults: 180 s, then nine probes 180 s apart. */
-const KEEPALIVE = [
-  [SOL_SOCKET, SO_KEEPALIVE, 1],
-  [SOL_TCP, TCP_KEEPIDLE, 180],
-  [SOL_TCP, TCP_KEEPINTVL, 180],
-  [SOL_TCP, TCP_KEEPCNT, 9],
-] as const;
+const SOL_TCP = 6, TCP_NODELAY = 1, TCP_CONGESTION = 13;
 const LISTEN_BACKLOG = 1024; // The kernel's somaxconn bounds it; a burst of connects waits here, not in SYN retries.
 
 /** A counter that a worker has in its epoll set. The caller closes it. */
@@ -57,6 +50,7 @@ export interface ListenOptions {
   readonly reusePort: boolean;
   /** Of accepted sockets, which take it over from the listener (ZT-049). TCP_NODELAY they have always. */
   readonly keepalive: boolean;
+  readonly keepaliveTimes?: KeepaliveTimes;
   /** TCP_CONGESTION of accepted sockets; empty: the kernel's own choice. */
   readonly congestionControl: string;
   /** Only 127.0.0.1, whatever `ipv6` says. */
@@ -99,7 +93,9 @@ export function listenWildcard(options: ListenOptions): Listening {
   if (mark !== 0) must(libc.setSocketFlag(fd, SOL_SOCKET, SO_MARK, mark), "set SO_MARK");
   must(libc.setSocketFlag(fd, SOL_TCP, TCP_NODELAY, 1), "set TCP_NODELAY");
   if (options.keepalive) {
-    for (const [level, name, value] of KEEPALIVE) must(libc.setSocketFlag(fd, level, name, value), "set SO_KEEPALIVE");
+    for (const [level, name, value] of keepaliveOptions(options.keepaliveTimes ?? KEEPALIVE_DEFAULT)) {
+      must(libc.setSocketFlag(fd, level, name, value), "set SO_KEEPALIVE");
+    }
   }
   if (options.congestionControl !== "") {
     const name = new TextEncoder().encode(options.congestionControl);

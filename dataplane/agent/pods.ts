@@ -3,6 +3,7 @@ import { assert } from "../../base/assert.ts";
 import { chain, ignore, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { formatIdentity } from "../../mesh/identity.ts";
+import type { KeepaliveTimes } from "../../os/keepalive.ts";
 import { type Netns, openNetns, ownNetns, withinNetns } from "../../os/netns.ts";
 import { closeFd, type Listening, listenWildcard } from "../../os/sockets.ts";
 import { LOCAL_CONGESTION_CONTROL } from "../tables/congestion.ts";
@@ -35,6 +36,7 @@ export interface PodsOptions {
   readonly ipv6: boolean;
   readonly reusePort: boolean;
   readonly keepalive: boolean;
+  readonly keepaliveTimes: KeepaliveTimes;
   /** Of HBONE sessions; empty: the kernel's own choice. */
   readonly congestionControl: string;
   /** ENABLE_PROXY: without it nothing listens for TCP, and only DNS is served. */
@@ -215,7 +217,8 @@ export class Pods implements PodStarter {
 
   /** Listeners by worker: outbound, HBONE, plaintext, and SOCKS if asked for; all or none. @throws MeshError AMB7304, AMB2404 */
   listen(netnsFd: number): readonly (readonly Listening[])[] {
-    const { ipv6, packetMark: mark, workers, socks, keepalive, congestionControl, originalSource } = this.#options;
+    const { ipv6, packetMark: mark, workers, socks, keepalive, keepaliveTimes, congestionControl, originalSource } =
+      this.#options;
     const transparent = originalSource !== false;
     // Several workers listen on one port only by SO_REUSEPORT, whatever INPOD_PORT_REUSE says.
     const reusePort = this.#options.reusePort || workers.count > 1;
@@ -224,7 +227,7 @@ export class Pods implements PodStarter {
     const open = () => {
       for (let worker = 0; worker < workers.count; worker++) {
         const listen = (port: number, own: { keepalive: boolean; congestionControl: string; loopback?: boolean }) =>
-          opened.push(listenWildcard({ port, ipv6, mark, reusePort, transparent, ...own }));
+          opened.push(listenWildcard({ port, ipv6, mark, reusePort, transparent, keepaliveTimes, ...own }));
         listen(POD_PORTS.outbound, { keepalive, congestionControl: LOCAL_CONGESTION_CONTROL });
         listen(POD_PORTS.hbone, { keepalive: false, congestionControl });
         listen(POD_PORTS.plaintext, { keepalive, congestionControl: "" });

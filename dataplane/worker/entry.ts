@@ -33,7 +33,7 @@ const STATE_FILES: StateFiles = {
 
 function run(start: WorkerStart): void {
   const { handles, options, wakeFds, handoverBytes } = start, { worker } = options;
-  const os = new LinuxOs(new Arena(start.memoryBytes, { hugePages: false }));
+  const os = new LinuxOs(new Arena(start.memoryBytes, { hugePages: false }), options.keepaliveTimes);
   const tables = openTables(handles);
   const workers = wakeFds.length;
   const ring = (from: number, to: number) =>

@@ -15,7 +15,7 @@ import { STREAM_ID_REUSE_MAX, UpstreamSession } from "./upstream_session.ts";
 import type { SessionState } from "../tables/takeover_format.ts";
 
 /** A session without tunnels that nobody asked for is closed after this time (ZT-074). */
-const UNUSED_RELEASE_MS = 300_000;
+export const UNUSED_RELEASE_MS = 300_000;
 /** Tunnels that may wait for one upstream's session; more are refused, so that a dead upstream holds no descriptors. */
 const WAITING_MAX = 4096;
 
@@ -265,7 +265,7 @@ export class ClientSession extends UpstreamSession {
   }
 
   #setUnused(): void {
-    this.shard.reactor.timers.set(this.#unused, UNUSED_RELEASE_MS, this.shard.reactor.nowMs);
+    this.shard.reactor.timers.set(this.#unused, this.shard.unusedReleaseMs, this.shard.reactor.nowMs);
   }
 
   exportOutbound(): NonNullable<SessionState["outbound"]> {

@@ -19,6 +19,7 @@ import type { Connection } from "./connection.ts";
 import { ConnectionRows } from "./connection_rows.ts";
 import { acceptPlaintext } from "./inbound_plain.ts";
 import { acceptSession } from "./inbound_hbone.ts";
+import { UNUSED_RELEASE_MS } from "./hbone_pool.ts";
 import { Judge } from "./judge.ts";
 import { ListenerKind } from "./listener.ts";
 import { OnDemand } from "./on_demand.ts";
@@ -83,6 +84,7 @@ export class Shard {
   readonly responseBaggage: boolean;
   readonly localhostAppTunnel: boolean;
   readonly recordsPerKey: number;
+  readonly unusedReleaseMs: number;
   readonly requestHead = new RequestHead(65_536);
   readonly responseHead = new ResponseHead(16_384);
   readonly hpackScratch = new Uint8Array(HpackDecoder.scratchBytesFor(4096, 65_536));
@@ -122,6 +124,7 @@ export class Shard {
     this.streamsPerSessionMax = options.streamsPerSessionMax;
     this.responseBaggage = options.responseBaggage;
     this.localhostAppTunnel = options.localhostAppTunnel;
+    this.unusedReleaseMs = options.unusedReleaseMs ?? UNUSED_RELEASE_MS;
     this.recordsPerKey = options.recordsPerKey ?? RECORDS_PER_KEY_MAX;
     this.random = () => os.random32() / 0x100000000;
     this.#options = options;

@@ -1,5 +1,7 @@
 /** What a worker is told at its start. */
 
+import type { KeepaliveTimes } from "../../os/keepalive.ts";
+
 /** It never changes afterwards. */
 export interface ShardOptions {
   readonly worker: number;
@@ -8,6 +10,10 @@ export interface ShardOptions {
   readonly keepalive: boolean;
   /** TCP_CONGESTION of HBONE sessions; empty: the kernel's own choice. */
   readonly congestionControl: string;
+  /** Of sockets with keepalive; absent: the kernel is asked for what the original asks for (ZT-049). */
+  readonly keepaliveTimes?: KeepaliveTimes;
+  /** After how long an unused session is closed; absent: five minutes (ZT-074). */
+  readonly unusedReleaseMs?: number;
   readonly streamsPerSessionMax: number;
   readonly responseBaggage: boolean;
   readonly reservedPorts: readonly number[];
