@@ -65,6 +65,11 @@ export abstract class ClientTunnel extends Tunnel {
   /** Bytes flow from now on. */
   protected abstract onUp(): void;
 
+  /** To ask and to be left without an answer is a failure of HTTP/2, as a reset in its place is (ZT-195). */
+  protected override unansweredFlag(end: SessionEnd): number {
+    return end.stage === "closed" || end.stage === "timeout" ? ResponseFlag.H2_HANDSHAKE_FAILURE : this.failedFlag(end);
+  }
+
   onDialFailed(end: SessionEnd): void {
     this.#entry = null;
     const flag = end.stage === "timeout" && end.reason.startsWith("connection timed out")

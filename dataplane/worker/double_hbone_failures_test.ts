@@ -51,7 +51,7 @@ const FAILURES: [
       outer.tls.shutdown();
       outer.socket.finish();
     },
-    ResponseFlag.CONNECT,
+    ResponseFlag.H2_HANDSHAKE_FAILURE,
     /^the peer closed the connection$/,
   ],
   [
@@ -110,7 +110,7 @@ const FAILURES: [
       gateway.cut(joint);
       outer.send(frame(RST_STREAM, 0, 1, hex("00000002")));
     },
-    ResponseFlag.CONNECT,
+    ResponseFlag.H2_HANDSHAKE_FAILURE,
     /^receive: the stream was reset \(error 2\)$/,
   ],
 ];

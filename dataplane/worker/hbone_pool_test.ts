@@ -174,6 +174,32 @@ Deno.test("an upstream that breaks HTTP/2 ends its session, and each application
     }
   }));
 
+Deno.test("a connection that ends before its answer is flagged by what went wrong, and later ones by CONNECT (ZT-195)", () =>
+  withOutbound(({ rig, open, accept }) => {
+    const cases: [name: string, act: (peer: H2Peer) => void, flag: number][] = [
+      ["a reset", (peer) => peer.send(frame(RST_STREAM, 0, 1, word(2))), ResponseFlag.H2_HANDSHAKE_FAILURE],
+      ["a refusal", (peer) => peer.send(frame(RST_STREAM, 0, 1, word(7))), ResponseFlag.H2_HANDSHAKE_FAILURE],
+      ["broken HTTP/2", (peer) => peer.send(frame(DATA, 0, 1, ascii("x"))), ResponseFlag.H2_HANDSHAKE_FAILURE],
+      ["a close", (peer) => (peer.tls.shutdown(), peer.socket.finish()), ResponseFlag.H2_HANDSHAKE_FAILURE],
+      ["a status", (peer) => peer.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, hex("8d"))), ResponseFlag.CONNECT],
+      [
+        "a reset after the answer",
+        (peer) => peer.send(frame(HEADERS, END_HEADERS, 1, OK), frame(RST_STREAM, 0, 1, word(2))),
+        ResponseFlag.CONNECT,
+      ],
+    ];
+    for (const [name, act, flag] of cases) {
+      const application = open(), peer = accept();
+      peer.expect(HEADERS, 1);
+      act(peer);
+      closed(rig, application);
+      assertEquals(rig.records(0).map((record) => record.flag), [flag], name);
+      peer.tls.shutdown(); // The next case begins with a session of its own.
+      peer.socket.finish();
+      rig.until("the session is gone", () => rig.tables.workers.getF64(0, WORKER.upstreamSessions) === 0);
+    }
+  }));
+
 Deno.test("after GOAWAY a session takes nothing new; streams above its last are told, the others run on (ZT-073)", () =>
   withOutbound(({ rig, pod, open, accept }) => {
     const first = open(), peer = accept();

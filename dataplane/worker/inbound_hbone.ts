@@ -388,7 +388,7 @@ function acquireFlow(session: ServerSession, local: Workload, port: number, forw
   const foreign = head.networkSaid && network.toLowerCase() !== shard.network.toLowerCase();
   const source = foreign ? undefined : shard.view.workloadAt(shard.network, word0, word1, word2, word3);
   if (source === undefined && !foreign) shard.onDemand?.wish(addressName(shard.network, word0, word1, word2, word3));
-  const baggage = source === undefined && head.baggageEnd > 0
+  const baggage = source === undefined && shard.responseBaggage && head.baggageEnd > 0 // One switch for both ways (ZT-056).
     ? parseBaggage(textOf(head.baggageBytes, 0, head.baggageEnd))
     : undefined;
   return shard.flows.acquire(

@@ -6,7 +6,7 @@ import type { Workload } from "../../mesh/workload.ts";
 import { CLOSE_REQUESTED, CONNECTION, HEADER, ResponseFlag } from "../tables/layout.ts";
 import type { Connection } from "./connection.ts";
 import type { Resumable } from "./reactor.ts";
-import type { Shard } from "./shard.ts";
+import { LogLevel, type Shard } from "./shard.ts";
 
 const JUDGED_PER_TURN_MAX = 256;
 
@@ -28,6 +28,8 @@ export class Judge implements Resumable {
   };
   /** Next row to be judged again, or -1 when all were judged under the present snapshot. */
   #from = -1;
+  #warnedGeneration = -1;
+  #warned = new WeakSet<Workload>();
 
   constructor(shard: Shard) {
     this.#shard = shard;
@@ -78,11 +80,26 @@ export class Judge implements Resumable {
     facts.destination2 = connections.getAt(row, to, 2);
     facts.destination3 = connections.getAt(row, to, 3);
     facts.destinationPort = connections.get(row, CONNECTION.destinationPort);
+    if (workload.authorizationPolicies.length > 0) this.#warnOfUnknown(workload);
     const policies = this.#shard.view.policiesFor(workload), verdict = authorize(policies, facts);
     if (verdict.allowed) connections.set(row, CONNECTION.policyGeneration, this.#shard.view.generation);
     const level = this.#shard.tables.header.load(0, HEADER.policyLevel);
     if (level !== 0) this.#tell(level, policies, verdict, trace);
     return verdict;
+  }
+
+  /** Once a generation for each workload: a policy that it names and that nobody sent protects nobody (ZT-106). */
+  #warnOfUnknown(workload: Workload): void {
+    const { view } = this.#shard;
+    if (view.generation !== this.#warnedGeneration) {
+      this.#warnedGeneration = view.generation;
+      this.#warned = new WeakSet();
+    }
+    if (this.#warned.has(workload)) return;
+    this.#warned.add(workload);
+    for (const key of view.unknownPoliciesOf(workload)) {
+      this.#shard.reportPolicy(LogLevel.WARN, `policy ${key} of workload ${workload.uid} is not known, and skipped`);
+    }
   }
 
   /** A line about the decision, and one for each thing that a dry run would have done (ZT-109, ZT-206). */

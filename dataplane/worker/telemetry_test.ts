@@ -39,6 +39,7 @@ Deno.test("the row of an inbound tunnel names the service that its client asked 
 
 Deno.test("a caller is known by its address, and by its baggage if it came from another network (ZT-099, ZT-194)", () =>
   withInbound(({ rig, authority, peer: open }) => {
+    (rig.shards[0]! as { responseBaggage: boolean }).responseBaggage = true;
     rig.addWorkload("caller", [0, 0, 0xffff, 0x7f000001], { namespace: "near", workloadName: "caller-1" });
     rig.publish();
     const cases: readonly (readonly [network: string | undefined, workload: string, app: string])[] = [
@@ -59,6 +60,34 @@ Deno.test("a caller is known by its address, and by its baggage if it came from 
     }
   }, (rig) => rig.mesh.putPolicy(policyOf("default/nobody", { action: 0 }))));
 
+Deno.test("baggage is not read where the switch for it is off (ZT-056)", () =>
+  withInbound(({ rig, authority, peer: open }) => {
+    (rig.shards[0]! as { responseBaggage: boolean }).responseBaggage = false;
+    const peer = open(), parts = [CONNECT_METHOD, field(":authority", authority), field("baggage", BAGGAGE)];
+    peer.send(frame(HEADERS, END_HEADERS, 1, concat(...parts)));
+    peer.answer(1);
+    assertEquals(labelOf(rig, rig.records(0)[0]!).sourceWorkload, "");
+  }, (rig) => rig.mesh.putPolicy(policyOf("default/nobody", { action: 0 }))));
+
+Deno.test("a policy that a workload names and nobody sent is skipped with a warning, once (ZT-106)", () =>
+  withInbound(({ rig, ip, authority, peer: open, arrive }) => {
+    const warnings = (streamId: number) => {
+      peer.send(frame(HEADERS, END_HEADERS, streamId, concat(CONNECT_METHOD, field(":authority", authority))));
+      arrive();
+      assertEquals(peer.answer(streamId).headers, [":status: 200"]);
+      return rig.records(0).filter(({ kind }) => kind === AccessKind.LOG).map(({ flag, error }) => [flag, error]);
+    };
+    rig.addWorkload("server", ip, { authorizationPolicies: ["default/missing"] });
+    rig.publish();
+    const peer = open();
+    const warning = [2, "policy default/missing of workload cluster//Pod/default/server is not known, and skipped"];
+    assertEquals([warnings(1), warnings(3)], [[warning], []]);
+    rig.mesh.putPolicy(policyOf("default/missing", { scope: 2, action: 1 })); // Denies nothing.
+    rig.publish();
+    rig.records(0);
+    assertEquals(warnings(5), []);
+  }));
+
 Deno.test("a plaintext caller has labels by its address, and no principal (ZT-104)", () =>
   withInbound(({ rig, pod, ip }) => {
     const caller = freshIp();
@@ -73,6 +102,8 @@ Deno.test("a plaintext caller has labels by its address, and no principal (ZT-10
       "spiffe://cluster.local/ns/default/sa/server",
     ]);
     assertEquals([record!.direction, record!.flag], [Direction.INBOUND, ResponseFlag.DENY]);
+    const flows = rig.tables.flows[0]!, row = record!.flowRow; // Refused, and yet opened (ZT-103, ZT-196).
+    assertEquals([flows.getF64(row, FLOW.opened), flows.getF64At(row, FLOW.closed, ResponseFlag.DENY)], [1, 1]);
   }, (rig) => rig.mesh.putPolicy(policyOf("default/nobody", { action: 0 }))));
 
 Deno.test("an outbound connection that fails at once is counted as opened, closed and failed (ZT-195, ZT-196)", () =>

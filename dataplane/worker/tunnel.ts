@@ -203,12 +203,15 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
       return;
     }
     const cut = this.up && end.stage !== "revoked";
-    const flag = cut || end.stage === "closed" || end.stage === "timeout" || end.stage === "drain"
-      ? ResponseFlag.CONNECT
-      : this.failedFlag(end);
+    const flag = cut || end.stage === "drain" ? ResponseFlag.CONNECT : this.unansweredFlag(end);
     // What we end ourselves says so in its own words; what breaks, in which direction it was read (ZT-069).
     const broken = this.up && /^(the peer closed|the connection broke|no answer)/.test(end.reason);
     this.end(flag, broken ? `${this.#streamEnd}: ${end.reason}` : end.reason);
+  }
+
+  /** What the end of a session before the stream's answer is called (ZT-195). */
+  protected unansweredFlag(end: SessionEnd): number {
+    return end.stage === "closed" || end.stage === "timeout" ? ResponseFlag.CONNECT : this.failedFlag(end);
   }
 
   /** What a session that never came to be is called (ZT-195). */

@@ -158,7 +158,7 @@ Deno.test("a ztunnel of another make exchanges traffic with ours in every manner
     }
   });
 
-  await t.step("both count the same connections under the same labels (ZT-190)", async () => {
+  await t.step("both count the same connections under the same labels (ZT-193, ZT-196)", async () => {
     const opened = async (node: RigNode, reporter: string, from: RigPod, to: RigPod) =>
       parseMetrics(await node.metrics()).filter(({ name, labels }) =>
         name === "istio_tcp_connections_opened_total" && labels.reporter === reporter &&
