@@ -19,6 +19,7 @@ function endpoint(token: TokenSource): ControlEndpoint {
     clusterId: "east",
     alternativeHostname: "",
     headers: { "x-more": "1" },
+    tls12: false,
   };
 }
 
