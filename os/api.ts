@@ -18,6 +18,15 @@ export interface Memory {
   allocate(bytes: number, alignment?: number): number;
 }
 
+/** When the kernel gives up a connection whose other end is silent. */
+export interface KeepaliveTimes {
+  readonly idleS: number;
+  readonly intervalS: number;
+  readonly retries: number;
+  /** TCP_USER_TIMEOUT; 0: the kernel's own. */
+  readonly userTimeoutMs: number;
+}
+
 /**
  * System calls of the hot path. Each returns what the kernel returned, or `-errno`; none throws, none blocks, except
  * `wait`. Addresses are absolute (see {@link Memory}).

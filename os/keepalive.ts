@@ -1,13 +1,6 @@
 /** When the kernel gives up a connection whose other end is silent. */
 
-/** Of idle connections, and of those with bytes under way. */
-export interface KeepaliveTimes {
-  readonly idleS: number;
-  readonly intervalS: number;
-  readonly retries: number;
-  /** TCP_USER_TIMEOUT; 0: the kernel's own. */
-  readonly userTimeoutMs: number;
-}
+import type { KeepaliveTimes } from "./api.ts";
 
 /** Istio's ztunnel's own (KEEPALIVE_*, ZT-049). */
 export const KEEPALIVE_DEFAULT: KeepaliveTimes = { idleS: 180, intervalS: 180, retries: 9, userTimeoutMs: 0 };

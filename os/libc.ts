@@ -1,8 +1,8 @@
 /** libc for the hot path: every parameter a number, every result a count or -errno. Cold calls live in libc_cold.ts. */
-import { KEEPALIVE_DEFAULT, keepaliveOptions, type KeepaliveTimes } from "./keepalive.ts";
+import { KEEPALIVE_DEFAULT, keepaliveOptions } from "./keepalive.ts";
 import { assert } from "../base/assert.ts";
 import { IPV4_MAPPED_WORD, isIpv4 } from "../base/address.ts";
-import type { Fd, Memory, Os } from "./api.ts";
+import type { Fd, KeepaliveTimes, Memory, Os } from "./api.ts";
 
 const libc = Deno.dlopen("libc.so.6", {
   __errno_location: { parameters: [], result: "pointer" }, // int *, one per thread

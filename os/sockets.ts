@@ -1,6 +1,7 @@
 /** Sockets that the agent makes for its workers: listeners inside a pod's namespace, and eventfds to wake by. */
 import { MeshError } from "../base/errors.ts";
-import { KEEPALIVE_DEFAULT, keepaliveOptions, type KeepaliveTimes } from "./keepalive.ts";
+import type { KeepaliveTimes } from "./api.ts";
+import { KEEPALIVE_DEFAULT, keepaliveOptions } from "./keepalive.ts";
 import * as libc from "./libc_cold.ts";
 
 const events = Deno.dlopen("libc.so.6", {

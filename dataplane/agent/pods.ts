@@ -3,7 +3,7 @@ import { assert } from "../../base/assert.ts";
 import { chain, ignore, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { formatIdentity } from "../../mesh/identity.ts";
-import type { KeepaliveTimes } from "../../os/keepalive.ts";
+import type { KeepaliveTimes } from "../../os/api.ts";
 import { type Netns, openNetns, ownNetns, withinNetns } from "../../os/netns.ts";
 import { closeFd, type Listening, listenWildcard } from "../../os/sockets.ts";
 import { LOCAL_CONGESTION_CONTROL } from "../tables/congestion.ts";

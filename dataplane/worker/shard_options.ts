@@ -1,6 +1,6 @@
 /** What a worker is told at its start. */
 
-import type { KeepaliveTimes } from "../../os/keepalive.ts";
+import type { KeepaliveTimes } from "../../os/api.ts";
 
 /** It never changes afterwards. */
 export interface ShardOptions {

@@ -4,7 +4,6 @@
 export const REASONS: Readonly<Record<string, string>> = {
   "ZT-005": "the own HBONE listener is not there yet",
   "ZT-064": "the sizes are no part of the contract; ours follow the sizes of records",
-  "ZT-226": "no test yet",
 };
 
 /** What a reader should know of a rule besides its tests: where ours differs, and why. */
