@@ -204,9 +204,11 @@ Deno.test("a successor on the same ports takes over without a refused connection
   const waiting = handedOver.finally(() => over = true);
   while (!over) errors.push((await burst()).errors);
   await waiting;
-  // Streams that cross the GOAWAY are refused, of a burst at most those under way; nobody finds a port without listener.
-  const failed = Object.entries(Object.assign({}, ...errors)) as [string, number][];
-  assertEquals(failed.filter(([error, count]) => !error.includes("reset by peer") || count > 8), []);
+  errors.push((await burst()).errors);
+  // Streams that cross the GOAWAY are refused, as many as are under way; nobody finds a port without a listener.
+  const failed = errors.flatMap((it) => Object.entries(it));
+  assertEquals(failed.filter(([error]) => !error.includes("reset by peer")), []);
+  assert(failed.reduce((sum, [, count]) => sum + count, 0) <= 16, JSON.stringify(failed));
   for (let round = 0; round < 3; round++) assertEquals((await burst()).errors, {});
   // What the first one has runs on in it until its deadline; it is not handed over.
   assertEquals((await rig.pods.client.probe.do("say", { handle, text: "two" })).reply, replied.replace("one", "two"));
