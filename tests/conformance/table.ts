@@ -36,7 +36,10 @@ export function countLine(rows: readonly RuleRow[]): string {
 export function ruleTable(rows: readonly RuleRow[]): string {
   const lines = ["| rule | what about | held by, or why not |", "|---|---|---|"];
   for (const { rule, title, tests, why, note } of rows) {
-    const parts = [...tests.length === 0 ? [`no test: ${why}`] : [tests.join("<br>")], ...note === "" ? [] : [note]];
+    const parts = [
+      ...tests.length === 0 ? [`no test: ${why}`] : [tests.join("<br>")],
+      ...note === "" ? [] : [`*${note}*`],
+    ];
     lines.push(`| ${rule} | ${title} | ${parts.join("<br>")} |`);
   }
   return [...lines, "", countLine(rows)].join("\n");
