@@ -271,6 +271,13 @@ function addWorkers(registry: MetricsRegistry, tables: Tables, flows: FlowTotals
   const counter = (name: string, help: string, field: typeof WORKER.turns) =>
     family(name, "counter", help, (worker) => workers.getF64(worker, field));
   counter("turns", "Turns of the worker's reactor", WORKER.turns);
+  counter("slow_turns", "Turns that took longer than 5 ms", WORKER.slowTurns);
+  family(
+    "longest_turn_seconds",
+    "gauge",
+    "The longest turn since the start",
+    (worker) => workers.getF64(worker, WORKER.longestTurnUs) / 1e6,
+  );
   counter("accepted", "Connections accepted", WORKER.accepted);
   counter("handshakes", "TLS handshakes completed", WORKER.handshakes);
   counter("handshake_failures", "TLS handshakes failed", WORKER.handshakeFailures);

@@ -24,6 +24,9 @@ export const HEADER = layout("header", {
   network: bytes(256), // the node's own network (NETWORK), UTF-8
 });
 
+/** What a turn should never take: everything of the worker waits for it. */
+export const SLOW_TURN_MS = 5;
+
 export const WorkerState = { ABSENT: 0, LIVE: 1, STOPPED: 2 } as const;
 
 /** One row a worker. The worker writes its own row, but for `state`, `draining`. */
@@ -43,7 +46,9 @@ export const WORKER = layout("worker", {
   revocationRejections: array("f64", 2), // by Direction
   revocationUntracked: array("f64", 2), // by Direction
   flowOverflows: "f64", // connections reported under the overflow flow
-  padding: bytes(56), // three cache lines: workers count every turn, and must not share one
+  longestTurnUs: "f64", // since the start
+  slowTurns: "f64", // longer than SLOW_TURN_MS
+  padding: bytes(40), // three cache lines: workers count every turn, and must not share one
 });
 
 export const PodState = { FREE: 0, ACTIVE: 1, CLOSING: 2 } as const;

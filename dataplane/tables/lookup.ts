@@ -1,15 +1,14 @@
 /** What a worker sees of the mesh: the live snapshot as domain objects, each decoded once and kept while its content stands. */
 import { isIpv4 } from "../../base/address.ts";
-import { assert } from "../../base/assert.ts";
 import type { Policy } from "../../mesh/policy.ts";
-import { decodeAuthorization } from "../../mesh/proto/authorization_codec.ts";
-import { decodeAddress } from "../../mesh/proto/workload_codec.ts";
 import { type Service, serviceKey } from "../../mesh/service.ts";
 import type { MeshView } from "../../mesh/view.ts";
 import type { Workload } from "../../mesh/workload.ts";
+import { DecodeAhead, DECODED_PER_TURN_MAX, grow, type Kept } from "./decode_ahead.ts";
 import type { Tables } from "./handles.ts";
 import { HEADER, WORKER } from "./layout.ts";
-import { EntryKind, maskWord, RowKind } from "./snapshot_format.ts";
+import { EntryKind, maskWord } from "./snapshot_format.ts";
+import { decodePolicy, decodeService, decodeWorkload } from "./snapshot_rows.ts";
 import { SnapshotSlot } from "./snapshot_slot.ts";
 
 const NO_WORKLOADS: readonly Workload[] = Object.freeze([]);
@@ -27,10 +26,13 @@ interface KeptPolicies {
 export class SnapshotReader implements MeshView {
   readonly #tables: Tables;
   readonly #worker: number;
-  readonly #slot = new SnapshotSlot();
+  #slot = new SnapshotSlot();
+  /** The live snapshot's, while what is needed of it is decoded ahead. */
+  #next = new SnapshotSlot();
+  readonly #ahead: DecodeAhead;
   #generation = 0;
   /** By row: what was made of it, and of which version. */
-  readonly #kept: (Workload | Service | Policy | readonly Workload[] | undefined)[] = [];
+  readonly #kept: Kept[] = [];
   readonly #keptVersions: number[] = [];
   readonly #rowOf = new WeakMap<object, number>();
   #policiesOf = new WeakMap<Workload, KeptPolicies>();
@@ -39,6 +41,12 @@ export class SnapshotReader implements MeshView {
   constructor(tables: Tables, worker: number) {
     this.#tables = tables;
     this.#worker = worker;
+    this.#ahead = new DecodeAhead(this.#kept, this.#keptVersions, this.#rowOf);
+  }
+
+  /** A newer snapshot is live, and what it changes is being decoded; {@link refresh} again soon. */
+  get warming(): boolean {
+    return this.#ahead.busy;
   }
 
   /** The generation this reader stands at; 0 before the first. */
@@ -46,11 +54,21 @@ export class SnapshotReader implements MeshView {
     return this.#generation;
   }
 
-  /** Moves to the live snapshot and acknowledges it. Once a turn, and nowhere within one. @returns Whether it changed. */
+  /**
+   * Moves to the live snapshot and acknowledges it. Once a turn, and nowhere within one. A worker first decodes anew what
+   * it had decoded and has changed, some of it each time, so that no connection pays for ten thousand at once; until
+   * then it stays where it is, and the agent leaves that slot alone. @returns Whether it moved.
+   */
   refresh(): boolean {
     const generation = this.#tables.header.load(0, HEADER.generation);
     if (generation === this.#generation) return false;
-    this.#slot.attach(this.#tables.handles.slots[(generation & 1) as 0 | 1], generation);
+    if (!this.#ahead.busy) {
+      this.#next.attach(this.#tables.handles.slots[(generation & 1) as 0 | 1], generation);
+      this.#ahead.begin(this.#next);
+    }
+    if (!this.#ahead.goOn(this.#worker >= 0 ? DECODED_PER_TURN_MAX : Infinity)) return false;
+    this.#ahead.finish();
+    [this.#slot, this.#next] = [this.#next, this.#slot];
     this.#generation = generation;
     // Everything above reads the new slot only: from here on the agent may rebuild the other one.
     if (this.#worker >= 0) this.#tables.workers.store(this.#worker, WORKER.acknowledgedGeneration, generation);
@@ -232,37 +250,23 @@ export class SnapshotReader implements MeshView {
   #workload(row: number): Workload {
     const version = this.#slot.versionOf(row);
     if (this.#keptVersions[row] === version) return this.#kept[row] as Workload;
-    assert(this.#slot.kindOf(row) === RowKind.WORKLOAD, "a workload's key leads to a workload's row");
-    const { workload } = decodeAddress(this.#slot.contentOf(row));
-    assert(workload !== undefined, "the agent decoded the same bytes before");
-    return this.#keep(row, version, workload);
+    return this.#keep(row, version, decodeWorkload(this.#slot, row));
   }
 
   #service(row: number): Service {
     const version = this.#slot.versionOf(row);
     if (this.#keptVersions[row] === version) return this.#kept[row] as Service;
-    assert(this.#slot.kindOf(row) === RowKind.SERVICE, "a service's key leads to a service's row");
-    const { service } = decodeAddress(this.#slot.contentOf(row));
-    assert(service !== undefined, "the agent decoded the same bytes before");
-    return this.#keep(row, version, service);
+    return this.#keep(row, version, decodeService(this.#slot, row));
   }
 
   #policy(row: number): Policy {
     const version = this.#slot.versionOf(row);
     if (this.#keptVersions[row] === version) return this.#kept[row] as Policy;
-    assert(this.#slot.kindOf(row) === RowKind.POLICY, "a policy's key leads to a policy's row");
-    const content = this.#slot.contentOf(row);
-    // The content starts with the resource's name, which the message does not carry.
-    const keyEnd = 2 + content[0]! + content[1]! * 256;
-    const key = new TextDecoder().decode(content.subarray(2, keyEnd));
-    return this.#keep(row, version, decodeAuthorization(content.subarray(keyEnd), key));
+    return this.#keep(row, version, decodePolicy(this.#slot, row));
   }
 
   #keep<T extends Workload | Service | Policy | readonly Workload[]>(row: number, version: number, object: T): T {
-    while (this.#kept.length <= row) { // Filled to the end: arrays with holes are slow.
-      this.#kept.push(undefined);
-      this.#keptVersions.push(0);
-    }
+    grow(this.#kept, this.#keptVersions, row);
     this.#kept[row] = object;
     this.#keptVersions[row] = version;
     this.#rowOf.set(object, row);

@@ -69,6 +69,8 @@ function run(start: WorkerStart): void {
   shard.refresh();
   shard.reactor.run(() => {
     tables.workers.setF64(worker, WORKER.turns, shard.reactor.turns);
+    tables.workers.setF64(worker, WORKER.longestTurnUs, shard.reactor.longestTurnMs * 1000);
+    tables.workers.setF64(worker, WORKER.slowTurns, shard.reactor.slowTurns);
     shard.refresh();
     takeover.step();
     if (inbox.drained) shard.reactor.running = false;

@@ -2,6 +2,7 @@
 import { assert } from "../../base/assert.ts";
 import { TimerWheel } from "../../base/timer_wheel.ts";
 import type { Fd, Os } from "../../os/api.ts";
+import { SLOW_TURN_MS } from "../tables/layout.ts";
 
 /** epoll's masks; the same numbers as in sys/epoll.h, so that the worker needs no value of os/. */
 export const POLL_IN = 0x1, POLL_OUT = 0x4, POLL_ERROR = 0x8, POLL_HANGUP = 0x10, POLL_READ_HANGUP = 0x2000;
@@ -39,6 +40,9 @@ export class Reactor {
   /** Monotonic time at the start of this turn. */
   nowMs: number;
   turns = 0;
+  /** The longest turn so far, without the wait for events, and how many took longer than is good. */
+  longestTurnMs = 0;
+  slowTurns = 0;
   running = true;
   readonly #poll: Fd;
   readonly #eventsAt: number;
@@ -111,6 +115,9 @@ export class Reactor {
     while (this.running) {
       this.turn();
       onTurn();
+      const tookMs = this.os.nowMs() - this.nowMs;
+      if (tookMs > SLOW_TURN_MS) this.slowTurns++;
+      if (tookMs > this.longestTurnMs) this.longestTurnMs = tookMs;
     }
   }
 

@@ -28,7 +28,7 @@ import { fewestSessions, leastLoaded } from "./placement.ts";
 import type { Pod } from "./pod.ts";
 import { PodSockets } from "./pod_sockets.ts";
 import { Questions } from "./questions.ts";
-import { Reactor } from "./reactor.ts";
+import { Reactor, type Resumable } from "./reactor.ts";
 import { maySpeakSocks, SocksNegotiation } from "./socks5_negotiation.ts";
 import { RECORDS_PER_KEY_MAX } from "./record_sender.ts";
 import { RevocationWatch } from "./revocation_watch.ts";
@@ -96,6 +96,7 @@ export class Shard {
   readonly #handOver: HandOver;
   readonly #carries: Uint8Array[] = [];
   readonly #baggage = new WeakMap<Workload, string>();
+  readonly #goOn: Resumable = { onResume() {} };
   readonly #unixOffsetMs: number;
 
   constructor(
@@ -198,7 +199,12 @@ export class Shard {
 
   /** Moves to the newest snapshot, once a turn; what it changes for open and waiting connections follows. */
   refresh(): void {
-    if (this.view.refresh()) {
+    const moved = this.view.refresh();
+    if (this.view.warming) {
+      this.reactor.resumeLater(this.#goOn); // The next turn decodes on; nothing is decided by half a change.
+      return;
+    }
+    if (moved) {
       for (const pod of this.pods.values()) this.waiting.retry(pod);
       this.judge.again();
     }
