@@ -317,12 +317,22 @@ function acceptRequest(session: ServerSession, streamId: number, endStream: bool
     session.refuse(streamId, 503, endStream);
     return;
   }
-  const target = resolveInbound(view, local, {
+  const { onDemand } = shard;
+  onDemand?.view.begin();
+  const target = resolveInbound(onDemand === null ? view : onDemand.view, local, {
     connectedIp: session.localIp,
     authority,
     network: shard.network,
     reservedPorts: shard.reservedPorts,
   });
+  if (!target.ok && onDemand !== null && onDemand.view.missing !== "") {
+    // A stream that waits would hold bytes of the application; whoever is asked to come again finds the name known.
+    const reason = `${onDemand.view.missing} is not known yet`;
+    onDemand.wish(onDemand.view.missing);
+    shard.logSessionEnd(session.peerIp, session.peerPort, session.localIp, reason);
+    session.refuse(streamId, 503, endStream);
+    return;
+  }
   if (!target.ok) {
     shard.logSessionEnd(session.peerIp, session.peerPort, session.localIp, target.reason);
     session.refuse(streamId, target.status, endStream);

@@ -6,6 +6,7 @@ import { concat, connectFrame, H2Peer } from "./h2_peer_testing.ts";
 import { ListenerKind } from "./listener.ts";
 import type { Pod } from "./pod.ts";
 import { freshIp, Server, Socket } from "./loopback_testing.ts";
+import type { ShardOptions } from "./shard_options.ts";
 import { issue, Rig } from "./testing.ts";
 
 const CLIENT_URI = "spiffe://cluster.local/ns/default/sa/client",
@@ -28,7 +29,11 @@ export interface Inbound {
 }
 
 /** A worker that serves one pod's inbound HBONE, certificates and all. `prepare` adds to its mesh. */
-export function withInbound(body: (inbound: Inbound) => void, prepare: (rig: Rig) => void = () => {}): Promise<void> {
+export function withInbound(
+  body: (inbound: Inbound) => void,
+  prepare: (rig: Rig) => void = () => {},
+  options: Partial<ShardOptions> = {},
+): Promise<void> {
   return Rig.with(1, (rig) => {
     const ip = freshIp();
     rig.addWorkload("server", ip);
@@ -60,7 +65,7 @@ export function withInbound(body: (inbound: Inbound) => void, prepare: (rig: Rig
         return socket;
       },
     });
-  });
+  }, options);
 }
 
 /** A literal header field without indexing. */

@@ -1,7 +1,7 @@
 /** On-demand configuration as a worker lives with it: what it sees of the mesh, and which names it need not ask for again (ZT-127). */
 import { PartialView } from "../../mesh/partial_view.ts";
 import type { MeshView } from "../../mesh/view.ts";
-import { QuestionKind } from "../tables/questions.ts";
+import { AnswerStatus, QuestionKind } from "../tables/questions.ts";
 import { Asked, type Questions } from "./questions.ts";
 import type { Reactor } from "./reactor.ts";
 
@@ -38,12 +38,15 @@ export class OnDemand {
     this.#absent.add(name, this.#reactor.nowMs);
   }
 
-  /** Asks for what would be good to know, and is not waited for: whom a label speaks of. */
+  /** Asks for what would be good to know, and is not waited for: whom a label speaks of, what the next request may ask for. */
   wish(name: string): void {
     const { nowMs } = this.#reactor;
     if (this.#absent.has(name, nowMs) || this.#wished.has(name, nowMs)) return;
     this.#wished.add(name, nowMs);
-    this.ask(new Asked(nothing, nothing), name);
+    const asked: Asked = new Asked(() => {
+      if (asked.status === AnswerStatus.KNOWN) this.settle(name);
+    }, nothing);
+    this.ask(asked, name);
   }
 }
 

@@ -4,12 +4,14 @@ import type { IpWords } from "../../base/address.ts";
 import { formatIp } from "../../base/address.ts";
 import { CLOSE_REQUESTED, Command, CONNECTION } from "../tables/layout.ts";
 import { AnswerStatus, QuestionKind } from "../tables/questions.ts";
-import { serviceOf } from "../tables/testing.ts";
+import { ipv4, serviceOf } from "../tables/testing.ts";
 import { ListenerKind } from "./listener.ts";
 import { freshIp, Server, Socket } from "./loopback_testing.ts";
 import type { Pod } from "./pod.ts";
 import { Asked, QUESTIONS_MAX } from "./questions.ts";
 import { REMEMBERED_MS } from "./on_demand.ts";
+import { connectFrame } from "./h2_peer_testing.ts";
+import { withInbound } from "./inbound_testing.ts";
 import { Rig } from "./testing.ts";
 
 const URI = "spiffe://cluster.local/ns/default/sa/client";
@@ -185,3 +187,38 @@ Deno.test("an inbound connection does not wait for who its source is; but the wi
     for (const { number } of wishes) rig.command(0, Command.ANSWER, number, KNOWN);
     inbound.finish();
   }));
+
+// The original lets the request wait. Ours asks, and sends the client away with a 503 that names no fault of its own: a
+// waiting stream would hold bytes of an application that may never be allowed in.
+Deno.test("an HBONE request for an address that is not known yet is asked for, and served when it comes again (ZT-090)", () =>
+  withInbound(
+    ({ rig, ip, application, peer: open, arrive }) => {
+      const peer = open(), vip = ipv4(0x0a600009), authority = `10.96.0.9:${application.port}`;
+      peer.send(connectFrame(1, authority));
+      assertEquals(peer.answer(1), { headers: [":status: 503"], ended: true });
+      assertEquals(rig.records(0).map(({ error }) => error), ["/10.96.0.9 is not known yet"]);
+      rig.answer(0, ({ text }) => {
+        assertEquals(text, "/10.96.0.9");
+        rig.mesh.putService(serviceOf("default", "web.example", {
+          addresses: [{ network: "", ip: vip }],
+          waypoint: { address: { network: "", ip }, hboneMtlsPort: 15008 },
+        }));
+        rig.publish();
+        return [KNOWN];
+      });
+      rig.until("the answer is taken in", () => rig.shards[0]!.questions.count === 0);
+      peer.send(connectFrame(3, authority));
+      arrive();
+      assertEquals(peer.answer(3), { headers: [":status: 200"], ended: false });
+      for (const { number } of rig.questions(0)) rig.command(0, Command.ANSWER, number, KNOWN); // Who the source is.
+      // What istiod does not know is refused as ever.
+      peer.send(connectFrame(5, "10.96.0.10:80"));
+      assertEquals(peer.answer(5), { headers: [":status: 503"], ended: true });
+      rig.answer(0, () => [KNOWN]);
+      rig.until("the answer is taken in", () => rig.shards[0]!.questions.count === 0);
+      peer.send(connectFrame(7, "10.96.0.10:80"));
+      assertEquals(peer.answer(7), { headers: [":status: 400"], ended: true });
+    },
+    undefined,
+    { onDemand: true },
+  ));
