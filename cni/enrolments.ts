@@ -4,7 +4,7 @@ import type { Logger } from "../base/log.ts";
 import type { EnrolmentStatus, EnrolRequest, EnrolTarget } from "../mesh/enrolment.ts";
 import type { Netns } from "../os/netns.ts";
 import { type EnrolledEntry, readEnrolled, writeEnrolled } from "./enrolled_file.ts";
-import { applyPodRules, checkPodRules, deletePodRules, type PodRuleOptions } from "./pod_rules.ts";
+import { applyPodRules, checkPodRules, deletePodRules, type PodRuleOptions, releasePodRules } from "./pod_rules.ts";
 import { openTarget, uidOf } from "./target.ts";
 import type { AnnouncedPod } from "./zds_server.ts";
 
@@ -188,27 +188,39 @@ export class Enrolments implements Disposable {
     }
   }
 
-  /** Rules first, then ztunnel (CNI-083): between the two the application's traffic already flows as without a mesh. */
+  /**
+   * First no new connection is captured, then ztunnel ends those it carries, then the rules go (CNI-083): from the first step
+   * on new traffic flows as without a mesh. Rules that went before ztunnel's connections would show the wire what is on its
+   * way in them, in both directions.
+   */
   async #remove(enrolment: Enrolment, zds: PodAnnouncer, { gone }: { gone: boolean }): Promise<void> {
     const { uid, netns } = enrolment, target = enrolment.request.target.text;
     enrolment.state = "unenrolling";
     this.#save();
-    try {
-      deletePodRules(netns);
-    } catch (error) {
-      if (!gone) throw error; // It stays listed as unenrolling; asking again, or a restart, tries again.
-      this.#options.log.warn("rules not removed from a namespace that is gone", { target, error: chain(error) });
-    }
+    this.#takeRules(enrolment, releasePodRules, gone);
     try {
       await zds.deletePod(uid);
     } catch (error) {
       // It is off the announcer's list for good: ztunnel stops it with the next snapshot at the latest.
       this.#options.log.warn("ztunnel did not acknowledge the end of a pod", { target, error: chain(error) });
     }
+    this.#takeRules(enrolment, deletePodRules, gone);
     this.#byUid.delete(uid);
     netns[Symbol.dispose]();
     this.#save();
     this.#options.log.info("unenrolled", { target, name: enrolment.request.name });
+  }
+
+  #takeRules({ request, netns }: Enrolment, take: (netns: Netns) => void, gone: boolean): void {
+    try {
+      take(netns);
+    } catch (error) {
+      if (!gone) throw error; // It stays listed as unenrolling; asking again, or a restart, tries again.
+      this.#options.log.warn("rules not removed from a namespace that is gone", {
+        target: request.target.text,
+        error: chain(error),
+      });
+    }
   }
 
   async #auditOne(enrolment: Enrolment, zds: PodAnnouncer): Promise<void> {

@@ -90,6 +90,18 @@ export function redirectionTables(options: RedirectionOptions): FirewallTable[] 
   });
 }
 
+/**
+ * The nat table while a pod leaves: nothing new is redirected, but its chains keep the kernel translating the connections
+ * that were. Without them an application's next bytes on such a connection would go to where it believes to be connected.
+ */
+export function leavingTable(): FirewallTable {
+  const chains = (["prerouting", "output"] as const).map((hook) => ({
+    name: hook,
+    base: { hook, ...HOOKS.nat[hook] },
+  }));
+  return { name: TABLE_NAMES.nat, chains, rules: [] };
+}
+
 /** Names of our tables that these options do not use, and that a change of options must therefore remove. */
 export function unusedTableNames(tables: readonly FirewallTable[]): string[] {
   return Object.values(TABLE_NAMES).filter((name) => tables.every((table) => table.name !== name));

@@ -3,7 +3,14 @@ import { type Netns, readSysctl } from "../os/netns.ts";
 import { FirewallSocket } from "../os/netlink/nftables.ts";
 import type { IpFamily } from "../os/netlink/nft_model.ts";
 import { RouteSocket } from "../os/netlink/rtnetlink.ts";
-import { policyRoute, type RedirectionOptions, redirectionTables, TABLE_NAMES, unusedTableNames } from "./nft_rules.ts";
+import {
+  leavingTable,
+  policyRoute,
+  type RedirectionOptions,
+  redirectionTables,
+  TABLE_NAMES,
+  unusedTableNames,
+} from "./nft_rules.ts";
 
 const LOOPBACK_IPV6_OFF = "net/ipv6/conf/lo/disable_ipv6";
 const FAMILIES = ["ipv4", "ipv6"] as const;
@@ -26,6 +33,15 @@ export function applyPodRules(netns: Netns, options: PodRuleOptions): void {
     routes.addRule(rule);
     routes.addRoute(route);
   }
+}
+
+/**
+ * Captures no new connection any more; those that ztunnel carries keep their way to it, in both directions, until they have
+ * ended. {@link deletePodRules} takes the rest. Idempotent. Throws AMB7014.
+ */
+export function releasePodRules(netns: Netns): void {
+  using firewall = FirewallSocket.open(netns);
+  firewall.replace([leavingTable()], []);
 }
 
 /** Removes tables, rule and routes of both families; what is not there is fine (CNI-122, CNI-133). */

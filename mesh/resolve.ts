@@ -63,7 +63,7 @@ export function resolve(view: MeshView, source: Workload, request: OutboundReque
   }
   const waypoint = serviceAddressed ? undefined : endpoint.waypoint; // ZT-037, ZT-038
   if (waypoint !== undefined && !isBehind(view, source, waypoint)) {
-    return toWaypoint(view, source, { dialled, port: request.port, waypoint, service }, random);
+    return toWaypoint(view, source, { dialled, port: request.port, waypoint, service: undefined }, random);
   }
   return toEndpoint(endpoint, service, dialled, request.port);
 }

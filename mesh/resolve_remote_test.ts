@@ -134,6 +134,22 @@ Deno.test("resolve() reaches another network through its gateway (ZT-044, ZT-045
       to: "10.0.0.7",
       expected: "refused no valid routing destination for workload: cluster1//Pod/ns1/b",
     },
+    {
+      claim: "nor through its own waypoint: the range's service is not what was asked for (ZT-019, ZT-044)",
+      state: {
+        services: [
+          service("svc", "10.0.0.0/24", "80:8080", { subjectAltNames: REMOTE_NAMES }),
+          service("waypoint", "10.96.0.9", "15008:15008", { subjectAltNames: ["spiffe://td/ns/w/sa/w"] }),
+        ],
+        workloads: [
+          away("", byIp, { name: "w", uid: "w", services: serving({ "ns1/waypoint.example": "15008:15008" }) }),
+          gateway,
+          backend("b", "10.0.0.7", { waypoint: reference("ns1/waypoint.example") }),
+        ],
+      },
+      to: "10.0.0.7",
+      expected: "refused no valid routing destination for workload: w",
+    },
   ]);
 });
 

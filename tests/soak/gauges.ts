@@ -2,9 +2,11 @@
 import type { Mesh } from "../../demo/lab/mesh.ts";
 import { sumOf } from "../../demo/lab/metrics.ts";
 import { NODE_NAMES, type NodeName } from "../../demo/lab/network.ts";
-import { type Quantity, type Sample, takeSample, type Trend, trendOf } from "./samples.ts";
+import { until } from "../../demo/lab/until.ts";
+import { descriptorKinds, type Quantity, type Sample, takeSample, type Trend, trendOf } from "./samples.ts";
 
 const MIB = 1024 ** 2;
+const PAGE_WITHIN_MS = 10_000;
 const WARM_UP_MS = 60_000; // until every path has been compiled and every pool filled
 const JUDGED_FROM_MS = 8 * 60_000; // a collector may wait two minutes, and each third must have seen one
 /** Growth of memory from the first to the last third that is still noise of a garbage collector. */
@@ -53,8 +55,15 @@ export class Gauges {
     });
   }
 
+  /** What a role's process has open, by kind. */
+  kinds(role: string): Record<string, number> {
+    const pid = this.#roles().find(([name]) => name === role)?.[1];
+    return pid === undefined ? {} : descriptorKinds(pid);
+  }
+
   async books(node: NodeName): Promise<Books> {
-    const samples = await this.#mesh.nodes[node].metrics();
+    // While one ztunnel takes over from another nobody serves the page for a moment.
+    const samples = await until(`metrics of ${node}`, PAGE_WITHIN_MS, () => this.#mesh.nodes[node].metrics());
     return {
       opened: sumOf(samples, "istio_tcp_connections_opened_total"),
       closed: sumOf(samples, "istio_tcp_connections_closed_total"),

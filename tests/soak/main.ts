@@ -28,6 +28,12 @@ export const SOAK_CONFIG = defineConfig("deno task soak", {
     default: 10_000,
     help: "how often everything is looked at and a line is printed",
   },
+  takeover: {
+    kind: duration(0, 3_600_000),
+    flag: "takeover",
+    default: 30_000,
+    help: "how often, on average, a ztunnel is replaced by another that takes over; 0s: never",
+  },
   output: {
     kind: oneOf("text", "json"),
     flag: "output",

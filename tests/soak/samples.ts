@@ -32,6 +32,20 @@ export function takeSample(pid: number, atMs: number): Sample | undefined {
   }
 }
 
+/** What a process has open, by kind: sockets, event counters, namespaces, files. */
+export function descriptorKinds(pid: number): Record<string, number> {
+  const kinds: Record<string, number> = {};
+  for (const { name } of Deno.readDirSync(`/proc/${pid}/fd`)) {
+    try {
+      const kind = Deno.readLinkSync(`/proc/${pid}/fd/${name}`).replace(/:?\[\d+\]$|\d+/g, "");
+      kinds[kind] = (kinds[kind] ?? 0) + 1;
+    } catch (error) {
+      ignore(error, "closed while we looked");
+    }
+  }
+  return kinds;
+}
+
 function field(text: string, name: string): number {
   return Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(text)?.[1] ?? 0);
 }

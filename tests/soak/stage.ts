@@ -35,6 +35,10 @@ export class Stage {
   readonly guard: Pod;
   /** Where the CA's keys are, for new roots. */
   readonly caFolder: string;
+  /** How often a ztunnel is replaced, on average; 0: never. */
+  readonly takeoverMs: number;
+  /** Connections that each node's ztunnel had from the one before it. */
+  readonly carried = new Map<NodeName, number>();
   /** Aborted when the time is up: churn comes to its end. */
   readonly over: AbortSignal;
   readonly #veterans: readonly Pod[];
@@ -50,6 +54,7 @@ export class Stage {
       veterans: Pod[];
       load: LoadOptions;
       caFolder: string;
+      takeoverMs: number;
     },
     over: AbortSignal,
   ) {
@@ -58,6 +63,7 @@ export class Stage {
     this.findings = parts.findings;
     this.guard = parts.guard;
     this.caFolder = parts.caFolder;
+    this.takeoverMs = parts.takeoverMs;
     this.over = over;
     this.#veterans = parts.veterans;
     this.#load = parts.load;
@@ -65,7 +71,7 @@ export class Stage {
 
   /** Adds the veterans and the guarded pod to a mesh, with a service over the veterans of both nodes. */
   static async open(
-    parts: { mesh: Mesh; chance: Chance; findings: Findings; load: LoadOptions; caFolder: string },
+    parts: { mesh: Mesh; chance: Chance; findings: Findings; load: LoadOptions; caFolder: string; takeoverMs: number },
     over: AbortSignal,
   ): Promise<Stage> {
     const { mesh } = parts, place = { namespace: NAMESPACE };

@@ -4,6 +4,7 @@ import { guests } from "./guests.ts";
 import { policyGame, policyNoise } from "./policies.ts";
 import { cniRestarts, istiodKills, workloadCrowds } from "./roles.ts";
 import { rootRotation } from "./roots.ts";
+import { takeovers } from "./takeovers.ts";
 
 export interface Churn {
   readonly name: string;
@@ -20,4 +21,5 @@ export const CHURNS: readonly Churn[] = [
   { name: "istiod", run: istiodKills },
   { name: "node agents", run: cniRestarts },
   { name: "roots", run: rootRotation },
+  { name: "ztunnels", run: takeovers },
 ];
