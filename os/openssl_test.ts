@@ -121,6 +121,20 @@ Deno.test("accept() refuses clients without a certificate that is good here and 
   }
 });
 
+Deno.test("of two roots in one bundle both are trusted, by both sides; of one, only it (ZT-152, ZT-159)", async () => {
+  const second = await TestAuthority.create("second"), roots = authority.rootPem + second.rootPem;
+  const both = tls.derive(createTemplate({ ...own, roots }));
+  for (const issuer of [authority, second]) {
+    const leaf = await issuer.issue([DATABASE]);
+    for (const server of [true, false]) {
+      const options = server ? client(leaf) : { leaf, roots: authority.rootPem };
+      shake(server, options, ({ done, uris }) => assertEquals([done, uris], [true, [DATABASE]]), both);
+      shake(server, options, ({ done }) => assertEquals(done, issuer === authority));
+    }
+  }
+  both.free();
+});
+
 Deno.test("connect() refuses servers without a certificate that is good here and now (ZT-085)", async () => {
   const cases: [string, LeafPem, RegExp][] = [
     ["expired", await authority.issue([CART], { days: -1 }), /certificate has expired/],

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { MeshError } from "../base/errors.ts";
 import { Arena } from "./arena.ts";
-import { HandshakeStep, type PeerPath } from "./api.ts";
+import { HandshakeStep, type PeerPath, type PeerPathState } from "./api.ts";
 import {
   Extension,
   type LeafPem,
@@ -180,6 +180,32 @@ Deno.test("a kept path is judged by each new list, and holds its issuers until i
   assertEquals(paths[1]!.revoked, true);
   paths[1]!.free();
   assertEquals(revocation.issuerCount, 0);
+});
+
+Deno.test("a path that another process had is judged as it would have been there; what is none is not taken (ZT-089)", async () => {
+  const leaf = await lower.issue([CART], { serial: "00fe" });
+  await force();
+  const states: PeerPathState[] = [];
+  shake(true, leaf, (path) => {
+    states.push(path!.exportPath());
+    path!.free();
+  });
+  assertEquals(revocation.issuerCount, 0);
+  const state = states[0]!;
+  assertEquals(state.issuers.length, 3);
+  const path = revocation.resumePath(state)!;
+  for (const list of [await lower.revoke(["00fe"]), await root.revoke([upper.serial])]) {
+    await force(list);
+    assertEquals([path.revoked, path.exportPath()], [true, state]);
+    await force(await root.revoke(["7f01"]));
+    assertEquals(path.revoked, false);
+  }
+  path.free();
+  for (const [at, der] of state.issuers.entries()) {
+    const issuers = state.issuers.with(at, der.subarray(0, der.length - 1));
+    assertEquals(revocation.resumePath({ ...state, issuers }), null);
+    assertEquals(revocation.issuerCount, 0);
+  }
 });
 
 Deno.test("what cannot be kept is let in, and says so by having no path (ZT-089)", async () => {

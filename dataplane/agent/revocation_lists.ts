@@ -61,6 +61,7 @@ export class RevocationFile {
         return;
       }
       const ders = splitCrlFile(bytes, path);
+      if (ders.length === 0 && bytes.length > 0) this.#log.warn("no block of the file is a revocation list", { path });
       await this.#put(await readRevocationLists(ders));
       this.#log.info("revocation lists in force", { path, lists: ders.length, revoked: this.#lists!.revokedCount });
     } catch (error) {

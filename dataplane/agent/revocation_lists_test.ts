@@ -65,6 +65,7 @@ async function withFolder(body: (scene: Scene) => Promise<void>): Promise<void> 
 }
 
 const MISSING = "there is no file of revocation lists yet", UNUSABLE = "revocation lists cannot be used";
+const NO_LIST = "no block of the file is a revocation list";
 
 Deno.test("a missing file is no revocations, and is taken as soon as it is there (ZT-087)", () =>
   withFolder(async ({ folder, follow, next }) => {
@@ -114,6 +115,8 @@ Deno.test("what cannot be read later, or is gone, leaves in force what was; an e
     assertEquals(await next(), 1);
     await put("");
     assertEquals(await next(), 0);
+    await put(authority.pem);
+    assertEquals(await next(), NO_LIST);
   }));
 
 Deno.test("a volume's link that is swapped counts as a change (ZT-087)", () =>
