@@ -170,6 +170,13 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     help: "trust domain of ztunnel's own identity; that of a pod comes from the control plane",
   },
   podName: { kind: text("NAME"), flag: "pod-name", env: "POD_NAME", default: "", help: "ztunnel's own pod" },
+  serviceAccount: {
+    kind: text("NAME"),
+    flag: "service-account",
+    env: "SERVICE_ACCOUNT",
+    default: "",
+    help: "of ztunnel's own pod; with its name and namespace, metrics can also be read over mutual TLS (port 15008)",
+  },
   podNamespace: {
     kind: text("NAME"),
     flag: "pod-namespace",

@@ -1,5 +1,5 @@
 /** Role ztunnel: joins agent and workers, and takes them down again. */
-import { MeshError } from "../base/errors.ts";
+import { chain, MeshError } from "../base/errors.ts";
 import type { LogFilter, Logger } from "../base/log.ts";
 import { VERSION } from "../base/version.ts";
 import { formatIdentity } from "../mesh/identity.ts";
@@ -264,6 +264,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     unusedReleaseMs: config.unusedRelease,
     streamsPerSessionMax: config.streamsPerSession,
     responseBaggage: config.responseBaggage,
+    ownPorts: [config.statsPort, config.readinessPort],
     reservedPorts: config.socks ? [...RESERVED_PORTS, POD_PORTS.socks] : RESERVED_PORTS,
     localhostAppTunnel: config.localhostAppTunnel,
     onDemand,
@@ -290,6 +291,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
       const taken = config.takeover && await succession.takeOver();
       if (config.takeover) servers.push(...await onceFree(serve, signal));
       await succession.awaitSuccessor(taken);
+      await serveOwn(config, pods, log);
       return await zds.run(signal);
     }
     await own.start();
@@ -328,6 +330,18 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
 function keepaliveTimesOf({ keepaliveTime, keepaliveInterval, keepaliveRetries: retries, userTimeout }: ZtunnelConfig) {
   const [idleS, intervalS] = [keepaliveTime, keepaliveInterval].map((ms) => Math.ceil(ms / 1_000)) as [number, number];
   return { idleS, intervalS, retries, userTimeoutMs: userTimeout ? keepaliveTime + retries * keepaliveInterval : 0 };
+}
+
+/** Lets metrics be read over mutual TLS, where the environment tells who we are (ZT-005). Without it pods are served as well. */
+async function serveOwn(config: ZtunnelConfig, pods: Pods, log: Logger): Promise<void> {
+  const { podName: name, podNamespace: namespace, serviceAccount, trustDomain } = config;
+  if (name === "" || namespace === "" || serviceAccount === "" || !config.enableProxy) return;
+  try {
+    await pods.addOwn({ name, namespace, serviceAccount }, trustDomain);
+  } catch (error) {
+    if (!(error instanceof MeshError)) throw error;
+    log.error("no metrics over mutual TLS", { code: error.code, error: chain(error), remedy: error.remedy });
+  }
 }
 
 function requirePrivileges(): void {

@@ -17,6 +17,9 @@ import type { EnrolledPod, PodStarter } from "./zds_client.ts";
 /** In place of a namespace's descriptor: the namespace that the process is in (dedicated mode). */
 export const OWN_NETNS = -1;
 
+/** Of the proxy itself, beside the CNI's UUIDs. */
+const OWN_UID = "ztunnel";
+
 /** Ports of the data listeners in every pod's namespace (ZT section 1). */
 export const POD_PORTS = { outbound: 15001, plaintext: 15006, hbone: 15008, socks: 15080 } as const;
 
@@ -56,6 +59,8 @@ export interface PodsOptions {
 
 interface RunningPod {
   readonly row: number;
+  /** The proxy itself (ZT-005): nobody enrolled it, and no successor takes it over. */
+  readonly own: boolean;
   /** Whose certificates it bears; undefined until its workload is known. */
   uri: string | undefined;
   readonly pod: EnrolledPod;
@@ -73,7 +78,7 @@ export class Pods implements PodStarter {
     this.#options = options;
   }
 
-  /** Enrolled pods by uid, for the config dump. */
+  /** Pods by uid, for the config dump. */
   list(): ReadonlyMap<string, RunningPod> {
     return this.#running;
   }
@@ -121,19 +126,48 @@ export class Pods implements PodStarter {
     return this.#running.get(pod.uid)!.row;
   }
 
+  /**
+   * Serves the proxy's own workload in its own namespace: HBONE alone, for its own ports (ZT-005).
+   * @param trustDomain its identity's: it has one before istiod tells of its workload.
+   */
+  addOwn(info: PodFacts, trustDomain: string): Promise<void> {
+    const uri = formatIdentity({ trustDomain, namespace: info.namespace, serviceAccount: info.serviceAccount });
+    return this.#inTurn(() => this.#add({ uid: OWN_UID, netnsFd: OWN_NETNS, info }, this.#listenOwn(), false, uri));
+  }
+
+  #listenOwn(): readonly (readonly Listening[])[] {
+    const { ipv6, workers, congestionControl } = this.#options, opened: Listening[] = [];
+    try {
+      for (let worker = 0; worker < workers.count; worker++) {
+        const port = POD_PORTS.hbone; // REUSEPORT: also beside a predecessor that still drains.
+        opened.push(listenWildcard({ port, ipv6, mark: 0, reusePort: true, keepalive: false, congestionControl }));
+      }
+    } catch (error) {
+      for (const { fd } of opened) closeFd(fd);
+      throw error;
+    }
+    return opened.map((it) => [it]);
+  }
+
   /** @param allowed whether source addresses may be kept, as far as the listeners say. */
-  #add(pod: EnrolledPod, opened: readonly (readonly Listening[])[] | undefined, allowed: boolean): void {
+  #add(
+    pod: EnrolledPod,
+    opened: readonly (readonly Listening[])[] | undefined,
+    allowed: boolean,
+    ownUri?: string,
+  ): void {
+    const isOwn = ownUri !== undefined;
     const { tables, identities, state, workers, dns, log, onChange } = this.#options;
     const { name, namespace, serviceAccount } = pod.info;
     const row = this.#freeRow();
     const listeners = opened ?? this.listen(pod.netnsFd);
-    const uri = this.#uriOf(pod.info);
+    const uri = ownUri ?? this.#uriOf(pod.info);
     let identityRow: number;
     try {
-      dns?.addPod(pod.uid, pod.info, handleOf(pod.netnsFd));
+      if (!isOwn) dns?.addPod(pod.uid, pod.info, handleOf(pod.netnsFd));
       identityRow = uri === undefined ? -1 : identities.acquire(uri);
     } catch (error) {
-      dns?.deletePod(pod.uid);
+      if (!isOwn) dns?.deletePod(pod.uid);
       for (const { fd } of listeners.flat()) closeFd(fd);
       throw error;
     }
@@ -150,16 +184,18 @@ export class Pods implements PodStarter {
     rows.set(
       row,
       POD.flags,
-      (transparent ? PodFlag.TRANSPARENT : 0) | (ipv6 ? PodFlag.IPV6 : 0) | (socks ? PodFlag.SOCKS : 0),
+      (transparent ? PodFlag.TRANSPARENT : 0) | (ipv6 ? PodFlag.IPV6 : 0) | (socks && !isOwn ? PodFlag.SOCKS : 0) |
+        (isOwn ? PodFlag.OWN : 0),
     );
-    for (const [worker, [outbound, hbone, plaintext, socksListener]] of listeners.entries()) {
+    for (const [worker, own] of listeners.entries()) {
+      const [outbound, hbone, plaintext, socksListener] = isOwn ? [undefined, own[0]] : own;
       rows.setAt(row, POD.outboundFd, worker, outbound?.fd ?? -1);
       rows.setAt(row, POD.hboneFd, worker, hbone?.fd ?? -1);
       rows.setAt(row, POD.plaintextFd, worker, plaintext?.fd ?? -1);
       rows.setAt(row, POD.socksFd, worker, socksListener?.fd ?? -1);
     }
     rows.store(row, POD.state, PodState.ACTIVE);
-    this.#running.set(pod.uid, { row, uri, pod });
+    this.#running.set(pod.uid, { row, own: isOwn, uri, pod });
     state.setPod(row, { name, namespace, serviceAccount });
     workers.tellAll(Command.POD_ADDED, row, epoch);
     if (uri !== undefined) identities.announce(uri);
@@ -192,7 +228,7 @@ export class Pods implements PodStarter {
   refreshIdentities(): void {
     const { tables, identities, workers, log } = this.#options;
     for (const [uid, running] of this.#running) {
-      const uri = this.#uriOf(running.pod.info), before = running.uri;
+      const uri = running.own ? undefined : this.#uriOf(running.pod.info), before = running.uri;
       if (uri === undefined || uri === before) continue;
       try {
         const identityRow = identities.acquire(uri);

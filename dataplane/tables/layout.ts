@@ -54,7 +54,7 @@ export const WORKER = layout("worker", {
 export const PodState = { FREE: 0, ACTIVE: 1, CLOSING: 2 } as const;
 
 /** `flags` of a pod row. */
-export const PodFlag = { TRANSPARENT: 1, IPV6: 2, SOCKS: 4 } as const;
+export const PodFlag = { TRANSPARENT: 1, IPV6: 2, SOCKS: 4, OWN: 8 } as const; // OWN: the proxy itself (ZT-005)
 
 /** One enrolled pod. The agent's; each worker writes its own descriptors. */
 export const POD = layout("pod", {

@@ -155,6 +155,7 @@ export class Inbox implements Pollable {
       netnsFd: pods.getI32(row, POD.netnsFd),
       identity,
       transparent: (pods.get(row, POD.flags) & PodFlag.TRANSPARENT) !== 0,
+      own: (pods.get(row, POD.flags) & PodFlag.OWN) !== 0,
     });
     shard.pods.set(row, pod);
     for (const [kind, fd] of listen.entries()) {

@@ -338,6 +338,11 @@ function acceptRequest(session: ServerSession, streamId: number, endStream: bool
     session.refuse(streamId, target.status, endStream);
     return;
   }
+  if (pod.own && !shard.ownPorts.includes(target.connectPort)) {
+    shard.logSessionEnd(session.peerIp, session.peerPort, session.localIp, `port ${target.port} is not for others`);
+    session.refuse(streamId, 503, endStream);
+    return;
+  }
   const peer = { ip: session.peerIp, port: session.peerPort }, told = target.proxyDestination;
   const header = told && proxyHeader(peer, told, session.identity === undefined ? "" : session.identityUri);
   if (told !== undefined && header === undefined) {

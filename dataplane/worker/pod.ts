@@ -37,6 +37,8 @@ export class Pod {
   identity: PodIdentity;
   /** Listeners are transparent, so source addresses can be kept (ZT-050, ZT-094). */
   readonly transparent: boolean;
+  /** The proxy itself (ZT-005). */
+  readonly own: boolean;
   readonly pool: HbonePool;
   readonly listeners: Listener[] = [];
   readonly sessions = new Set<ServerSession>();
@@ -46,13 +48,14 @@ export class Pod {
 
   constructor(
     shard: Shard,
-    options: { row: number; epoch: number; netnsFd: Fd; identity: PodIdentity; transparent: boolean },
+    options: { row: number; epoch: number; netnsFd: Fd; identity: PodIdentity; transparent: boolean; own: boolean },
   ) {
     this.row = options.row;
     this.epoch = options.epoch;
     this.netnsFd = options.netnsFd;
     this.identity = options.identity;
     this.transparent = options.transparent;
+    this.own = options.own;
     this.pool = new HbonePool(shard, this);
   }
 }

@@ -47,7 +47,7 @@ export class PodSockets {
     const os = this.#os, entered = this.#enter(pod);
     if (entered < 0) return entered;
     const ipv6 = !(word0 === 0 && word1 === 0 && word2 === 0xffff);
-    const fd = os.openStream(ipv6, this.#packetMark, this.#keepalive);
+    const fd = os.openStream(ipv6, pod.own ? 0 : this.#packetMark, this.#keepalive);
     if (fd < 0) return fd;
     if (use === SocketUse.APPLICATION) os.setCongestionControl(fd, LOCAL_CONGESTION_CONTROL);
     else if (use === SocketUse.HBONE && this.#congestionControl !== "") {

@@ -80,6 +80,7 @@ export class Shard {
   readonly pods = new Map<number, Pod>();
   readonly network: string;
   readonly reservedPorts: readonly number[];
+  readonly ownPorts: readonly number[];
   readonly streamsPerSessionMax: number;
   readonly responseBaggage: boolean;
   readonly localhostAppTunnel: boolean;
@@ -122,6 +123,7 @@ export class Shard {
     this.onDemand = options.onDemand ? new OnDemand(this.view, this.reactor, this.questions) : null;
     this.network = options.network;
     this.reservedPorts = options.reservedPorts;
+    this.ownPorts = options.ownPorts;
     this.streamsPerSessionMax = options.streamsPerSessionMax;
     this.responseBaggage = options.responseBaggage;
     this.localhostAppTunnel = options.localhostAppTunnel;

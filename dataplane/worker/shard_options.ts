@@ -17,6 +17,8 @@ export interface ShardOptions {
   readonly streamsPerSessionMax: number;
   readonly responseBaggage: boolean;
   readonly reservedPorts: readonly number[];
+  /** All that is reached through the listener in the process's own network namespace, which may be the node's (ZT-005). */
+  readonly ownPorts: readonly number[];
   /** An application tunnel is reached by loopback (ZT-097). */
   readonly localhostAppTunnel: boolean;
   /** Only what is asked for is known of the mesh (ZT-127). */

@@ -112,6 +112,7 @@ export class Rig {
         streamsPerSessionMax: 100,
         responseBaggage: false,
         reservedPorts: RESERVED_PORTS,
+        ownPorts: [],
         localhostAppTunnel: true,
         onDemand: false,
         ...options,

@@ -141,6 +141,7 @@ export class SimNode {
         responseBaggage: true,
         localhostAppTunnel: false,
         onDemand: false,
+        ownPorts: [],
         reservedPorts: [Port.OUTBOUND, Port.PLAINTEXT, Port.HBONE],
         recordsPerKey: options.recordsPerKey,
       };

@@ -8,6 +8,7 @@ import { closeFd, createToken, openDescriptorCount, takeToken } from "../../../o
 import type { Tables } from "../../tables/handles.ts";
 import { POD, PodFlag, TAKEOVER, TakeoverPhase } from "../../tables/layout.ts";
 import { TAKEOVER_VERSION, WORKER_STATE_CODEC } from "../../tables/takeover_format.ts";
+import { OWN_NETNS } from "../pods.ts";
 import type { EnrolledPod } from "../zds_client.ts";
 import { decodeMessage, encodeMessage, type Message, PACKET_BYTES_MAX } from "./messages.ts";
 import type { WorkerPhases } from "./worker_phases.ts";
@@ -153,14 +154,19 @@ export class TakeoverServer implements AsyncDisposable {
     }
   }
 
+  /** All but the proxy itself, which each process serves on its own. */
+  #enrolled() {
+    return [...this.#options.pods.list().values()].filter(({ pod }) => pod.netnsFd !== OWN_NETNS);
+  }
+
   /** A name for the set of pods as it is. */
   #edition(): string {
     const rows = this.#options.tables.pods;
-    return [...this.#options.pods.list().values()].map(({ row }) => `${row}.${rows.get(row, POD.epoch)}`).sort().join();
+    return this.#enrolled().map(({ row }) => `${row}.${rows.get(row, POD.epoch)}`).sort().join();
   }
 
   async #offer(socket: SeqpacketSocket, edition: string): Promise<boolean> {
-    const { pods, tables, phases, program } = this.#options, all = [...pods.list().values()];
+    const { tables, phases, program } = this.#options, all = this.#enrolled();
     const amounts = { workers: phases.count, pods: all.length, descriptors: openDescriptorCount() };
     if (!await send(socket, { kind: "welcome", ...amounts, edition, program })) return false;
     for (const { row, pod } of all) {

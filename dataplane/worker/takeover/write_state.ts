@@ -53,6 +53,10 @@ export class Handover {
     this.#shard = shard;
     let downstream = 0, handshakes = 0, undecided = 0;
     for (const pod of shard.pods.values()) {
+      if (pod.own) {
+        downstream += pod.sessions.size; // They end here: the successor has a listener of its own for newcomers.
+        continue;
+      }
       for (const session of pod.pool.sessions()) if (session.transferable) this.#sessions.push(session);
       for (const session of pod.sessions) {
         if (session.transferable) this.#sessions.push(session);
@@ -81,7 +85,7 @@ export class Handover {
 
   /** The state as bytes, secrets included: whoever has written them on wipes them. */
   encode(): Uint8Array<ArrayBuffer> {
-    const pods = [...this.#shard.pods.values()];
+    const pods = [...this.#shard.pods.values()].filter((pod) => !pod.own);
     return WORKER_STATE_CODEC.encode({
       sessions: this.#sessions.map((session) => this.#session(session)),
       waiting: this.#waiting.map((tunnel) => this.#tunnel(tunnel)),
@@ -122,7 +126,7 @@ export class Handover {
     for (const relay of this.#relays) relay.leaveBehind();
     for (const pod of shard.pods.values()) {
       shard.waiting.drop(pod);
-      for (const listener of pod.listeners.splice(0)) listener.release();
+      for (const listener of pod.listeners.splice(0)) pod.own ? listener.close() : listener.release();
       pod.pool.dropDials({ reason: "handed over", stage: "closed" });
     }
   }
