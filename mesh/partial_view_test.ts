@@ -90,6 +90,24 @@ Deno.test("PartialView names what has to be asked for, one after the other, unti
       ["/10.0.0.1"],
       "passthrough",
     ],
+    [
+      "a service on another network: its gateway is asked for too (ZT-045)",
+      {
+        workloads: [{
+          ...far,
+          addresses: [],
+          networkGateway: reference("ns1/gate.example"),
+          services: serving({ "ns1/web.example": "80:8080" }),
+        }, waypoint],
+        services: [
+          service("web", "10.96.0.1", "80:8080", { subjectAltNames: ["spiffe://cluster.local/ns/ns1/sa/web"] }),
+          gate,
+        ],
+      },
+      "10.96.0.1",
+      ["/10.96.0.1", "ns1/gate.example"],
+      "doubleHbone",
+    ],
     ["an address of another network is not ours", { workloads: [far] }, "10.0.0.2", ["/10.0.0.2"], "passthrough"],
   ];
   for (const [what, { workloads = [], services = [] }, dialled, asked, route] of cases) {

@@ -284,7 +284,7 @@ export class XdsClient {
       else if (versions.has(name)) versions.set(name, "");
     }
     for (const name of removedResources) {
-      if (this.#options.onDemand && typeUrl === ADDRESS_TYPE_URL && versions.has(name)) versions.set(name, ""); // Still asked for.
+      if (typeUrl === ADDRESS_TYPE_URL && this.#asked.has(name)) versions.set(name, ""); // Still asked for.
       else versions.delete(name);
     }
     if (typeUrl !== ADDRESS_TYPE_URL) return all;
