@@ -20,6 +20,7 @@ const CONNECTION = record({
   direction: "u32",
   kind: "u32",
   open: "flag",
+  closeRequested: "flag",
   openedAtMs: "f64",
   receivedBytes: "f64",
   sentBytes: "f64",

@@ -34,6 +34,11 @@ export class OutboundTunnel extends ClientTunnel {
     this.markOpen();
   }
 
+  /** As {@link start}, once watched: for a connection that another process had not found a session for. */
+  startAgain(): void {
+    this.pod.pool.checkout(this);
+  }
+
   override exportTunnel(): ReturnType<Tunnel["exportTunnel"]> {
     const { ip, port, identities } = this.route, { answered, baggage, forwarded } = this;
     return { ...super.exportTunnel(), outbound: { answered, upstream: { ip, port, identities }, baggage, forwarded } };

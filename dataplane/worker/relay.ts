@@ -151,14 +151,16 @@ export class Relay extends Connection {
   start(): void {
     const reactor = this.shard.reactor;
     reactor.timers.set(this.#deadline, CONNECT_TIMEOUT_MS, reactor.nowMs);
+    if (!this.watchEarly()) this.#fail("the kernel watches no more descriptors");
+  }
+
+  /** Watches both sockets, also before they are this process's. @returns false if the kernel refuses. */
+  watchEarly(): boolean {
     for (const end of [this.#downstream, this.#upstream]) {
-      const row = reactor.watch(end.fd, POLL_BOTH_EDGES, end);
-      if (row < 0) {
-        this.#fail("the kernel watches no more descriptors");
-        return;
-      }
-      end.pollRow = row;
+      end.pollRow = this.shard.reactor.watch(end.fd, POLL_BOTH_EDGES, end);
+      if (end.pollRow < 0) return false;
     }
+    return true;
   }
 
   /** What another process needs besides the row. */
@@ -182,8 +184,8 @@ export class Relay extends Connection {
 
   /** From here on the connection is this process's. */
   goLive(): void {
-    this.start();
-    if (this.connected) this.shard.reactor.timers.cancel(this.#deadline);
+    const { reactor } = this.shard;
+    if (!this.connected) reactor.timers.set(this.#deadline, CONNECT_TIMEOUT_MS, reactor.nowMs);
   }
 
   override leaveBehind(): void {

@@ -419,13 +419,16 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
     return this.importInput(state.input) && this.#receiver.importState(state.receiver);
   }
 
-  /** From here on the session is this process's: the kernel tells at once of what came meanwhile. */
+  /** Watches a socket that is not this process's yet: nobody looks at what the kernel tells of it. @returns false if it refuses. */
+  watchEarly(): boolean {
+    this.#row = this.shard.reactor.watch(this.fd, POLL_BOTH_EDGES, this);
+    return this.#row >= 0;
+  }
+
+  /** From here on the session is this process's. */
   goLive(): void {
     const { reactor } = this.shard;
     if (!this.shard.revocations.admit(this)) return this.revoke();
-    const row = reactor.watch(this.fd, POLL_BOTH_EDGES, this);
-    if (row < 0) return this.closeNow({ reason: "the kernel watches no more descriptors", stage: "connect" });
-    this.#row = row;
     reactor.timers.set(this.#deadline, this.#pingOutstanding ? PING_TIMEOUT_MS : PING_INTERVAL_MS, reactor.nowMs);
   }
 

@@ -266,11 +266,14 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
     return this.#kept.importBytes(state.kept);
   }
 
-  /** From here on the connection is this process's: the kernel tells at once of what came meanwhile. */
+  /** Watches a socket that is not this process's yet: nobody looks at what the kernel tells of it. @returns false if it refuses. */
+  watchEarly(): boolean {
+    return this.watchApplication(POLL_BOTH_EDGES);
+  }
+
+  /** From here on the connection is this process's. */
   goLive(): void {
-    if (!this.watchApplication(POLL_BOTH_EDGES)) {
-      this.fail(H2Error.CANCEL, "the kernel watches no more descriptors");
-    } else if (this.endOwed) this.resumeSoon();
+    if (this.endOwed) this.resumeSoon();
   }
 
   /** Forgets the connection without a word to anybody: another process goes on with it. */

@@ -109,9 +109,9 @@ export class LabNode implements AsyncDisposable {
   }
 
   /** Starts a ztunnel that takes over from the one that runs. @returns The log's line about it, once the other has ended. */
-  async takeOver(): Promise<string> {
+  async takeOver(environment: Readonly<Record<string, string>> = {}): Promise<string> {
     const predecessor = this.#ztunnel;
-    this.#ztunnel = this.#startZtunnel({ AMBIT_TAKEOVER: "true" });
+    this.#ztunnel = this.#startZtunnel({ ...environment, AMBIT_TAKEOVER: "true" });
     const line = await this.#ztunnel.line("the takeover", (it) => it.includes("taken over"), READY_TIMEOUT_MS);
     const { code } = await predecessor.status;
     if (code !== 0) throw new Error(`the predecessor ended with ${code}:\n${predecessor.tail()}`);

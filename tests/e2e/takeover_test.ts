@@ -44,15 +44,16 @@ meshTest(
     const openNow = async () => (await crowd.probe.do("patternTallies", {})).client.open;
     await until(`${CONNECTIONS} connections are open`, 60_000, async () => await openNow() >= CONNECTIONS * 0.98);
     await quiet.probe.do("startFlow", { host: server.ipv4, port: LINE_PORT });
-    const pauses: number[] = [];
+    const pauses: number[] = [], prints: ReturnType<typeof footprint>[] = [];
     let carried = Infinity;
     for (let round = 0; round < TAKEOVERS; round++) {
-      const node = mesh.nodes[round % 2 === 0 ? "node-a" : "node-b"], line = await node.takeOver();
+      const node = mesh.nodes[round % 2 === 0 ? "node-a" : "node-b"],
+        line = await node.takeOver({ ZTUNNEL_WORKER_THREADS: String([2, 3, 1][round % 3]) });
       pauses.push(numberIn(line, "pauseMs"));
       carried = Math.min(carried, numberIn(line, "connections"));
       await node.ztunnelReady();
+      prints.push(footprint(node.ztunnel.pid));
     }
-    const first = footprint(mesh.nodes["node-a"].ztunnel.pid);
     const flow = await quiet.probe.do("stopFlow", {});
     const tallies = await Promise.all([client, crowd].map((pod) => pod.probe.do("stopPattern", {})));
     const { server: served } = await server.probe.do("patternTallies", {});
@@ -65,7 +66,8 @@ meshTest(
       exchanges: flow.exchanges,
       good: tallies.map(({ good }) => good),
       megabytes: Math.round(tallies.reduce((sum, { bytes }) => sum + bytes, 0) / 1e6),
-      last: first,
+      first: prints[0],
+      last: prints.at(-1),
     });
     Deno.stdout.writeSync(new TextEncoder().encode(`${figures}\n`));
     assertEquals(flow.error, "");
@@ -73,5 +75,8 @@ meshTest(
       assertEquals([failures, truncated, wrong], [{}, {}, []]);
     }
     assert(carried >= CONNECTIONS * 0.98, `${carried} connections went over each time`);
+    const growth = prints.at(-1)!.descriptors - prints[0]!.descriptors;
+    assert(growth < 64, `descriptors do not pile up: ${growth} more`);
+    assert(prints.at(-1)!.mib < 1.5 * prints[0]!.mib, "nor does memory");
   },
 );

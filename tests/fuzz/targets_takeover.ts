@@ -25,6 +25,7 @@ const CONNECTION: ConnectionState = {
   direction: 0,
   kind: 1,
   open: true,
+  closeRequested: false,
   openedAtMs: 5.5,
   receivedBytes: 7,
   sentBytes: 9,

@@ -83,6 +83,7 @@ export class Faults {
 
   /** What this round brings. */
   endanger(): void {
+    this.world.successions.endanger(this.world);
     const { chance, kernel } = this, dangers = this.dangers;
     const known = this.world.pods.filter((pod) => pod.known && !pod.removed);
     const enrolled = known.filter((pod) => pod.enrolled);

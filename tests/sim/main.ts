@@ -27,7 +27,8 @@ let exchanges = 0,
   streams = 0,
   responses = 0,
   refused = 0,
-  removed = 0;
+  removed = 0,
+  handedOver = 0;
 for (let seed = from; seed < from + count; seed++) {
   try {
     const outcome = runSeed(seed, print ? { print: say } : {});
@@ -39,6 +40,7 @@ for (let seed = from; seed < from + count; seed++) {
     responses += outcome.responses;
     refused += outcome.refused;
     removed += outcome.removed;
+    handedOver += outcome.handedOver;
     if (seed % TWICE_EVERY === 0 && runSeed(seed).hash !== outcome.hash) {
       throw new Error(`seed ${seed}: two runs differ`);
     }
@@ -53,6 +55,8 @@ const seconds = (performance.now() - startedMs) / 1000;
 say(
   `${count} seeds, ${failures} failed, ${exchanges} exchanges (${remote} by gateway, ${excused} disturbed), ` +
     `${(bytes / 1e6).toFixed(1)} MB delivered; xDS: ${streams} streams, ${responses} responses, ` +
-    `${removed} removals, ${refused} resources refused; ${(count / seconds).toFixed(1)} seeds/s`,
+    `${removed} removals, ${refused} resources refused; ${handedOver} connections handed over; ${
+      (count / seconds).toFixed(1)
+    } seeds/s`,
 );
 if (failures > 0) Deno.exit(1);

@@ -334,6 +334,11 @@ export class SimNode {
     return this.workers.reduce((count, worker) => count + worker.sessionCount, 0);
   }
 
+  /** A worker hands everything to a successor, which is itself. @returns Connections that went over. */
+  takeOver(chance: Chance): number {
+    return this.stopped ? 0 : chance.pick(this.workers).takeOver(chance);
+  }
+
   /** Somebody asks for the end of a connection, of whatever there is. */
   requestClose(chance: Chance): void {
     const worker = chance.pick(this.workers);

@@ -67,6 +67,14 @@ export class Process {
     return this.files.push(file) - 1;
   }
 
+  /** Another descriptor of the same file, as a successor gets it. */
+  duplicate(fd: Fd): Fd {
+    const file = this.files[fd];
+    hold(file !== undefined, "only what is open is handed over");
+    file.duplicates++;
+    return this.open(file);
+  }
+
   /** Descriptors that are open. */
   get openCount(): number {
     return this.files.reduce((count, file) => file === undefined ? count : count + 1, 0);
@@ -89,7 +97,14 @@ export class Process {
       return undefined;
     }
     this.files[fd] = undefined;
-    for (const other of this.files) if (other instanceof SimPoll) other.remove(fd);
+    for (const other of this.files) {
+      if (!(other instanceof SimPoll)) continue;
+      hold(
+        file.duplicates === 0 || !other.registrations.has(fd),
+        "epoll is told of what lives on by another descriptor",
+      );
+      other.remove(fd);
+    }
     return file;
   }
 }
@@ -274,6 +289,10 @@ export class SimOs implements Os {
     if (open !== undefined && this.sabotage.keepsOpen?.(open) === true) return 0;
     const file = this.process.forget(fd);
     if (file === undefined) return -Errno.BADF;
+    if (file.duplicates > 0) {
+      file.duplicates--;
+      return 0;
+    }
     if (file instanceof SimSocket) {
       this.kernel.trace.note(5, file.serial, 0);
       end(file);

@@ -5,6 +5,8 @@ import { CLOSE_REQUESTED, Command, CONNECTION, ConnectionState, WORKER } from ".
 import type { Inbox } from "../../dataplane/worker/commands.ts";
 import type { PodIdentity } from "../../dataplane/worker/pod.ts";
 import type { Shard } from "../../dataplane/worker/shard.ts";
+import { Adoption } from "../../dataplane/worker/takeover/read_state.ts";
+import { Handover } from "../../dataplane/worker/takeover/write_state.ts";
 import { HBONE_STREAM_WINDOW_BYTES } from "../../wire/h2/settings.ts";
 import { type Chance, hold } from "./chance.ts";
 import { SessionPhase } from "../../dataplane/worker/session_output.ts";
@@ -76,6 +78,26 @@ export class SimWorker {
     for (let stage = buffers.acquireStage(); stage >= 0; stage = buffers.acquireStage()) last = stage;
     buffers.releaseStage(last);
     this.stagesAway = buffers.stagesTaken;
+  }
+
+  /**
+   * Everything that can go to a successor is written down, and then either let go and gone on with from the bytes, by
+   * other descriptors, or nothing comes of it. @returns Connections that went over.
+   */
+  takeOver(chance: Chance): number {
+    const { shard, os } = this;
+    if (!shard.reactor.running || shard.draining) return 0;
+    if (os.process.exhausted) return 0; // The successor would refuse, and the kernel watch as before.
+    Handover.settle(shard);
+    const handover = new Handover(shard), bytes = handover.encode();
+    if (chance.often(25)) return 0; // The successor has died: we go on.
+    const handles = handover.handles.map((fd) => os.process.duplicate(fd));
+    handover.release();
+    const adoption = Adoption.read(shard, bytes, handles, shard.pods);
+    hold(typeof adoption !== "string", `what we wrote down is taken: ${adoption}`);
+    bytes.fill(0); // Nothing may be borrowed from it.
+    adoption.goLive();
+    return handover.counts.connections;
   }
 
   /** One turn, as the worker's entry takes it. */

@@ -23,6 +23,8 @@ export const Errno = {
 export abstract class SimFile {
   /** Told of every change that is an edge. */
   readonly watchers: (() => void)[] = [];
+  /** Descriptors of it besides the first: it is closed with the last. */
+  duplicates = 0;
   abstract readiness(): number;
 
   changed(): void {

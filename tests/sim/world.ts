@@ -1,4 +1,5 @@
 /** One run: a mesh drawn from a seed, its applications at work, faults among them, and what must hold all the time. */
+import { Successions } from "./successions.ts";
 import { ADDRESS_TYPE_URL, encodeServiceAddress, encodeWorkloadAddress } from "../../mesh/proto/workload_codec.ts";
 import { ipv4, serviceOf, workloadOf } from "../../dataplane/tables/testing.ts";
 import { Chance, hold, Trace } from "./chance.ts";
@@ -62,6 +63,7 @@ export interface Outcome {
   readonly responses: number;
   readonly refused: number;
   readonly removed: number;
+  readonly handedOver: number;
 }
 
 export class World {
@@ -87,6 +89,7 @@ export class World {
   /** Some streams are longer than windows and buffers together. */
   readonly #bulk: boolean;
   #rounds = 0;
+  readonly successions: Successions;
   churned = new Set<SimPod>();
   readonly #byApplication = new Map<SimSocket, Exchange>();
   readonly live: Exchange[] = [];
@@ -94,6 +97,7 @@ export class World {
   constructor(seed: number, options: { trace?: Trace; mutation?: Mutation } = {}) {
     restartSerials();
     this.#gateway = seed % 3 === 2;
+    this.successions = new Successions(seed);
     const chance = this.chance = new Chance(seed);
     this.trace = options.trace ?? new Trace();
     this.#mutation = options.mutation;
@@ -388,6 +392,7 @@ export class World {
       bytes: this.exchanges.reduce((sum, it) => sum + it.clientEnd.received + (it.serverEnd?.received ?? 0), 0),
       rounds: this.#rounds,
       remote: this.#remote?.delivered ?? 0,
+      handedOver: this.successions.handedOver,
       ...this.#controlCounts(),
     };
   }

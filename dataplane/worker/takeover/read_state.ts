@@ -6,7 +6,7 @@ import { WireFormatError } from "../../../mesh/proto/wire_format_error.ts";
 import type { Workload } from "../../../mesh/workload.ts";
 import type { Fd } from "../../../os/api.ts";
 import { HBONE_STREAM_WINDOW_BYTES } from "../../../wire/h2/settings.ts";
-import { CONNECTION, ConnectionKind, ConnectionState, Direction } from "../../tables/layout.ts";
+import { CLOSE_REQUESTED, CONNECTION, ConnectionKind, ConnectionState, Direction } from "../../tables/layout.ts";
 import {
   type ConnectionState as ConnectionRecord,
   type RelayState,
@@ -37,6 +37,11 @@ class RefusedState extends Error {
 
 function check(condition: boolean, claim: string): asserts condition {
   if (!condition) throw new RefusedState(claim);
+}
+
+/** A refusal of the kernel's is known before anything is ours. */
+function watched(success: boolean): void {
+  check(success, "the kernel watches every descriptor");
 }
 
 function ipOf(words: readonly number[]): IpWords {
@@ -103,7 +108,7 @@ export class Adoption {
     return { sessions: this.#sessions.length, connections };
   }
 
-  /** The connections are ours alone now: watches them, and the kernel tells at once of what came meanwhile. */
+  /** The connections are ours alone now; what came meanwhile, the kernel tells in the next turn. */
   goLive(): void {
     const shard = this.#shard;
     for (const session of this.#sessions) {
@@ -112,14 +117,10 @@ export class Adoption {
     }
     for (const relay of this.#relays) relay.goLive();
     for (const tunnel of this.#waiting) {
-      if (tunnel.closed) continue;
-      tunnel.start();
+      if (!tunnel.closed) tunnel.startAgain();
     }
     for (const { pod, fd, kind, waitedMs } of this.#parked) shard.waiting.parkAgain(pod, fd, kind, waitedMs);
-    for (const listener of this.#listeners) {
-      if (listener.watch()) listener.pod.listeners.push(listener);
-      else listener.close();
-    }
+    for (const listener of this.#listeners) listener.pod.listeners.push(listener);
     for (const pod of shard.pods.values()) shard.waiting.retry(pod);
     shard.judge.again(); // Policies may have changed since the predecessor looked.
   }
@@ -153,6 +154,9 @@ export class Adoption {
       this.#listeners.push(new Listener(this.#shard, this.#pod(pod), this.#handle(fd), kind as ListenerKind));
     }
     check(this.#used.every((used) => used === 1), "every descriptor belongs to something");
+    for (const list of [this.#sessions, this.#waiting, this.#relays]) for (const it of list) watched(it.watchEarly());
+    for (const { tunnels } of this.#sessions) for (const tunnel of tunnels.values()) watched(tunnel.watchEarly());
+    for (const listener of this.#listeners) watched(listener.watch());
   }
 
   #pod(row: number): Pod {
@@ -273,6 +277,7 @@ export class Adoption {
     if (state.host !== "") rows.setHost(row, state.host);
     connections.setF64(row, CONNECTION.receivedBytes, receivedBytes);
     connections.setF64(row, CONNECTION.sentBytes, sentBytes);
+    if (state.closeRequested) connections.or(row, CONNECTION.control, CLOSE_REQUESTED);
     if (state.open) connections.store(row, CONNECTION.state, ConnectionState.OPEN);
     return row;
   }

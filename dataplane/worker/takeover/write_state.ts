@@ -5,7 +5,7 @@ import { formatIdentity } from "../../../mesh/identity.ts";
 import type { Workload } from "../../../mesh/workload.ts";
 import type { Fd, PeerPath } from "../../../os/api.ts";
 import type { Field } from "../../../base/shm/layout.ts";
-import { CONNECTION, ConnectionState } from "../../tables/layout.ts";
+import { CLOSE_REQUESTED, CONNECTION, ConnectionState } from "../../tables/layout.ts";
 import {
   type ConnectionState as ConnectionRecord,
   type RelayState,
@@ -183,6 +183,7 @@ export class Handover {
       direction: connection.direction,
       kind: table.get(row, CONNECTION.kind),
       open: table.load(row, CONNECTION.state) === ConnectionState.OPEN,
+      closeRequested: (table.load(row, CONNECTION.control) & CLOSE_REQUESTED) !== 0,
       openedAtMs: table.getF64(row, CONNECTION.openedAtMs),
       receivedBytes: table.getF64(row, CONNECTION.receivedBytes),
       sentBytes: table.getF64(row, CONNECTION.sentBytes),
