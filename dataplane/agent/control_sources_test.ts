@@ -1,7 +1,10 @@
 import { assertEquals, assertRejects } from "@std/assert";
+import { createSecureServer } from "node:http2";
 import { MeshError } from "../../base/errors.ts";
+import { ONLY_SERVER, TestAuthority } from "../../os/certificates_testing.ts";
 import {
   callMetadata,
+  connectChannel,
   type ControlEndpoint,
   parseRootSource,
   parseTokenSource,
@@ -59,5 +62,30 @@ Deno.test("a token file is read for each call, another text is the token, nothin
     }
   } finally {
     await Deno.remove(path);
+  }
+});
+
+Deno.test("connectChannel() takes a certificate of the alternative name, and of no third one (ZT-124)", {
+  sanitizeOps: false, // A gRPC channel that failed keeps a back-off timer for a while after it was closed.
+  sanitizeResources: false,
+}, async () => {
+  const authority = await TestAuthority.create("control");
+  const leaf = await authority.issue([], { usages: ONLY_SERVER, host: "istiod-east.example" });
+  const server = createSecureServer({ key: leaf.privateKey, cert: leaf.chain });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as { port: number };
+  const at = (alternativeHostname: string) => ({
+    ...endpoint({ kind: "none" }),
+    address: `https://127.0.0.1:${port}`,
+    alternativeHostname,
+  });
+  try {
+    (await connectChannel(at("istiod-east.example"), authority.rootPem)).close();
+    for (const other of ["", "istiod-west.example"]) {
+      const error = await assertRejects(() => connectChannel(at(other), authority.rootPem), MeshError);
+      assertEquals(error.code, "AMB0301");
+    }
+  } finally {
+    await new Promise((resolve) => server.close(resolve));
   }
 });

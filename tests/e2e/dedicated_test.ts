@@ -1,4 +1,5 @@
 /** Dedicated mode: two processes, each for the one workload of its network namespace, without a node agent (ZT-001). */
+import { SeqpacketListener } from "../../os/seqpacket.ts";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { ipToBytes, parseIp } from "../../base/address.ts";
 import { CAPTURE_PORTS } from "../../cni/nft_rules.ts";
@@ -216,4 +217,37 @@ Deno.test("a successor on the same ports takes over without a refused connection
   assertEquals((await rig.pods.client.probe.do("ended", { handle, timeoutMs: 5_000 })).ending !== "open", true);
   assertEquals((await burst()).errors, {});
   assert(!second.ended, second.tail());
+});
+
+Deno.test("a shared ztunnel asks the node agent for pods once it knows the mesh, and not before (ZT-220, ZT-222)", async () => {
+  await using rig = new Rig();
+  await rig.start();
+  const path = `${rig.folder}/zds.sock`, listener = SeqpacketListener.listen(path, { mode: 0o600 });
+  const own = { POD_NAME: "client", POD_NAMESPACE: "shop" }; // As whom its token speaks.
+  const shared = { PROXY_MODE: "shared", PROXY_WORKLOAD_INFO: "", INPOD_UDS: path, ...own };
+  try {
+    const early = listener.accept();
+    let asked = false;
+    const seen = early.then(() => asked = true);
+    {
+      await using blind = rig.ztunnel("client", { ...shared, XDS_ADDRESS: "https://127.0.0.1:1" });
+      await blind.line("a try to reach istiod", (line) => line.includes("xds connection lost"), STARTED_MS);
+      const { body } = await rig.page("client", ":15021/healthz/ready");
+      assertEquals(body.trim(), "not ready, pending: state manager, workload proxy manager");
+      assertEquals(asked, false);
+    }
+    await using knowing = rig.ztunnel("client", shared);
+    await until("it asks", STARTED_MS, () => Promise.resolve(asked));
+    await seen;
+    const socket = (await early)!, hello = await socket.receive(1024, { timeoutMs: 5_000 });
+    assert(typeof hello !== "string", "it says hello");
+    await knowing.line("the whole mesh", (line) => line.includes("mesh state complete"), STARTED_MS);
+    assertEquals(
+      (await rig.page("client", ":15021/healthz/ready")).body.trim(),
+      "not ready, pending: workload proxy manager",
+    );
+    await socket.close();
+  } finally {
+    await listener.close();
+  }
 });
