@@ -5,7 +5,7 @@ import { PATTERN_MARKER } from "../../demo/lab/pattern.ts";
 import { isHbone, Wiretap } from "../../demo/lab/wiretap.ts";
 import { meshTest, type Pod, until } from "./mesh.ts";
 
-const PORT = 7000, LANES = 2, ROUNDS = 2;
+const PORT = 7000, LANES = 4, ROUNDS = 3;
 
 for (const leaving of ["client", "server"] as const) {
   meshTest(
