@@ -211,7 +211,10 @@ export class Inbox implements Pollable {
     if (shard.draining) return;
     shard.draining = true;
     for (const pod of shard.pods.values()) {
-      for (const listener of pod.listeners.splice(0)) listener.close();
+      for (const listener of pod.listeners.splice(0)) {
+        listener.acceptLast();
+        listener.close();
+      }
       shard.waiting.drop(pod);
       for (const session of [...pod.sessions]) session.drain();
       pod.pool.drain();

@@ -13,7 +13,13 @@ const { GOAWAY, HEADERS, PING } = FrameType;
 const own = await issue("spiffe://cluster.local/ns/default/sa/server");
 const client = await issue("spiffe://cluster.local/ns/default/sa/client");
 
-Deno.test("a drain says GOAWAY and PING, and after the answer GOAWAY with the last stream (ZT-076)", () =>
+/** The PING that asks whether our first GOAWAY was read. */
+function drainPing(peer: H2Peer) {
+  return peer.next("a PING", ({ type, flags }) => type === PING && (flags & FrameFlag.ACK) === 0);
+}
+
+// The original leaves streams that cross its first GOAWAY without an answer; no peer can tell ours from one that drains later.
+Deno.test("a drain says GOAWAY and PING, serves what crosses them, and after the answer names the last stream (ZT-076)", () =>
   Rig.with(1, (rig) => {
     const ip = freshIp();
     rig.addWorkload("server", ip);
@@ -32,19 +38,41 @@ Deno.test("a drain says GOAWAY and PING, and after the answer GOAWAY with the la
 
     rig.command(0, Command.DRAIN, 5_000);
     assertEquals(peer.expect(GOAWAY, 0).payload.toHex(), "7fffffff" + "00000000");
-    const ping = peer.next("a PING", ({ type, flags }) => type === PING && (flags & FrameFlag.ACK) === 0);
+    const ping = drainPing(peer);
     const furtherGoaways = () => peer.frames.filter(({ type }) => type === GOAWAY);
-    // A stream that crosses the first GOAWAY is refused by name, and is the last one looked at.
-    peer.send(connectFrame(3, "127.0.0.1:1"));
-    assertEquals(peer.reset(3), "REFUSED_STREAM");
+    peer.send(connectFrame(3, `${formatIp(...ip)}:${listener.port}`));
+    let crossed: Socket | undefined;
+    rig.until("what crossed our GOAWAY arrives", () => (crossed = listener.accept()) !== undefined);
+    rig.atEnd(() => crossed!.close());
+    peer.expect(HEADERS, 3);
+    peer.send(frame(PING, FrameFlag.ACK, 0, new Uint8Array(8))); // The answer to another PING proves nothing.
     assertEquals(furtherGoaways(), []);
     peer.send(frame(PING, FrameFlag.ACK, 0, ping.payload));
     assertEquals(peer.expect(GOAWAY, 0).payload.toHex(), "00000003" + "00000000");
     peer.send(frame(PING, FrameFlag.ACK, 0, ping.payload), frame(PING, 0, 0, new Uint8Array(8)));
     peer.next("our answer", ({ type, flags }) => type === PING && (flags & FrameFlag.ACK) !== 0);
     assertEquals(furtherGoaways(), []);
+    peer.send(connectFrame(5, "127.0.0.1:1"));
+    assertEquals(peer.reset(5), "REFUSED_STREAM");
     rig.pass(5_500);
     rig.until("the session is gone", () => pod.sessions.size === 0);
+  }));
+
+Deno.test("an idle session ends once its peer has read that we drain (ZT-076)", () =>
+  Rig.with(1, (rig) => {
+    const ip = freshIp();
+    rig.addWorkload("server", ip);
+    const hbone = new Server(ip, 15008).fd;
+    const pod = rig.addPod(0, ip, "spiffe://cluster.local/ns/default/sa/server", { [ListenerKind.HBONE]: hbone });
+    rig.certify(0, pod, own);
+    rig.publish();
+    const peer = H2Peer.dial(rig, ip, client).greet();
+    rig.command(0, Command.DRAIN, 5_000);
+    assertEquals(peer.expect(GOAWAY, 0).payload.toHex(), "7fffffff" + "00000000");
+    peer.send(frame(PING, FrameFlag.ACK, 0, drainPing(peer).payload));
+    assertEquals(peer.ending(), "NO_ERROR");
+    rig.until("the session is gone", () => pod.sessions.size === 0);
+    rig.pass(5_500); // The deadline comes all the same.
   }));
 
 Deno.test("all pods drain at once, and what is left of any is cut at the one deadline (ZT-077, ZT-225)", () =>

@@ -24,6 +24,7 @@ import { CONNECT_TIMEOUT_MS } from "./relay.ts";
 import type { SessionState } from "../tables/takeover_format.ts";
 import type { TlsHandshake } from "../../os/api.ts";
 import { HboneSession, type SessionEnd, SessionPhase } from "./session.ts";
+import { PingWord } from "./session_output.ts";
 import type { Shard } from "./shard.ts";
 import { Tunnel } from "./tunnel.ts";
 
@@ -40,8 +41,10 @@ export class ServerSession extends HboneSession {
   /** undefined: a verified certificate without an identity of the mesh's form (ZT-084). */
   identity: Identity | undefined = undefined;
   identityUri = "";
-  /** Said to drain, not yet which stream was the last. */
+  /** Said to drain, and the downstream may not have read it: what it still opens is served (ZT-076). */
   #lastStreamOwed = false;
+  /** Asked to drain before it was open. */
+  #drainOwed = false;
 
   /** @param handshake null for a session that another process had. */
   constructor(
@@ -75,7 +78,9 @@ export class ServerSession extends HboneSession {
     return undefined;
   }
 
-  protected override onOpen(): void {}
+  protected override onOpen(): void {
+    if (this.#drainOwed) this.drain(); // What the downstream sent with its Finished crosses our GOAWAY.
+  }
 
   protected override onHeaderBlock(
     streamId: number,
@@ -95,11 +100,11 @@ export class ServerSession extends HboneSession {
       return 0;
     }
     this.lastStreamId = streamId;
-    if (this.goingAway || this.tunnels.size >= STREAMS_MAX) {
+    if (!this.#serves || this.tunnels.size >= STREAMS_MAX) {
       const wrong = this.skipBlock(bytes, start, end);
       if (wrong !== 0) return wrong;
       this.resetStream(streamId, H2Error.REFUSED_STREAM);
-      if (!this.goingAway) this.glitch(); // It was told how many streams there may be.
+      if (this.#serves) this.glitch(); // It was told how many streams there may be.
       return 0;
     }
     const head = this.shard.requestHead;
@@ -138,36 +143,34 @@ export class ServerSession extends HboneSession {
   }
 
   protected override onTunnelGone(): void {
-    if (this.goingAway && this.tunnels.size === 0) {
+    if (!this.#serves && this.tunnels.size === 0) {
       this.closeGracefully({ reason: "the session is done", stage: "closed" });
     }
   }
 
-  /** No new streams; what runs, runs on (ZT-076). */
-  drain(): void {
-    if (this.phase !== SessionPhase.OPEN) {
-      this.die({ reason: "draining", stage: "drain" });
-      return;
-    }
-    if (this.closing) return;
-    this.goAway(0x7fffffff, H2Error.NO_ERROR);
-    if (this.tunnels.size === 0) this.closeGracefully({ reason: "draining", stage: "drain" });
-    else {
-      this.#lastStreamOwed = true;
-      const at = this.reserveControl(17);
-      if (at >= 0) this.commitControl(at, frames.writePing(this.controlTarget, at, 0x616d6269, 0x74, false));
-    }
+  get #serves(): boolean {
+    return !this.goingAway || this.#lastStreamOwed;
   }
 
   /**
-   * The downstream has read that we drain, and is told which of its streams were looked at (ZT-076). The answer to an
-   * earlier PING serves as well: a stream that crossed either GOAWAY is refused by name.
+   * Soon no new streams; what runs, runs on (ZT-076). Streams that cross the word are served like any, where the original
+   * leaves them without an answer: a restart costs no connection then.
    */
-  protected override onPingAnswered(): void {
-    super.onPingAnswered();
-    if (!this.#lastStreamOwed || this.phase !== SessionPhase.OPEN || this.closing) return;
+  drain(): void {
+    if (this.phase !== SessionPhase.OPEN) this.#drainOwed = true;
+    if (this.phase !== SessionPhase.OPEN || this.closing) return;
+    this.goAway(0x7fffffff, H2Error.NO_ERROR);
+    this.#lastStreamOwed = true;
+    this.ping(PingWord.DRAIN);
+  }
+
+  /** The downstream has read that we drain, and is told which of its streams were looked at (ZT-076). */
+  protected override onPingAnswered(word: number): void {
+    super.onPingAnswered(word);
+    if (word !== PingWord.DRAIN || !this.#lastStreamOwed || this.phase !== SessionPhase.OPEN || this.closing) return;
     this.#lastStreamOwed = false;
-    this.goAway(this.lastStreamId, H2Error.NO_ERROR);
+    if (this.tunnels.size === 0) this.closeGracefully({ reason: "draining", stage: "drain" }); // Says GOAWAY itself.
+    else this.goAway(this.lastStreamId, H2Error.NO_ERROR);
   }
 
   /** What only the accepting side knows of a session, for another process. */

@@ -334,7 +334,8 @@ Deno.test("a drain says GOAWAY, serves nothing new, lets streams end, then the s
   draining(({ rig, peer, application, pod, ip }) => {
     const goaway = peer.expect(GOAWAY, 0);
     assertEquals(goaway.payload.toHex(), "7fffffff" + "00000000");
-    peer.send(connectFrame(3, "127.0.0.1:1"));
+    const ping = peer.next("a PING", ({ type, flags }) => type === FrameType.PING && (flags & FrameFlag.ACK) === 0);
+    peer.send(frame(FrameType.PING, FrameFlag.ACK, 0, ping.payload), connectFrame(3, "127.0.0.1:1"));
     assertEquals(peer.reset(3), "REFUSED_STREAM");
     const late = Socket.connect(ip, 15008);
     rig.until("a new TCP connection is refused", () => over(late));

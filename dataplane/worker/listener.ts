@@ -10,6 +10,8 @@ export type ListenerKind = (typeof ListenerKind)[keyof typeof ListenerKind];
 
 /** Accepts per turn: a flood at one pod leaves the others their share. */
 const ACCEPTS_MAX = 64;
+/** Connections that a closing listener still takes: its backlog, and those that come meanwhile. */
+const LAST_ACCEPTS_MAX = 1024;
 const EAGAIN = 11, ECONNABORTED = 103;
 /** Without descriptors the backlog stays readable: looking away for a while keeps it from taking every turn. */
 const SHORTAGE_PAUSE_MS = 100;
@@ -48,6 +50,16 @@ export class Listener implements Pollable {
         return;
       }
       shard.place(this.pod, fd, this.kind);
+    }
+  }
+
+  /** Takes whom the kernel has connected already, since closing would reset them. All stay with this worker. */
+  acceptLast(): void {
+    const shard = this.#shard;
+    for (let count = 0; count < LAST_ACCEPTS_MAX; count++) {
+      const fd = shard.os.accept(this.fd);
+      if (fd >= 0) shard.take(this.pod, fd, this.kind);
+      else if (fd !== -ECONNABORTED) return;
     }
   }
 

@@ -26,7 +26,7 @@ import {
 import { RecordSender } from "./record_sender.ts";
 import type { Watched } from "./revocation_watch.ts";
 import { SessionFrames } from "./session_frames.ts";
-import { REVOKED, type SessionEnd, SessionPhase } from "./session_output.ts";
+import { PingWord, REVOKED, type SessionEnd, SessionPhase } from "./session_output.ts";
 import type { Shard } from "./shard.ts";
 import type { SessionState } from "../tables/takeover_format.ts";
 
@@ -182,8 +182,7 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
       return;
     }
     this.#pingOutstanding = true;
-    const at = this.reserveControl(17);
-    if (at >= 0) this.commitControl(at, frames.writePing(this.controlTarget, at, 0x616d6269, 0x74, false));
+    this.ping(PingWord.ALIVE);
     if (this.phase === SessionPhase.CLOSED) return;
     this.shard.reactor.timers.set(this.#deadline, PING_TIMEOUT_MS, this.shard.reactor.nowMs);
   }
@@ -193,7 +192,7 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
     return { reason: "TLS handshake timed out", stage: "tls" };
   }
 
-  protected override onPingAnswered(): void {
+  protected override onPingAnswered(_word: number): void {
     if (!this.#pingOutstanding || this.#closing !== undefined) return;
     this.#pingOutstanding = false;
     this.shard.reactor.timers.set(this.#deadline, PING_INTERVAL_MS, this.shard.reactor.nowMs);

@@ -58,8 +58,8 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
   /** A stream has gone; there may be room for another, or nothing left to do. */
   protected abstract onTunnelGone(): void;
 
-  /** The peer answered our PING. */
-  protected abstract onPingAnswered(): void;
+  /** The peer answered a PING of ours. @param word the second of its payload, {@link PingWord}. */
+  protected abstract onPingAnswered(word: number): void;
 
   onData(streamId: number, flowBytes: number): number {
     if (!this.#greeted || this.#blockStreamId !== 0) return H2Error.PROTOCOL_ERROR;
@@ -258,12 +258,12 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
   }
 
   #onPing(flags: number, bytes: Uint8Array, start: number): number {
+    const word0 = readUint32(bytes, start), word1 = readUint32(bytes, start + 4);
     if ((flags & FrameFlag.ACK) !== 0) {
-      this.onPingAnswered();
+      this.onPingAnswered(word1);
       return 0;
     }
     if (!this.glitch()) return 0;
-    const word0 = readUint32(bytes, start), word1 = readUint32(bytes, start + 4);
     const at = this.reserveControl(17);
     if (at >= 0) this.commitControl(at, frames.writePing(this.controlTarget, at, word0, word1, true));
     return 0;

@@ -11,6 +11,10 @@ const EAGAIN = 11;
 /** Frames that wait for a blocked socket; a peer that provokes more does not read what it asks for. */
 const CONTROL_BYTES_MAX = 65_536;
 
+/** What our PINGs carry: a name of ours, and what is asked. */
+const PING_NAME = 0x616d6269;
+export const PingWord = { ALIVE: 0x74, DRAIN: 0x64 } as const;
+
 export const SessionPhase = { HANDSHAKE: 0, OPEN: 1, CLOSED: 2 } as const;
 
 /** What a session ends with: the text for the log, and whether an error was behind it. */
@@ -113,6 +117,12 @@ export abstract class SessionOutput implements Flushable {
     this.sender!.commit(frames.writeWindowUpdate(this.shard.os.memory.u8, at, streamId, increment) - at);
     this.askFlush();
     return true;
+  }
+
+  /** Asks the peer for a sign of life, or that it has read what came before. */
+  protected ping(word: number): void {
+    const at = this.reserveControl(17);
+    if (at >= 0) this.commitControl(at, frames.writePing(this.controlTarget, at, PING_NAME, word, false));
   }
 
   /** Says that no further streams are taken; those open run on (ZT-076). */

@@ -152,7 +152,7 @@ export class Shard {
   /** Begins to serve an accepted connection. Takes over the descriptor. */
   take(pod: Pod, fd: number, kind: number): void {
     this.count(WORKER.accepted, 1);
-    if (pod.removed || this.draining) {
+    if (pod.removed) { // In a drain what was accepted before is served like any.
       this.os.close(fd);
       return;
     }

@@ -13,7 +13,7 @@ export const NOTES: Readonly<Record<string, string>> = {
   "ZT-069": "the words after `send:` and `receive:` are ours",
   "ZT-071": "streams that have ended free their place: a session that was full is used again",
   "ZT-072": "a failure wakes all who wait for the session",
-  "ZT-076": "a stream that crosses the first GOAWAY is refused at once, where the original leaves it without an answer",
+  "ZT-076": "a stream that crosses the first GOAWAY is served, where the original leaves it without an answer",
   "ZT-117": "what does not parse never widens an ALLOW",
   "ZT-120": "a change of the workload is judged too, by the workload as it is now",
   "ZT-124": "no TCP keepalive below HTTP/2's own PING, which is quicker: the runtime's sockets have no setting for it",

@@ -206,10 +206,8 @@ Deno.test("a successor on the same ports takes over without a refused connection
   while (!over) errors.push((await burst()).errors);
   await waiting;
   errors.push((await burst()).errors);
-  // Streams that cross the GOAWAY are refused, as many as are under way; nobody finds a port without a listener.
-  const failed = errors.flatMap((it) => Object.entries(it));
-  assertEquals(failed.filter(([error]) => !error.includes("reset by peer")), []);
-  assert(failed.reduce((sum, [, count]) => sum + count, 0) <= 16, JSON.stringify(failed));
+  // Nobody finds a port without a listener, and streams that cross the GOAWAY are served.
+  assertEquals(errors.filter((it) => Object.keys(it).length > 0), []);
   for (let round = 0; round < 3; round++) assertEquals((await burst()).errors, {});
   // What the first one has runs on in it until its deadline; it is not handed over.
   assertEquals((await rig.pods.client.probe.do("say", { handle, text: "two" })).reply, replied.replace("one", "two"));
