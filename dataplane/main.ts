@@ -143,7 +143,12 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
   });
   identities.useCertificates(certificates);
   const flows = new FlowTotals(tables);
-  const metrics = dataplaneMetrics({ tables, flows, version: VERSION, openFiles: () => openFiles(openFilesMax) });
+  const metrics = dataplaneMetrics({
+    tables,
+    flows,
+    version: sources.buildTag(VERSION),
+    openFiles: () => openFiles(openFilesMax),
+  });
   const listenForDns = parseListenAddress(config.dnsProxyAddress);
   await using dns = config.dnsCapture
     ? new DnsProxy({

@@ -67,6 +67,11 @@ export class SettingsSources {
     return metadata;
   }
 
+  /** The version of Istio that this ztunnel was installed with: what metrics show as `tag`; else our own. */
+  buildTag(own: string): string {
+    return this.#proxyConfig.metadata.get("ISTIO_VERSION") || own;
+  }
+
   /** Further metadata of calls: XDS_HEADER_x and CA_HEADER_x. @throws MeshError AMB0324 for what no header may hold */
   headers(service: "xds" | "ca"): Readonly<Record<string, string>> {
     const prefix = service === "xds" ? "XDS_HEADER_" : "CA_HEADER_", headers: Record<string, string> = {};
@@ -99,7 +104,7 @@ export class SettingsSources {
 }
 
 /** ZT-008's form of what is wrong with a variable. */
-function invalidVariable(name: string, value: string, why: string): MeshError {
+export function invalidVariable(name: string, value: string, why: string): MeshError {
   return new MeshError("AMB0324", `invalid env var ${name}=${value.slice(0, 100)} (${why})`, {
     remedy: "correct or unset the variable",
   });
