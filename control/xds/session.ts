@@ -241,9 +241,12 @@ export class DeltaSession {
     while (count < body.resources.length && (count === 0 || bytes < this.#responseBytesMax)) {
       bytes += body.resources[count++]!.bytes.length;
     }
-    // What does not fit waits as a push would, unless something newer waits already.
-    for (const resource of body.resources.splice(count)) {
-      if (!watch.waiting.has(resource.name)) watch.waiting.set(resource.name, resource);
+    // What does not fit waits as a push would, unless something newer waits already; and what is removed leaves with the
+    // last part: a policy must not go before the one that replaces it has come.
+    const rest = body.resources.splice(count);
+    for (const resource of rest) if (!watch.waiting.has(resource.name)) watch.waiting.set(resource.name, resource);
+    if (rest.length > 0) {
+      for (const name of body.removed.splice(0)) if (!watch.waiting.has(name)) watch.waiting.set(name, undefined);
     }
     const nonce = this.#nextNonce();
     assert(nonce !== "" && nonce !== watch.sentNonce, "each response has a nonce of its own (CP-412)");

@@ -299,6 +299,39 @@ Deno.test("next() cuts a response that grows too large, and loses nothing of it 
   ]);
 });
 
+Deno.test("next() removes with the last part of what it had to cut, so that no policy goes before its replacement (CP-427, CP-450)", () => {
+  const rig = new Rig({ responseBytesMax: 15 });
+  rig.mesh.policies = new Map(["ns/p", "ns/q", "ns/r"].map((name) => [name, resource(name, "2")]));
+  rig.request({ typeUrl: AUTHORIZATION_TYPE_URL, versions: { "ns/gone": "1", "ns/back": "1" } });
+  assertEquals(rig.next(), "n1 policy [ns/p@2 ns/q@2] -[]", "an answer");
+  rig.session.push({ typeUrl: AUTHORIZATION_TYPE_URL, updated: [resource("ns/back", "2")], removed: [] });
+  assertEquals([rig.next(), rig.next(), rig.next()], [
+    "n2 policy [ns/r@2 ns/back@2] -[]",
+    "n3 policy [] -[ns/gone]",
+    "nothing",
+  ], "what came back meanwhile is not removed");
+  rig.request({ resourceNamesSubscribe: ["*"] });
+  while (rig.next() !== "nothing");
+  rig.session.push({
+    typeUrl: ADDRESS_TYPE_URL,
+    updated: ["a", "b", "c"].map((name) => resource(name, "2")),
+    removed: ["ns/s"],
+  });
+  const parts = [rig.next(), rig.next(), rig.next()].map((it) => it.slice(it.indexOf(" ") + 1));
+  assertEquals(parts, ["address [a@2 b@2] -[]", "address [c@2] -[ns/s]", "nothing"], "a push");
+});
+
+Deno.test("next() tells of an alias with or behind the resource that it found, however small the parts", () => {
+  const rig = new Rig({ responseBytesMax: 5 });
+  rig.onDemand();
+  rig.request({ resourceNamesSubscribe: ["/10.0.0.1", "/10.0.0.2", "/10.0.0.99"] });
+  assertEquals([rig.next(), rig.next(), rig.next()], [
+    "n2 address [a@1] -[]",
+    "n3 address [b@1] -[/10.0.0.1 /10.0.0.2 /10.0.0.99]",
+    "nothing",
+  ]);
+});
+
 Deno.test("next() holds a type's next response until the last one is acknowledged or rejected (CP-441, CP-443)", () => {
   for (const errorDetail of [undefined, { code: 0, message: "bad" }]) {
     const rig = new Rig();
