@@ -7,9 +7,12 @@ import type { Reactor } from "./reactor.ts";
 
 /**
  * For how long a name that nothing was found by is not asked for again. What appears by that name meanwhile is found as
- * soon as istiod tells of it, as ours does unasked (CP-420); this bounds for how long one that does not leaves us blind.
+ * soon as istiod tells of it, as ours does unasked (CP-420). One that does not leaves us blind for this long, and what is
+ * there by then is reached in plaintext: so it is short.
  */
-export const REMEMBERED_MS = 5_000;
+export const ABSENT_MS = 1_000;
+/** For how long a name that nobody waits for is not asked for again. */
+const WISHED_MS = 5_000;
 /** Names of that kind a worker keeps; the oldest make room, and are asked for again. */
 const NAMES_MAX = 8_192;
 
@@ -18,9 +21,9 @@ export class OnDemand {
   readonly #reactor: Reactor;
   readonly #questions: Questions;
   /** Until when a name counts as absent. */
-  readonly #absent = new RecentNames();
+  readonly #absent = new RecentNames(ABSENT_MS);
   /** Until when a name that was only wished for is not asked for again. */
-  readonly #wished = new RecentNames();
+  readonly #wished = new RecentNames(WISHED_MS);
 
   constructor(known: MeshView, reactor: Reactor, questions: Questions) {
     this.view = new PartialView(known, (name) => this.#absent.has(name, reactor.nowMs));
@@ -52,8 +55,13 @@ export class OnDemand {
 
 /** Names of the last seconds, a bounded number of them. */
 class RecentNames {
+  readonly #keptMs: number;
   /** Until when, in the order in which they were added. */
   readonly #untilMs = new Map<string, number>();
+
+  constructor(keptMs: number) {
+    this.#keptMs = keptMs;
+  }
 
   add(name: string, nowMs: number): void {
     this.#untilMs.delete(name);
@@ -61,7 +69,7 @@ class RecentNames {
       const [oldest] = this.#untilMs.keys();
       this.#untilMs.delete(oldest!);
     }
-    this.#untilMs.set(name, nowMs + REMEMBERED_MS);
+    this.#untilMs.set(name, nowMs + this.#keptMs);
   }
 
   has(name: string, nowMs: number): boolean {

@@ -9,7 +9,7 @@ import { ListenerKind } from "./listener.ts";
 import { freshIp, Server, Socket } from "./loopback_testing.ts";
 import type { Pod } from "./pod.ts";
 import { Asked, QUESTIONS_MAX } from "./questions.ts";
-import { REMEMBERED_MS } from "./on_demand.ts";
+import { ABSENT_MS } from "./on_demand.ts";
 import { connectFrame } from "./h2_peer_testing.ts";
 import { withInbound } from "./inbound_testing.ts";
 import { Rig } from "./testing.ts";
@@ -80,7 +80,7 @@ Deno.test("a connection to an unknown address waits, and goes where the mesh say
     assertEquals(rig.questions(0), [], "what is known is not asked for");
   }));
 
-Deno.test("what istiod does not know is passed through, and for 5 s not asked for again, unless it appears", () =>
+Deno.test("what istiod does not know is passed through, and for 1 s not asked for again, unless it appears", () =>
   withPlace(({ rig, target, dial, arrives }) => {
     dial();
     rig.answer(0, () => [KNOWN]);
@@ -88,7 +88,7 @@ Deno.test("what istiod does not know is passed through, and for 5 s not asked fo
     dial();
     arrives();
     assertEquals(rig.questions(0), []);
-    rig.pass(REMEMBERED_MS);
+    rig.pass(ABSENT_MS);
     dial();
     rig.answer(0, () => [KNOWN]);
     arrives();
