@@ -15,6 +15,7 @@ interface Command {
 }
 
 const EXIT_USAGE = 64; // EX_USAGE of sysexits.h
+const LAST_LINES_MS = 1_000; // An output that nobody reads must not keep a role from ending.
 
 // Each entry is imported when it is chosen: a role loads only what it needs.
 const COMMANDS: readonly Command[] = [
@@ -124,7 +125,7 @@ async function runRole<T extends Table>(
 ): Promise<number> {
   if (ConfigDefinition.wantsHelp(args)) return print(definition.help(summary));
   const parsed = definition.parse(args, sources.environment, sources.below);
-  const lines = new LineBuffer(Deno.stdout);
+  const lines = new LineBuffer(Deno.stdout, (count) => log.warn("log lines dropped, nobody read them", { count }));
   const filter = new LogFilter();
   const json = (parsed.config as Record<string, unknown>)["logFormat"] === "json";
   const log = new Logger("ambit", { filter, json, sink: lines.write });
@@ -144,7 +145,7 @@ async function runRole<T extends Table>(
   } finally {
     Deno.removeSignalListener("SIGTERM", onTerminate);
     Deno.removeSignalListener("SIGINT", onInterrupt);
-    lines.flush();
+    await Promise.race([lines.flush(), new Promise((resolve) => setTimeout(resolve, LAST_LINES_MS))]);
   }
 }
 
