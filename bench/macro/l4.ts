@@ -116,7 +116,7 @@ class Run {
   async #startSeries(peer: Peer, workers: number | undefined, folder: string): Promise<Series> {
     const label = seriesLabel({ peer: peer.name, workers });
     progress(`${label}: set up`);
-    const topology = createTopology(label.replace(" ", ""), folder, this.#cleanup);
+    const topology = createTopology(label.replace(" ", ""), folder, this.#cleanup, this.#options.congestion);
     const server = LoadProcess.start(`${label} server`, topology.server, this.#cleanup);
     const client = LoadProcess.start(`${label} client`, topology.client, this.#cleanup);
     await server.command({ do: "listen" });

@@ -4,8 +4,9 @@
 export function describeMachine(): string {
   const model = /^model name\s*:\s*(.*)$/m.exec(Deno.readTextFileSync("/proc/cpuinfo"))?.[1] ?? "unknown processor";
   const memory = Math.round(Deno.systemMemoryInfo().total / 2 ** 30);
+  const congestion = Deno.readTextFileSync("/proc/sys/net/ipv4/tcp_congestion_control").trim();
   return `${navigator.hardwareConcurrency} cores of ${model}, ${memory} GiB, Linux ${Deno.osRelease()}, ` +
-    `Deno ${Deno.version.deno}`;
+    `TCP ${congestion}, Deno ${Deno.version.deno}`;
 }
 
 /** The repository's commit, marked when files differ from it. */

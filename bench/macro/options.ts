@@ -26,6 +26,8 @@ export interface Options {
   readonly keep: boolean;
   /** Whether every process gets cores of its own, where there are enough. */
   readonly pin: boolean;
+  /** TCP congestion control of every namespace, for all peers alike; undefined: the host's. */
+  readonly congestion: string | undefined;
   /** Flags of the runtime for our own processes. */
   readonly runtimeFlags: readonly string[];
 }
@@ -50,6 +52,7 @@ same run, and compares. Needs root, iproute2 and nftables; everything it makes g
   --measure-ms N         length of each case (default ${FULL.measureMs}; quick ${QUICK.measureMs})
   -o, --output FORMAT    table, json or markdown (default table)
   --pin                  give every process cores of its own, where there are enough
+  --congestion NAME      TCP congestion control for all peers alike, one that the host allows (default: the host's)
   --runtime-flags TEXT   flags of deno for our own processes, separated by blanks
   --keep                 leave configuration and logs in their folder, and say where
 `;
@@ -57,7 +60,18 @@ same run, and compares. Needs root, iproute2 and nftables; everything it makes g
 /** Throws AMB9010 for what cannot be understood. */
 export function parseOptions(args: readonly string[]): Options {
   const flags = parseArgs([...args], {
-    string: ["rounds", "workers", "only", "peer", "output", "measure-ms", "runtime-flags", "cases", "workloads"],
+    string: [
+      "rounds",
+      "workers",
+      "only",
+      "peer",
+      "output",
+      "measure-ms",
+      "runtime-flags",
+      "cases",
+      "workloads",
+      "congestion",
+    ],
     boolean: ["quick", "keep", "pin", "profile"],
     collect: ["peer"],
     alias: { o: "output" },
@@ -88,6 +102,7 @@ export function parseOptions(args: readonly string[]): Options {
     output: outputFormat(flags.output ?? "table"),
     keep: flags.keep,
     pin: flags.pin,
+    congestion: flags.congestion === undefined ? undefined : congestionControl(flags.congestion),
     // A profile is to name what was compiled.
     runtimeFlags: [
       ...(flags.profile ? ["--v8-flags=--perf-basic-prof,--no-logfile-per-isolate,--logfile=/dev/null"] : []),
@@ -120,6 +135,12 @@ function wholeNumber(name: string, text: string, max: number, min = 1): number {
   const value = /^\d{1,9}$/.test(text) ? Number(text) : -1;
   if (value < min || value > max) throw wrong(`--${name} ${text} is not a whole number from ${min} to ${max}`);
   return value;
+}
+
+function congestionControl(name: string): string {
+  const known = Deno.readTextFileSync("/proc/sys/net/ipv4/tcp_allowed_congestion_control").trim().split(" ");
+  if (!known.includes(name)) throw wrong(`--congestion ${name} is none of ${known.join(", ")}`);
+  return name;
 }
 
 function outputFormat(text: string): Options["output"] {

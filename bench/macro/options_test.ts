@@ -35,6 +35,7 @@ Deno.test("parseOptions() refuses what it does not know", () => {
       ["--rounds", "0"],
       ["--cases", "uploads"],
       ["--workloads", "-1"],
+      ["--congestion", "none-such"],
       [
         "-o",
         "xml",

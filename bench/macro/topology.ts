@@ -36,8 +36,16 @@ const SYSCTLS = [
   ["net/ipv4/conf/lo/rp_filter", "0"],
 ] as const;
 
-/** Makes the four namespaces. `key` tells series apart; everything is taken down by `cleanup`. */
-export function createTopology(key: string, runFolder: string, cleanup: Cleanup): Topology {
+/**
+ * Makes the four namespaces. `key` tells series apart; everything is taken down by `cleanup`.
+ * @param congestion TCP congestion control of all of them; undefined: the host's.
+ */
+export function createTopology(
+  key: string,
+  runFolder: string,
+  cleanup: Cleanup,
+  congestion: string | undefined,
+): Topology {
   const base = `${NAME_PREFIX}${Deno.pid}-${key}`;
   const folder = `${runFolder}/${key}`;
   Deno.mkdirSync(folder, { recursive: true });
@@ -45,6 +53,11 @@ export function createTopology(key: string, runFolder: string, cleanup: Cleanup)
   const server = createPlace(`${base}-s`, SERVER_IP, cleanup);
   const clientNode = createPlace(`${base}-cn`, CLIENT_NODE_IP, cleanup);
   const serverNode = createPlace(`${base}-sn`, SERVER_NODE_IP, cleanup);
+  if (congestion !== undefined) {
+    for (const { netns } of [client, server, clientNode, serverNode]) {
+      writeSysctl(netns, "net/ipv4/tcp_congestion_control", congestion);
+    }
+  }
   link(client, server);
   link(clientNode, serverNode);
   return { client, server, clientNode, serverNode, folder };
