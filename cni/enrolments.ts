@@ -41,8 +41,9 @@ export class Enrolments implements Disposable {
   }
 
   /**
-   * Takes up what the file names: rules are written again, what was being taken out is taken out, what is gone is
-   * dropped. To be called once, before ztunnel can connect. @returns The pods to announce.
+   * Takes up what the file names: rules are written again, what was being taken out is captured no more and left for the next
+   * audit to finish, when ztunnel is back; what is gone is dropped. To be called once, before ztunnel can connect.
+   * @returns The pods to announce.
    */
   async restore(): Promise<AnnouncedPod[]> {
     for (const entry of readEnrolled(this.#options.file)) {
@@ -50,13 +51,11 @@ export class Enrolments implements Disposable {
       const netns = this.#reopen(entry);
       if (netns === undefined) continue;
       try {
-        if (entry.state === "unenrolling") {
-          deletePodRules(netns);
-          netns[Symbol.dispose]();
-          continue;
-        }
-        applyPodRules(netns, this.#rulesOf(entry.request));
-        this.#byUid.set(uid, { uid, request: entry.request, netns, state: "enrolled", problems: [] });
+        const leaving = entry.state === "unenrolling";
+        if (leaving) releasePodRules(netns);
+        else applyPodRules(netns, this.#rulesOf(entry.request));
+        const state = leaving ? "unenrolling" : "enrolled";
+        this.#byUid.set(uid, { uid, request: entry.request, netns, state, problems: [] });
       } catch (error) {
         // It stays in the list: the next audit tries again, and meanwhile the rules of before are still there.
         this.#options.log.warn("rules not restored", { target: entry.request.target.text, error: chain(error) });
@@ -64,7 +63,7 @@ export class Enrolments implements Disposable {
       }
     }
     this.#save();
-    return [...this.#byUid.values()].map(announced);
+    return [...this.#byUid.values()].filter(({ state }) => state !== "unenrolling").map(announced);
   }
 
   /**

@@ -78,6 +78,7 @@ interface Serving extends RoleOptions {
 
 async function serve(config: CniConfig, { signal, log, enrolments, zds, http, names, kept }: Serving): Promise<void> {
   try {
+    if (!signal.aborted) await enrolments.audit(zds); // Finishes what the agent before left undone.
     while (await auditDue(config.auditIntervalMs, names, signal)) await enrolments.audit(zds);
     await http.shutdown();
     if (config.release) {

@@ -46,6 +46,11 @@ export class ZdsConnection {
     return this.#synchronized && !this.#ended;
   }
 
+  /** Whether every further request is answered `disconnected`. */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
   /** Queues a request behind the snapshot and those before it. Always comes back: answered, cancelled, or disconnected. Never rejects. */
   request(request: ZdsRequest, options: { descriptor?: number; signal?: AbortSignal } = {}): Promise<Outcome> {
     const { descriptor, signal } = options;

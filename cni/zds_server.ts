@@ -6,11 +6,13 @@ import { decodeZdsHello, ZDS_PACKET_BYTES_MAX, ZdsVersion, type ZdsWorkload } fr
 import type { Netns } from "../os/netns.ts";
 import { effectiveUserId } from "../os/process.ts";
 import { closeDescriptor, SeqpacketListener, type SeqpacketSocket } from "../os/seqpacket.ts";
-import { ZdsConnection } from "./zds_connection.ts";
+import { type Outcome, ZdsConnection } from "./zds_connection.ts";
 
 const ACCEPT_INTERVAL_MS = 200; // five a second (CNI-245)
 const HELLO_TIMEOUT_MS = 5_000;
 const SYNC_WAIT_MS = 4_000; // under the five seconds after which whoever asked gives up (CNI-257)
+/** How long a pod that leaves waits for the ztunnel behind one that has gone: a start, or the end of a takeover, takes less. */
+const SUCCESSOR_WAIT_MS = 5_000;
 
 /** A pod that ztunnel is to serve. Without a namespace at hand it is announced as one to keep. */
 export interface AnnouncedPod {
@@ -27,6 +29,7 @@ export interface ZdsServerOptions {
   /** How long an acknowledgement may take, five seconds unless a test says otherwise. */
   readonly acknowledgeTimeoutMs?: number;
   readonly syncWaitMs?: number;
+  readonly successorWaitMs?: number;
 }
 
 /** Owns the socket and the list of pods that every new connection is sent. */
@@ -40,6 +43,8 @@ export class ZdsServer implements AsyncDisposable {
   readonly #changed = new Set<() => void>();
   readonly #stop = new AbortController();
   readonly #accepting: Promise<void>;
+  /** When a ztunnel was last known to run; at the start it counts as running, since it may have outlived the agent before us. */
+  #lastSeenMs = performance.now();
 
   private constructor(options: ZdsServerOptions) {
     this.#options = options;
@@ -83,12 +88,21 @@ export class ZdsServer implements AsyncDisposable {
     }
   }
 
-  /** Takes the pod off the list and tells all ztunnels; with none connected that is all (CNI-248). Throws AMB7211 with all their errors. */
+  /**
+   * Takes the pod off the list and tells all ztunnels; with none connected that is all (CNI-248). One that has only just
+   * gone is given five seconds to come back or be replaced, so that its successor ends what it took over of the pod before
+   * this returns. Throws AMB7211 with all their errors.
+   */
   async deletePod(uid: string, options: { signal?: AbortSignal } = {}): Promise<void> {
     this.#pods.delete(uid);
-    const outcomes = await Promise.all(
-      [...this.#connections].map((connection) => connection.request({ kind: "delete", uid }, options)),
-    );
+    const seenMs = this.#standing().length > 0 ? performance.now() : this.#lastSeenMs;
+    const deadlineMs = seenMs + (this.#options.successorWaitMs ?? SUCCESSOR_WAIT_MS);
+    let outcomes: Outcome[];
+    do { // Again when all of them go before they answer.
+      outcomes = await Promise.all(
+        (await this.#anyStanding(deadlineMs, options.signal)).map((it) => it.request({ kind: "delete", uid }, options)),
+      );
+    } while (outcomes.length > 0 && outcomes.every((outcome) => outcome === "disconnected"));
     const errors = outcomes.flatMap((outcome) => typeof outcome === "string" ? [] : [outcome.error]);
     if (errors.length > 0) throw refused(`ztunnel did not delete pod ${uid}`, errors.join("; "));
   }
@@ -137,10 +151,13 @@ export class ZdsServer implements AsyncDisposable {
   async #serve(socket: SeqpacketSocket): Promise<void> {
     const { log } = this.#options;
     const connection = new ZdsConnection(socket, { acknowledgeTimeoutMs: this.#options.acknowledgeTimeoutMs });
+    let greeted = false;
     this.#connections.push(connection); // Before the hello, so that adds wait for it and not for an older one (CNI-248).
     try {
       checkPeer(socket);
       await this.#receiveHello(socket);
+      greeted = true;
+      this.#notify();
       log.info("ztunnel connected", { connections: this.#connections.length });
       await connection.run(() => [...this.#pods.values()], {
         isCurrent: (pod) => this.#pods.get(pod.uid) === pod,
@@ -156,6 +173,7 @@ export class ZdsServer implements AsyncDisposable {
       log.warn("ztunnel connection dropped", { error: chain(error) });
     } finally {
       this.#connections.splice(this.#connections.indexOf(connection), 1);
+      if (greeted) this.#lastSeenMs = performance.now();
       await connection.close();
       this.#notify();
     }
@@ -185,6 +203,20 @@ export class ZdsServer implements AsyncDisposable {
         { remedy: `Start ztunnel on this node with the socket ${this.#options.path}, then enrol again.` },
       );
     }
+  }
+
+  #standing(): ZdsConnection[] {
+    return this.#connections.filter((connection) => !connection.ended);
+  }
+
+  /** Waits until a ztunnel is connected. @returns All that are; none when none came before the deadline. */
+  async #anyStanding(deadlineMs: number, signal?: AbortSignal): Promise<ZdsConnection[]> {
+    while (this.#standing().length === 0 && signal?.aborted !== true && !this.#stop.signal.aborted) {
+      const leftMs = deadlineMs - performance.now();
+      if (leftMs <= 0) break;
+      await this.#nextChange(leftMs, signal);
+    }
+    return this.#standing();
   }
 
   #nextChange(timeoutMs: number, signal?: AbortSignal): Promise<void> {

@@ -60,7 +60,15 @@ function test(
     const path = `${folder}/zds.sock`;
     {
       await using server = ZdsServer.listen(
-        { path, log: silent, acceptIntervalMs: 0, acknowledgeTimeoutMs: 200, syncWaitMs: 2000, ...options },
+        {
+          path,
+          log: silent,
+          acceptIntervalMs: 0,
+          acknowledgeTimeoutMs: 200,
+          syncWaitMs: 2000,
+          successorWaitMs: 20,
+          ...options,
+        },
         pods.map(pod),
       );
       await fn(server, path);
@@ -157,6 +165,50 @@ test("ZdsServer without ztunnel: add fails after its wait, delete is done (CNI-2
   assertEquals(await codeOf(server.addPod(pod("a"))), "AMB7210");
   await server.deletePod("a");
 }, { syncWaitMs: 20 });
+
+test(
+  "ZdsServer lets a pod that leaves wait for the ztunnel behind one that has just gone, so that it ends what it took over",
+  ["a", "b"],
+  async (server, path) => {
+    let left = false;
+    const first = server.deletePod("a").then(() => left = true); // None yet: one may have outlived the agent before this.
+    const crashing = await FakeZtunnel.greeted(path);
+    assertEquals(await crashing.answer(), { kind: "keep", uid: "b", descriptor: false });
+    await crashing.answer();
+    assert(typeof await crashing.socket.receive(1024) !== "string", "the delete comes, and is not answered");
+    await crashing.socket.close();
+    await until("it has gone", () => server.connectionCount === 0);
+    const second = server.deletePod("b"); // Nobody is connected, but somebody was.
+    const successor = await FakeZtunnel.greeted(path);
+    assertEquals([(await successor.answer()).kind, left], ["snapshotSent", false]);
+    assertEquals([await successor.answer(), await successor.answer()], [
+      { kind: "delete", uid: "a", descriptor: false },
+      { kind: "delete", uid: "b", descriptor: false },
+    ]);
+    await Promise.all([first, second]);
+    await successor.socket.close();
+  },
+  { successorWaitMs: 60_000, acknowledgeTimeoutMs: 5_000 },
+);
+
+test("ZdsServer waits no longer for a successor than that, and not at all once it closes", [], async (server, path) => {
+  const crashing = await FakeZtunnel.greeted(path);
+  await crashing.answer();
+  const startedMs = performance.now(), deleting = server.deletePod("a");
+  assert(typeof await crashing.socket.receive(1024) !== "string", "the delete comes");
+  await crashing.socket.close();
+  await deleting;
+  const waitedMs = performance.now() - startedMs;
+  assert(waitedMs > 290 && waitedMs < 1_500, `${waitedMs} ms`);
+  await using another = await FakeZtunnel.greeted(path);
+  await another.answer();
+  await another.socket.close();
+  await until("it has gone", () => server.connectionCount === 0);
+  const waiting = server.deletePod("b"), closingMs = performance.now();
+  await server.close();
+  await waiting;
+  assert(performance.now() < closingMs + 290, "closing waits for nobody");
+}, { successorWaitMs: 300 });
 
 test(
   "ZdsServer ends a connection whose answer is late, unexpected, malformed or of another version (CNI-246, CNI-247)",
