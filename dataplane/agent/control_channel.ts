@@ -31,12 +31,14 @@ export interface ControlEndpoint {
   readonly tls12: boolean;
   /** Further gRPC metadata. */
   readonly headers: Readonly<Record<string, string>>;
+  /** For tests; {@link PINGS} otherwise. */
+  readonly pings?: { readonly intervalMs: number; readonly timeoutMs: number };
 }
 
 const ISTIOD_SERVICE_NAME = "istiod.istio-system.svc"; // always in istiod's certificate (CP-004)
-const CONNECT_TIMEOUT_MS = 5_000; // ZT-124, this and the next two
-const KEEPALIVE_INTERVAL_MS = 30_000;
-const KEEPALIVE_TIMEOUT_MS = 10_000;
+const CONNECT_TIMEOUT_MS = 5_000; // ZT-124, this and the next
+/** HTTP/2's own. They leave TCP keepalive, which the runtime gives us no hold of, nothing to do: it begins after 300 s of silence. */
+const PINGS = { intervalMs: 30_000, timeoutMs: 10_000 };
 const TOKEN_BYTES_MAX = 16_384; // what fits a header with room to spare
 /** Messages go as bytes: the codecs are ours. */
 export const rawBytes = (bytes: Buffer): Buffer => bytes;
@@ -88,7 +90,7 @@ export async function connectChannel(endpoint: ControlEndpoint, rootsPem: string
 }
 
 async function connectOnce(endpoint: ControlEndpoint, rootsPem: string | null, hostname: string): Promise<grpc.Client> {
-  const target = targetOf(endpoint.address);
+  const target = targetOf(endpoint.address), pings = endpoint.pings ?? PINGS;
   grpc.setLogVerbosity(grpc.logVerbosity.NONE); // What goes wrong is reported by us, once.
   // TLS has no server name for an address: the certificate must carry istiod's own service name then.
   const isAddress = parseSocketAddress(target) !== undefined;
@@ -100,8 +102,8 @@ async function connectOnce(endpoint: ControlEndpoint, rootsPem: string | null, h
   const client = new grpc.Client(target, credentials, {
     "grpc.max_receive_message_length": RESPONSE_BYTES_MAX,
     "grpc.max_send_message_length": -1,
-    "grpc.keepalive_time_ms": KEEPALIVE_INTERVAL_MS,
-    "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
+    "grpc.keepalive_time_ms": pings.intervalMs,
+    "grpc.keepalive_timeout_ms": pings.timeoutMs,
     "grpc.keepalive_permit_without_calls": 1,
     "grpc.enable_http_proxy": 0, // The control plane is reached directly, whatever http_proxy says.
     "grpc.enable_retries": 0, // We retry, with our own limits.
