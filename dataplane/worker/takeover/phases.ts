@@ -3,9 +3,8 @@ import type { Rows } from "../../../base/shm/rows.ts";
 import type { Fd } from "../../../os/api.ts";
 import { TAKEOVER, TakeoverPhase } from "../../tables/layout.ts";
 import { ADOPTION_CODEC } from "../../tables/takeover_format.ts";
-import type { Inbox } from "../commands.ts";
 import type { Pod } from "../pod.ts";
-import { POLL_IN } from "../reactor.ts";
+import { POLL_IN, type Pollable } from "../reactor.ts";
 import type { Shard } from "../shard.ts";
 import { Adoption } from "./read_state.ts";
 import { Handover } from "./write_state.ts";
@@ -15,6 +14,8 @@ const SETTLE_MS = 500;
 const HOLD_WAIT_MS = 1_000;
 const EVENT_BYTES = 16;
 const REASON_BYTES_MAX = 256;
+/** A drain has closed the listeners: a successor would have none, and whoever comes to a pod would find nobody. */
+const ENDING = "this ztunnel is ending";
 
 /** Memory files, which cross to the agent and to other processes by descriptor. */
 export interface StateFiles {
@@ -26,7 +27,7 @@ export interface StateFiles {
 
 export class TakeoverPhases {
   readonly #shard: Shard;
-  readonly #inbox: Inbox;
+  readonly #inbox: Pollable;
   readonly #table: Rows<"takeover">;
   readonly #worker: number;
   readonly #wakeFd: Fd;
@@ -41,7 +42,7 @@ export class TakeoverPhases {
 
   constructor(
     shard: Shard,
-    inbox: Inbox,
+    inbox: Pollable,
     place: { readonly worker: number; readonly wakeFd: Fd; readonly files: StateFiles },
   ) {
     this.#shard = shard;
@@ -75,6 +76,7 @@ export class TakeoverPhases {
   }
 
   #quiet(): void {
+    if (this.#shard.draining) return this.#fail(ENDING);
     for (const pod of this.#shard.pods.values()) for (const listener of pod.listeners) listener.pause();
     this.#reach(TakeoverPhase.QUIET);
   }
@@ -89,6 +91,7 @@ export class TakeoverPhases {
   #freeze(): void {
     const shard = this.#shard, { reactor, os } = shard;
     this.#inbox.onEvents(0); // All workers are quiet: nobody gives us more connections.
+    if (shard.draining) return this.#fail(ENDING);
     if (this.#settleUntilMs < 0) this.#settleUntilMs = reactor.nowMs + SETTLE_MS;
     Handover.settle(shard);
     const handover = new Handover(shard);
@@ -132,17 +135,23 @@ export class TakeoverPhases {
       if (pod !== undefined) podOf.set(theirs, pod);
     }
     const built: Adoption[] = [];
-    for (const state of adoption.states) {
-      const bytes = this.#files.read(state.fd);
-      shard.os.close(state.fd);
-      const outcome = bytes === undefined ? "the state is no file" : Adoption.read(shard, bytes, state.handles, podOf);
-      bytes?.fill(0);
-      if (typeof outcome !== "string") {
-        built.push(outcome);
+    let refused = shard.draining ? ENDING : undefined;
+    for (const { fd, handles } of adoption.states) {
+      const bytes = refused === undefined ? this.#files.read(fd) : undefined;
+      shard.os.close(fd);
+      if (bytes === undefined) {
+        refused ??= "the state is no file";
+        for (const handle of handles) shard.os.close(handle);
         continue;
       }
+      const outcome = Adoption.read(shard, bytes, handles, podOf);
+      bytes.fill(0);
+      if (typeof outcome === "string") refused = outcome;
+      else built.push(outcome);
+    }
+    if (refused !== undefined) {
       for (const it of built) it.discard();
-      return this.#fail(outcome);
+      return this.#fail(refused);
     }
     this.#reach(TakeoverPhase.ADOPTED);
     const next = this.#hold(TakeoverPhase.ADOPTED);
@@ -168,7 +177,7 @@ export class TakeoverPhases {
     const target = new Uint8Array(REASON_BYTES_MAX), { written } = this.#encoder.encodeInto(reason, target);
     this.#table.writeBytes(this.#worker, TAKEOVER.reason, target.subarray(0, written));
     this.#table.set(this.#worker, TAKEOVER.reasonBytes, written);
-    this.#table.store(this.#worker, TAKEOVER.reached, TakeoverPhase.FAILED);
+    this.#reach(TakeoverPhase.FAILED);
     const asked = this.#asked();
     this.#hold(asked); // Until the agent asks for something else: the same again would fail again.
   }
