@@ -51,7 +51,7 @@ export class TakeoverServer implements AsyncDisposable {
   readonly #listener: SeqpacketListener;
   readonly #end = Promise.withResolvers<void>();
   readonly #sockets = new Set<SeqpacketSocket>();
-  /** A successor is being served. */
+  /** A successor is being served. Two at once would each be given the connections. */
   #busy = false;
   #closed = false;
 
@@ -100,7 +100,6 @@ export class TakeoverServer implements AsyncDisposable {
         await send(socket, { kind: "refused", reason: refusal });
         return;
       }
-      this.#busy = true;
       try {
         if (await this.#handOver(socket) === "handedOver") {
           this.#closed = true;
@@ -119,6 +118,7 @@ export class TakeoverServer implements AsyncDisposable {
     }
   }
 
+  /** @returns undefined for a successor that is let in: {@link TakeoverServer.#busy} is set then. */
   async #refusalOf(socket: SeqpacketSocket): Promise<string | undefined> {
     if (socket.peerUserId() !== effectiveUserId()) return "the successor runs as another user";
     const hello = await receive(socket, HELLO_TIMEOUT_MS);
@@ -130,7 +130,9 @@ export class TakeoverServer implements AsyncDisposable {
         `${this.#options.program} writes (${TAKEOVER_VERSION}, ${WORKER_STATE_CODEC.hash.toString(16)})`;
     }
     if (this.#busy) return "another successor came first";
-    return this.#closed ? "this ztunnel is about to end" : undefined;
+    if (this.#closed) return "this ztunnel is about to end";
+    this.#busy = true; // In the same breath: a hello that came together with this one is looked at next.
+    return undefined;
   }
 
   async #handOver(socket: SeqpacketSocket): Promise<Outcome> {
