@@ -237,6 +237,31 @@ withPredecessor("one successor at a time, and only one that reads our format", a
   await first.close();
 });
 
+withPredecessor("of successors that come at the same moment one is welcome", async ({ path }) => {
+  for (let round = 0; round < 20; round++) {
+    const sockets = Array.from({ length: 8 }, () => SeqpacketSocket.connect(path));
+    await new Promise((resolve) => setTimeout(resolve, 5)); // All of them are waited for.
+    await Promise.all(sockets.map((socket) => socket.sendLoaded(encodeMessage(HELLO), [])));
+    const kinds = await Promise.all(sockets.map(async (socket) => {
+      const packet = await socket.receiveLoaded(PACKET_BYTES_MAX, { timeoutMs: 2_000 });
+      return typeof packet === "string" ? packet : decodeMessage(packet.bytes)!.kind;
+    }));
+    assert(kinds.filter((kind) => kind === "welcome").length <= 1, kinds.join());
+    await Promise.all(sockets.map((socket) => socket.close()));
+  }
+});
+
+Deno.test("that a phase failed before is no answer to the wish to go on as if nothing had been", async () => {
+  using own = new Workers(1);
+  const { takeover } = own.tables;
+  takeover.store(0, TAKEOVER.reached, TakeoverPhase.FAILED);
+  const phases = new WorkerPhases(own.tables, {
+    count: 1,
+    wake: () => setTimeout(() => takeover.store(0, TAKEOVER.reached, TakeoverPhase.RUN), 5),
+  });
+  assertEquals(await phases.reach(TakeoverPhase.RUN, 5_000), undefined);
+});
+
 withPredecessor("pods that change while the successor prepares are told again", async ({ path, pods, server }) => {
   using own = new Workers(1);
   const predecessor = await Predecessor.connect(path, "test");

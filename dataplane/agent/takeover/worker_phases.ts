@@ -23,7 +23,10 @@ export class WorkerPhases {
     return this.#workers.count;
   }
 
-  /** @returns undefined once all are there; else why it did not come to that: the caller asks for another phase then. */
+  /**
+   * @returns undefined once all are there; else why it did not come to that: the caller asks for another phase then. To go
+   * on as if nothing had been cannot fail: a worker that says so speaks of the phase before.
+   */
   async reach(phase: TakeoverPhase, timeoutMs: number): Promise<string | undefined> {
     const { takeover } = this.#tables, deadline = performance.now() + timeoutMs;
     for (let worker = 0; worker < this.count; worker++) {
@@ -33,7 +36,7 @@ export class WorkerPhases {
     for (let worker = 0; worker < this.count;) {
       const reached = takeover.load(worker, TAKEOVER.reached);
       if (reached === phase) worker++;
-      else if (reached === TakeoverPhase.FAILED) return this.#reasonOf(worker);
+      else if (reached === TakeoverPhase.FAILED && phase !== TakeoverPhase.RUN) return this.#reasonOf(worker);
       else if (performance.now() > deadline) return `worker ${worker} did not answer within ${timeoutMs} ms`;
       else await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
     }
