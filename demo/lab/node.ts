@@ -46,6 +46,8 @@ export class LabNode implements AsyncDisposable {
   #cni: Program;
   #ended = false;
   #ztunnel: Program;
+  /** Before {@link startSuccessor}: it ends by itself when all goes well. */
+  #predecessor: Program | undefined;
 
   /** Starts the node's programs; {@link ready} tells when they serve. The folder must hold the file `token`. */
   constructor(place: NodePlace, options: NodeOptions) {
@@ -110,12 +112,25 @@ export class LabNode implements AsyncDisposable {
 
   /** Starts a ztunnel that takes over from the one that runs. @returns The log's line about it, once the other has ended. */
   async takeOver(environment: Readonly<Record<string, string>> = {}): Promise<string> {
-    const predecessor = this.#ztunnel;
-    this.#ztunnel = this.#startZtunnel({ ...environment, AMBIT_TAKEOVER: "true" });
-    const line = await this.#ztunnel.line("the takeover", (it) => it.includes("taken over"), READY_TIMEOUT_MS);
+    const predecessor = this.#ztunnel, successor = this.startSuccessor(environment);
+    const line = await successor.line("the takeover", (it) => it.includes("taken over"), READY_TIMEOUT_MS);
     const { code } = await predecessor.status;
     if (code !== 0) throw new Error(`the predecessor ended with ${code}:\n${predecessor.tail()}`);
     return line;
+  }
+
+  /** Starts a ztunnel that takes over, which counts as the node's from now on. */
+  startSuccessor(environment: Readonly<Record<string, string>> = {}): Program {
+    this.#predecessor = this.#ztunnel;
+    return this.#ztunnel = this.#startZtunnel({ ...environment, AMBIT_TAKEOVER: "true" });
+  }
+
+  /** Ends the successor at once, as a crash would: the ztunnel before it is the node's again. */
+  async crashSuccessor(): Promise<void> {
+    const successor = this.#ztunnel;
+    this.#ztunnel = this.#predecessor!;
+    successor.kill("SIGKILL");
+    await successor.stop(0);
   }
 
   /** Brings a running pod into the mesh. Returns once ztunnel listens in it. */
@@ -143,7 +158,12 @@ export class LabNode implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ended = true;
-    await Promise.all([this.#ztunnel.stop(), this.#cni.stop(), this.probe[Symbol.asyncDispose]()]);
+    await Promise.all([
+      this.#ztunnel.stop(),
+      this.#predecessor?.stop(),
+      this.#cni.stop(),
+      this.probe[Symbol.asyncDispose](),
+    ]);
   }
 
   #startCni(): Program {
