@@ -6,6 +6,7 @@ import { formatIdentity } from "../mesh/identity.ts";
 import { AUTHORIZATION_TYPE_URL } from "../mesh/proto/authorization_codec.ts";
 import type { DiscoveryNode } from "../mesh/proto/discovery_codec.ts";
 import { ADDRESS_TYPE_URL } from "../mesh/proto/workload_codec.ts";
+import type { Workload } from "../mesh/workload.ts";
 import { missingCapabilities } from "../os/capabilities.ts";
 import { checkPolicy, opensslVersion } from "../os/openssl.ts";
 import { OPENSSL } from "../os/openssl_library.ts";
@@ -113,8 +114,8 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
   const state = new MeshState(config.nodeName);
   const memoryTrim = new MemoryTrim();
   const publisher = new Publisher(snapshots, state, log.child("state"), memoryTrim.soon);
+  const localWorkloads = local === undefined ? [] : applyLocal(state, local);
   if (local !== undefined) {
-    applyLocal(state, local);
     publisher.soon();
     if (local.ignored.length > 0) {
       log.warn("fields of the local file that nobody reads", { fields: local.ignored.join(", ") });
@@ -142,6 +143,8 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     log: log.child("certificates"),
   });
   identities.useCertificates(certificates);
+  const prefetch = !dedicated && config.nodeName !== "";
+  if (prefetch) prefetchFor(localWorkloads, state, identities);
   const flows = new FlowTotals(tables);
   const metrics = dataplaneMetrics({
     tables,
@@ -201,7 +204,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
   const xds = new XdsClient({
     endpoint: endpointOf(config, sources, "xds"),
     node: nodeOf(config, sources, ownWorkload),
-    state: applierOf(state, publisher, { pods, identities, prefetch: !dedicated && config.nodeName !== "" }),
+    state: applierOf(state, publisher, { pods, identities, prefetch }),
     onDemand,
     log: log.child("xds"),
     onTermination: (reason) => metrics.xdsTerminations.add({ reason }),
@@ -405,9 +408,7 @@ function applierOf(
         rejected = applied.rejections;
         pods.refreshIdentities();
         if (prefetch) {
-          for (const workload of applied.inserted) {
-            if (state.wantsCertificate(workload)) identities.prefetch(formatIdentity(workload));
-          }
+          prefetchFor(applied.inserted, state, identities);
           for (const workload of applied.removed) {
             if (state.isIdentityUnused(workload)) identities.forgetUnused(formatIdentity(workload));
           }
@@ -417,6 +418,12 @@ function applierOf(
       return { rejected };
     },
   };
+}
+
+function prefetchFor(workloads: readonly Workload[], state: MeshState, identities: Identities): void {
+  for (const workload of workloads) {
+    if (state.wantsCertificate(workload)) identities.prefetch(formatIdentity(workload));
+  }
 }
 
 function openFiles(max: number): { open: number; max: number } | undefined {

@@ -51,7 +51,8 @@ export function parseBaggage(text: string): Baggage {
   };
   if (!isVisibleAscii(text)) return baggage;
   for (const entry of text.split(",")) {
-    const [key, value = ""] = entry.split("=", 2);
+    const [key, value] = entry.split("=", 2);
+    if (value === undefined) continue;
     switch (key) {
       case "k8s.cluster.name":
         baggage.cluster = value;

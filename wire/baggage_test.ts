@@ -57,6 +57,8 @@ Deno.test("parseBaggage() takes what it knows and ignores the rest (ZT-056)", ()
     [" service.name=s", {}],
     ["Service.Name=s", {}],
     ["k8s.cluster.name=a,,=,k8s.cluster.name=b", { cluster: "b" }],
+    ["k8s.cluster.name=a,k8s.cluster.name", { cluster: "a" }],
+    ["k8s.cluster.name=a,k8s.cluster.name=", {}],
     ["k8s.job.name=j", { workloadType: "job", workloadName: "j" }],
     ["k8s.cluster.name=a,service.name=\u00e9", {}],
     ["k8s.cluster.name=a\u0000", {}],

@@ -89,14 +89,14 @@ export function parseLocal(text: string, source: string): LocalResources {
   }
 }
 
-/** Puts the file's resources into the state; the control plane may replace them later. @throws MeshError AMB0322 */
-export function applyLocal(state: MeshState, resources: LocalResources): void {
-  const rejections = [
-    ...state.applyAddresses(resources.addresses, []).rejections,
-    ...state.applyPolicies(resources.policies, []),
-  ];
-  const first = rejections[0];
-  if (first === undefined) return;
+/**
+ * Puts the file's resources into the state; the control plane may replace them later. @returns This node's workloads, as
+ * applyAddresses() does (ZT-143). @throws MeshError AMB0322
+ */
+export function applyLocal(state: MeshState, resources: LocalResources): readonly Workload[] {
+  const { rejections, inserted } = state.applyAddresses(resources.addresses, []);
+  const first = [...rejections, ...state.applyPolicies(resources.policies, [])][0];
+  if (first === undefined) return inserted;
   throw new MeshError("AMB0322", `the local file cannot be used: ${first.name}: ${first.reason}`, {
     remedy: "correct that resource",
   });

@@ -241,6 +241,11 @@ Deno.test("a workload of the file has the account and trust domain of xDS unless
   assertEquals(two.services.size, 0);
 });
 
+Deno.test("applyLocal() tells of this node's workloads, whose certificates are fetched ahead as those of xDS (ZT-143)", () => {
+  const state = new MeshState("here"), workloads = applyLocal(state, parseLocal(LOCAL, "test.yaml"));
+  assertEquals(workloads.map((workload) => [workload.name, state.wantsCertificate(workload)]), [["cart", true]]);
+});
+
 Deno.test("a control plane replaces and removes what the file said (ZT-145)", () => {
   const state = stateOf(LOCAL);
   state.applyAddresses([], ["two"]);
