@@ -1,5 +1,5 @@
 /** The HTTP endpoints of ztunnel: admin on loopback, metrics and readiness on every address (ZT section 12.3). */
-import { ignore } from "../../base/errors.ts";
+import { ignore, MeshError } from "../../base/errors.ts";
 import { LogFilter, type Logger } from "../../base/log.ts";
 import { compressedResponse } from "./compression.ts";
 import { applyLevels } from "./log_levels.ts";
@@ -41,7 +41,7 @@ const INDEX = `<!doctype html><title>ztunnel</title><h1>ztunnel</h1><ul>
 ${PAGES.map(([path, what]) => `<li><a href="${path}">${path}</a>: ${what}`).join("\n")}</ul>
 `;
 
-/** Starts the three servers; they end with `signal`. A port that is taken is an error (ZT-004). */
+/** Starts the three servers; they end with `signal`. @throws MeshError AMB2423 if a port is taken (ZT-004) */
 export function serveAdmin(options: AdminOptions, signal: AbortSignal): Promise<void>[] {
   const wildcard = options.ipv6 ? "::" : "0.0.0.0";
   const admin = adminPages(options, signal);
@@ -72,10 +72,18 @@ function serve(hostname: string, port: number, answer: Answer, signal: AbortSign
   try {
     return Deno.serve({ hostname, port, signal, onListen() {} }, answer);
   } catch (error) {
-    // A kernel without IPv6 has no [::].
-    if (hostname !== "::" || !(error instanceof Error) || error instanceof Deno.errors.AddrInUse) throw error;
-    return Deno.serve({ hostname: "0.0.0.0", port, signal, onListen() {} }, answer);
+    if (error instanceof Deno.errors.AddrInUse) throw portTaken(hostname, port, error);
+    if (hostname !== "::" || !(error instanceof Error)) throw error;
+    return serve("0.0.0.0", port, answer, signal); // A kernel without IPv6 has no [::].
   }
+}
+
+function portTaken(hostname: string, port: number, cause: Error): MeshError {
+  return new MeshError("AMB2423", `cannot serve admin, metrics or readiness at ${hostname} port ${port}`, {
+    remedy:
+      "see which process holds the port, often another ztunnel; or set --admin-port, --stats-port, --readiness-port",
+    cause,
+  });
 }
 
 /** The pages of the admin endpoint; a profile under way ends with `signal`. */

@@ -1,9 +1,11 @@
-import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { brotliDecompressSync, gunzipSync, zstdDecompressSync } from "node:zlib";
+import { MeshError } from "../../base/errors.ts";
 import { LogFilter, Logger } from "../../base/log.ts";
-import { adminHosts, type AdminOptions, adminPages, readinessPage, statsPage } from "./admin.ts";
+import { adminHosts, type AdminOptions, adminPages, readinessPage, serveAdmin, statsPage } from "./admin.ts";
 import { encodingFor } from "./compression.ts";
 import { applyLevels } from "./log_levels.ts";
+import { onceFree } from "./takeover/succession.ts";
 
 const METRICS = `${"# HELP istio_build Istio component build info.\n".repeat(20)}# EOF\n`;
 
@@ -30,7 +32,7 @@ function pages(defaultLevel = "warn,access=info") {
     const response = await answer(new Request(`http://localhost:15000${path}`, { method }));
     return { status: response.status, type: response.headers.get("content-type"), response };
   };
-  return { filter, state, ask, stop };
+  return { filter, state, ask, stop, options };
 }
 
 Deno.test("the admin endpoint has an index, the pages it names, and nothing else (ZT-207)", async () => {
@@ -48,6 +50,24 @@ Deno.test("the admin endpoint has an index, the pages it names, and nothing else
     assertEquals((await ask(unknown)).status, 404, unknown);
   }
   stop.abort();
+});
+
+Deno.test("a port of admin, metrics or readiness that is taken is told of with what to do (ZT-004)", async () => {
+  for (const name of ["adminPort", "statsPort", "readinessPort"] as const) {
+    const other = Deno.listen({ hostname: name === "adminPort" ? "127.0.0.1" : "0.0.0.0", port: 0 });
+    const { port } = other.addr as Deno.NetAddr, { options, stop } = pages();
+    const error = assertThrows(() => serveAdmin({ ...options, [name]: port }, stop.signal), MeshError);
+    assertEquals([error.code, error.message.endsWith(` port ${port}`)], ["AMB2423", true], name);
+    // With the takeover's own patience it is tried until the predecessor has gone.
+    const { stop: later } = pages(),
+      serving = onceFree((it) => serveAdmin({ ...options, [name]: port }, it), later.signal);
+    other.close();
+    const servers = await serving;
+    assert(servers.length >= 3, `${servers.length} servers`);
+    stop.abort();
+    later.abort();
+    await Promise.all(servers);
+  }
 });
 
 Deno.test("POST /quitquitquit begins the shutdown, any other method does not (ZT-217)", async () => {

@@ -97,8 +97,12 @@ export async function onceFree<T>(take: (signal: AbortSignal) => T, signal: Abor
       return take(AbortSignal.any([signal, attempt.signal]));
     } catch (error) {
       attempt.abort(); // Some of the ports may have been free.
-      if (!(error instanceof Deno.errors.AddrInUse) || tries >= RETRIES_MAX || signal.aborted) throw error;
+      if (!isTaken(error) || tries >= RETRIES_MAX || signal.aborted) throw error;
     }
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
   }
+}
+
+function isTaken(error: unknown): boolean {
+  return error instanceof MeshError && error.cause instanceof Deno.errors.AddrInUse;
 }
