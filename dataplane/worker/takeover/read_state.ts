@@ -114,6 +114,9 @@ export class Adoption {
     for (const session of this.#sessions) {
       session.goLive();
       for (const tunnel of [...session.tunnels.values()]) if (!tunnel.closed) tunnel.goLive();
+      // Of a predecessor without revocation lists: whoever comes later gets a session whose peer was held against ours.
+      if (shard.tls.revocation === null || session.peerPath !== null) continue;
+      session instanceof ClientSession ? session.retire() : session.drain();
     }
     for (const relay of this.#relays) relay.goLive();
     for (const tunnel of this.#waiting) {

@@ -228,3 +228,28 @@ Deno.test("a state that was changed on its way is refused or carried, and never 
     for (const socket of [client, server]) socket.finish();
     expectAllOver(rig);
   }));
+
+for (const node of [0, 1] as const) {
+  const side = node === 0 ? "we dialled" : "dialled us";
+  Deno.test(`a session whose peer no list can name serves its streams, and no new ones: the next is judged (who ${side})`, () =>
+    withNodes(({ rig, open, arrive, swap, podOf }) => {
+      const client = open(), server = arrive();
+      for (const session of [...podOf(node).pool.sessions(), ...podOf(node).sessions]) {
+        rig.shards[node]!.revocations.forget(session); // As with a predecessor that has no lists.
+        session.peerPath!.free();
+        session.peerPath = null;
+      }
+      swap(node);
+      client.write(text("on"));
+      expectText(rig, server, "on");
+      rig.until("the dialling side knows", () => [...podOf(0).pool.sessions()].every((it) => !it.hasRoom));
+      const later = open(), other = arrive();
+      later.write(text("later"));
+      expectText(rig, other, "later");
+      const sessions = [...podOf(0).pool.sessions()];
+      assertEquals(sessions.map((it) => [it.hasRoom, it.tunnels.size]), [[false, 1], [true, 1]]);
+      for (const it of [client, server, later, other]) it.finish();
+      expectAllOver(rig);
+      assert(rig.shards.every((shard) => shard.revocations.count <= 1), "the first is over with its stream");
+    }));
+}
