@@ -90,15 +90,7 @@ export class ServerSession extends HboneSession {
     end: number,
   ): number {
     if ((streamId & 1) === 0) return H2Error.PROTOCOL_ERROR;
-    if (streamId <= this.lastStreamId) {
-      const wrong = this.skipBlock(bytes, start, end); // Trailers, or a stream that has ended.
-      if (wrong !== 0) return wrong;
-      const tunnel = this.tunnels.get(streamId);
-      if (tunnel === undefined) this.glitch();
-      else if (!endStream) tunnel.fail(H2Error.PROTOCOL_ERROR, "receive: trailers that do not end the stream");
-      else if (!tunnel.endReceived) tunnel.onEndReceived();
-      return 0;
-    }
+    if (streamId <= this.lastStreamId) return this.takeTrailers(streamId, endStream, bytes, start, end);
     this.lastStreamId = streamId;
     if (!this.#serves || this.tunnels.size >= STREAMS_MAX) {
       const wrong = this.skipBlock(bytes, start, end);

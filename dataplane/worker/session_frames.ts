@@ -297,6 +297,17 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
     return result < 0 ? -result : 0;
   }
 
+  /** A block after the first of a stream, or of one that has ended: trailers, which can only end it. @returns 0 or an H2Error. */
+  protected takeTrailers(streamId: number, endStream: boolean, bytes: Uint8Array, start: number, end: number): number {
+    const wrong = this.skipBlock(bytes, start, end);
+    if (wrong !== 0) return wrong;
+    const tunnel = this.tunnels.get(streamId);
+    if (tunnel === undefined) this.glitch();
+    else if (!endStream) tunnel.fail(H2Error.PROTOCOL_ERROR, "receive: trailers that do not end the stream");
+    else if (!tunnel.endReceived) tunnel.onEndReceived();
+    return 0;
+  }
+
   /** Adds a tunnel as this stream. */
   attach(tunnel: Tunnel, streamId: number): void {
     assert(!this.tunnels.has(streamId) && streamId <= STREAM_ID_MAX, "a stream belongs to one tunnel");

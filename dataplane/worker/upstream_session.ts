@@ -63,18 +63,7 @@ export abstract class UpstreamSession extends HboneSession {
   ): number {
     if (streamId > this.lastStreamId || (streamId & 1) === 0) return H2Error.PROTOCOL_ERROR;
     const tunnel = this.tunnels.get(streamId) as ClientTunnel | undefined;
-    if (tunnel === undefined) {
-      const wrong = this.skipBlock(bytes, start, end);
-      if (wrong === 0) this.glitch();
-      return wrong;
-    }
-    if (tunnel.answered) {
-      const wrong = this.skipBlock(bytes, start, end); // Trailers: they can only end the stream.
-      if (wrong !== 0) return wrong;
-      if (!endStream) tunnel.fail(H2Error.PROTOCOL_ERROR, "receive: trailers that do not end the stream");
-      else if (!tunnel.endReceived) tunnel.onEndReceived();
-      return 0;
-    }
+    if (tunnel === undefined || tunnel.answered) return this.takeTrailers(streamId, endStream, bytes, start, end);
     const head = this.shard.responseHead;
     head.begin();
     const result = this.decoder.decode(bytes, start, end, head);
