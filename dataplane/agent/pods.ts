@@ -73,6 +73,8 @@ export class Pods implements PodStarter {
   #busy: Promise<void> = Promise.resolve();
   /** Set while calls must wait. */
   #held: Promise<void> | undefined = undefined;
+  /** A successor has the connections of all pods. */
+  #handedOver = false;
 
   constructor(options: PodsOptions) {
     this.#options = options;
@@ -94,12 +96,13 @@ export class Pods implements PodStarter {
     return this.#running.get(this.uidOf(row) ?? "")?.pod.info;
   }
 
-  /** Lets a call under way end and the next one wait. @returns What ends the wait. */
-  async hold(): Promise<() => void> {
+  /** Lets a call under way end and the next one wait. @returns What ends the wait, and says whether the pods are a successor's. */
+  async hold(): Promise<(handedOver: boolean) => void> {
     const held = Promise.withResolvers<void>();
     this.#held = held.promise;
     await this.#busy;
-    return () => {
+    return (handedOver) => {
+      this.#handedOver = handedOver;
       this.#held = undefined;
       held.resolve();
     };
@@ -204,8 +207,14 @@ export class Pods implements PodStarter {
     log.info("pod added", { uid: pod.uid, name, namespace, serviceAccount, sourceAddressKept: transparent });
   }
 
+  /** @throws MeshError AMB2424, by rejection, for a pod whose connections a successor has: only there can they be ended. */
   deletePod(uid: string): Promise<void> {
-    return this.#inTurn(() => this.#delete(uid));
+    return this.#inTurn(() => {
+      if (!this.#handedOver) return this.#delete(uid);
+      throw new MeshError("AMB2424", `the connections of pod ${uid} are a successor's`, {
+        remedy: "none is needed: the node agent asks the successor, and keeps the pod's rules until then",
+      });
+    });
   }
 
   async #delete(uid: string): Promise<void> {

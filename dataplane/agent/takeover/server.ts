@@ -23,8 +23,8 @@ const ADOPT_TIMEOUT_MS = 2_000;
 /** What is handed over besides connections: the pods, which stay as they are meanwhile. */
 export interface HeldPods {
   list(): ReadonlyMap<string, { readonly row: number; readonly pod: EnrolledPod }>;
-  /** Adds and deletes no pod until the function that it returns is called. */
-  hold(): Promise<() => void>;
+  /** Adds and deletes no pod until the function that it returns is called; and afterwards deletes none that is a successor's. */
+  hold(): Promise<(handedOver: boolean) => void>;
 }
 
 export interface TakeoverServerOptions {
@@ -147,11 +147,12 @@ export class TakeoverServer implements AsyncDisposable {
         return "keeps";
       }
       const release = await pods.hold();
+      let outcome: Outcome = "keeps";
       try {
-        if (this.#closed) return "keeps";
-        if (wish.edition === this.#edition()) return await this.#freeze(socket);
+        if (this.#closed) return outcome;
+        if (wish.edition === this.#edition()) return outcome = await this.#freeze(socket);
       } finally {
-        release();
+        release(outcome === "handedOver");
       }
     }
   }

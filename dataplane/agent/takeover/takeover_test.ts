@@ -87,6 +87,8 @@ interface Scene {
   readonly pods: Map<string, { row: number; pod: { uid: string; netnsFd: number; info: PodInfo } }>;
   /** Holds that have not ended. */
   holds(): number;
+  /** What holds ended with: whether the pods are a successor's. */
+  readonly released: readonly boolean[];
 }
 type PodInfo = { name: string; namespace: string; serviceAccount: string };
 
@@ -98,6 +100,7 @@ function withPredecessor(name: string, body: (scene: Scene) => Promise<void>): v
       using netns = ownNetns();
       using workers = new Workers(2, HANDLES);
       let holds = 0;
+      const released: boolean[] = [];
       const info = { name: "pod", namespace: "test", serviceAccount: "test" };
       const pods: Scene["pods"] = new Map([["uid", { row: 3, pod: { uid: "uid", netnsFd: netns.fd, info } }]]);
       const server = TakeoverServer.listen({
@@ -109,13 +112,16 @@ function withPredecessor(name: string, body: (scene: Scene) => Promise<void>): v
           list: () => pods,
           hold: () => {
             holds++;
-            return Promise.resolve(() => void holds--);
+            return Promise.resolve((handedOver) => {
+              holds--;
+              released.push(handedOver);
+            });
           },
         },
         log: SILENT,
       });
       if (server === undefined) throw new Error("somebody else listens");
-      await body({ path, workers, server, pods, holds: () => holds });
+      await body({ path, workers, server, pods, holds: () => holds, released });
       assertEquals(holds, 0, "pods are free again");
       await server[Symbol.asyncDispose]();
     }
@@ -172,6 +178,7 @@ withPredecessor("everything goes over, to fewer workers and to more, and the pre
   assertEquals([taken.connections, taken.descriptors], [2 * HANDLES, 2 * HANDLES]);
   assertEquals(own.adopted.length, 2 * HANDLES);
   await scene.server.handedOver;
+  assertEquals(scene.released, [true], "no pod is ended here any more");
   assertEquals([scene.workers.phase, own.phase], [TakeoverPhase.RELEASED, TakeoverPhase.LIVE]);
   assertEquals(await Predecessor.connect(scene.path, "test"), undefined, "nobody listens there any more");
 });
@@ -198,6 +205,7 @@ withPredecessor("a successor that cannot build what it got gives up, and the pre
   assertEquals((failure as MeshError).code, "AMB2421");
   await until("workers go on", () => scene.workers.phase === TakeoverPhase.RUN);
   assert(!own.asked.includes(TakeoverPhase.LIVE), "nothing was touched");
+  assertEquals(scene.released, [false], "pods are ended here as before");
 });
 
 withPredecessor("workers that cannot freeze go on", async (scene) => {
