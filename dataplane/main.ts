@@ -261,7 +261,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     log: log.child("takeover"),
   });
   // A predecessor has the ports until it has handed over.
-  const servers = config.takeover ? [] : serve(signal);
+  const servers = config.takeover ? [] : await serve(signal);
   const timer = setInterval(collect, COLLECT_MS);
   workers.start(handles, snapshots, {
     network: config.network,

@@ -3,6 +3,7 @@ import { ignore, MeshError } from "../../base/errors.ts";
 import { LogFilter, type Logger } from "../../base/log.ts";
 import { compressedResponse } from "./compression.ts";
 import { applyLevels } from "./log_levels.ts";
+import { type Answer, type HttpOptions, type HttpServer, serveHttp } from "./http_server.ts";
 import { contentTypeFor } from "./metrics.ts";
 import { profilePage } from "./profile_pages.ts";
 import { Profiler } from "./profiler.ts";
@@ -41,16 +42,19 @@ const INDEX = `<!doctype html><title>ztunnel</title><h1>ztunnel</h1><ul>
 ${PAGES.map(([path, what]) => `<li><a href="${path}">${path}</a>: ${what}`).join("\n")}</ul>
 `;
 
-/** Starts the three servers; they end with `signal`. @throws MeshError AMB2423 if a port is taken (ZT-004) */
-export function serveAdmin(options: AdminOptions, signal: AbortSignal): Promise<void>[] {
-  const wildcard = options.ipv6 ? "::" : "0.0.0.0";
-  const admin = adminPages(options, signal);
-  const servers = [
-    ...adminHosts(options.ipv6, LOOPBACK_IPV6_OFF).map((host) => serve(host, options.adminPort, admin, signal)),
-    serve(wildcard, options.statsPort, (request) => statsPage(options, request), signal),
-    serve(wildcard, options.readinessPort, (request) => readinessPage(options, request), signal),
-  ];
-  return servers.map((server) => server.finished);
+/** Starts the three servers; the result's promises end with `signal`. @throws MeshError AMB2423 if a port is taken (ZT-004) */
+export async function serveAdmin(options: AdminOptions, signal: AbortSignal): Promise<Promise<void>[]> {
+  const wildcard = options.ipv6 ? "::" : "0.0.0.0", { log } = options;
+  const admin = adminPages(options, signal), finished: Promise<void>[] = [];
+  for (const host of adminHosts(options.ipv6, LOOPBACK_IPV6_OFF)) {
+    finished.push((await serve(host, options.adminPort, { answer: admin, signal, log })).finished);
+  }
+  finished.push(
+    (await serve(wildcard, options.statsPort, { answer: (it) => statsPage(options, it), signal, log })).finished,
+    (await serve(wildcard, options.readinessPort, { answer: (it) => readinessPage(options, it), signal, log }))
+      .finished,
+  );
+  return finished;
 }
 
 const LOOPBACK_IPV6_OFF = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
@@ -66,15 +70,14 @@ export function adminHosts(ipv6: boolean, switchPath: string): readonly string[]
   return ["127.0.0.1", "::1"];
 }
 
-type Answer = (request: Request) => Response | Promise<Response>;
-
-function serve(hostname: string, port: number, answer: Answer, signal: AbortSignal) {
+async function serve(hostname: string, port: number, options: HttpOptions): Promise<HttpServer> {
   try {
-    return Deno.serve({ hostname, port, signal, onListen() {} }, answer);
+    return await serveHttp(hostname, port, options);
   } catch (error) {
-    if (error instanceof Deno.errors.AddrInUse) throw portTaken(hostname, port, error);
-    if (hostname !== "::" || !(error instanceof Error)) throw error;
-    return serve("0.0.0.0", port, answer, signal); // A kernel without IPv6 has no [::].
+    if (!(error instanceof Error)) throw error;
+    if ((error as NodeJS.ErrnoException).code === "EADDRINUSE") throw portTaken(hostname, port, error);
+    if (hostname !== "::") throw error;
+    return await serve("0.0.0.0", port, options); // A kernel without IPv6 has no [::].
   }
 }
 

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { brotliDecompressSync, gunzipSync, zstdDecompressSync } from "node:zlib";
 import { MeshError } from "../../base/errors.ts";
 import { LogFilter, Logger } from "../../base/log.ts";
@@ -56,7 +56,7 @@ Deno.test("a port of admin, metrics or readiness that is taken is told of with w
   for (const name of ["adminPort", "statsPort", "readinessPort"] as const) {
     const other = Deno.listen({ hostname: name === "adminPort" ? "127.0.0.1" : "0.0.0.0", port: 0 });
     const { port } = other.addr as Deno.NetAddr, { options, stop } = pages();
-    const error = assertThrows(() => serveAdmin({ ...options, [name]: port }, stop.signal), MeshError);
+    const error = await assertRejects(() => serveAdmin({ ...options, [name]: port }, stop.signal), MeshError);
     assertEquals([error.code, error.message.endsWith(` port ${port}`)], ["AMB2423", true], name);
     // With the takeover's own patience it is tried until the predecessor has gone.
     const { stop: later } = pages(),

@@ -21,7 +21,6 @@ export const NOTES: Readonly<Record<string, string>> = {
   "ZT-143": "a pod's certificate is also fetched when the pod is enrolled and known, and kept while it is",
   "ZT-147": "ours gives xDS's defaults: without them a workload has an identity that nobody issues",
   "ZT-200": "there are no spans; a line of the scope `policy` names the trace that its client began",
-  "ZT-207": "headers have no time limit of ours: the runtime's server sets its own",
   "ZT-214": "names of settings are ours",
   "ZT-216": "levels are those of our scopes: access, policy, xds, ca, dns and so on",
   "ZT-218": "of the agent's thread; the workers' threads are not in it",

@@ -90,11 +90,11 @@ export class Succession implements AsyncDisposable {
 }
 
 /** Calls what takes ports until the predecessor has given them up. */
-export async function onceFree<T>(take: (signal: AbortSignal) => T, signal: AbortSignal): Promise<T> {
+export async function onceFree<T>(take: (signal: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T> {
   for (let tries = 0;; tries++) {
     const attempt = new AbortController();
     try {
-      return take(AbortSignal.any([signal, attempt.signal]));
+      return await take(AbortSignal.any([signal, attempt.signal]));
     } catch (error) {
       attempt.abort(); // Some of the ports may have been free.
       if (!isTaken(error) || tries >= RETRIES_MAX || signal.aborted) throw error;
@@ -104,5 +104,6 @@ export async function onceFree<T>(take: (signal: AbortSignal) => T, signal: Abor
 }
 
 function isTaken(error: unknown): boolean {
-  return error instanceof MeshError && error.cause instanceof Deno.errors.AddrInUse;
+  const cause = error instanceof MeshError ? error.cause : undefined;
+  return cause instanceof Error && "code" in cause && cause.code === "EADDRINUSE";
 }
