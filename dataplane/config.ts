@@ -412,7 +412,7 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     flag: "tls12-enabled",
     env: "TLS12_ENABLED",
     default: false,
-    help: "speak to a control plane that has TLS 1.2 and no newer one; HBONE is TLS 1.3 in any case",
+    help: "speak TLS 1.2 as well as 1.3, with the control plane and other proxies",
   },
   compliancePolicy: {
     kind: text("pqc"),

@@ -161,6 +161,8 @@ export interface TlsPolicy {
   readonly revocation?: boolean;
   /** Key exchange by X25519MLKEM768 alone (COMPLIANCE_POLICY=pqc, ZT-080). */
   readonly postQuantumOnly?: boolean;
+  /** TLS 1.2 as well as 1.3 (TLS12_ENABLED, ZT-079). Nothing of it is post-quantum: with that asked for, 1.3 alone is spoken. */
+  readonly tls12?: boolean;
 }
 
 export interface Tls {
@@ -190,11 +192,15 @@ export interface TrafficKeys {
 /** Outcomes of {@link RecordOpener.open} below zero. */
 export const RecordError = { BAD_RECORD: -1, OVERFLOW: -2, UNEXPECTED: -3 } as const;
 
-/** The sending half of a TLS 1.3 connection (RFC 8446 §5.2). */
+/** The sending half of a TLS connection (RFC 8446 §5.2; RFC 5288). */
 export interface RecordSealer {
+  /** Whether the connection is of TLS 1.2: its key lasts as long as it does, and it stays in this process. */
+  readonly tls12: boolean;
+  /** Content of a full record, which is 2^14 + 22 bytes long in either version. */
+  readonly contentBytesMax: number;
   /**
    * Makes a record of the `bytes` of plaintext that lie at `at + 5`, in place: header before, type byte and tag behind.
-   * @returns The record's length, `bytes + 22`.
+   * @returns The record's length: `bytes + 22`, or `bytes + 29` in TLS 1.2.
    */
   seal(at: number, bytes: number, contentType: number): number;
   /** Records sealed with the present key. */
@@ -208,6 +214,8 @@ export interface RecordSealer {
 
 /** The receiving half. */
 export interface RecordOpener {
+  /** As {@link RecordSealer.tls12}. Content types stand in the open then, and handshake messages have no place. */
+  readonly tls12: boolean;
   /**
    * Opens the record of `recordBytes` (header included) at `at` in place; content starts at `at + 5`.
    * @returns Content bytes with the type byte last and padding still there, or a {@link RecordError}.

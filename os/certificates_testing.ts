@@ -2,6 +2,12 @@
 import * as x509 from "@peculiar/x509";
 
 const ALGORITHM = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
+const RSA = {
+  name: "RSASSA-PKCS1-v1_5",
+  hash: "SHA-256",
+  modulusLength: 2048,
+  publicExponent: Uint8Array.of(1, 0, 1),
+};
 const DAY_MS = 86_400_000;
 const SERVER_AUTH = "1.3.6.1.5.5.7.3.1", CLIENT_AUTH = "1.3.6.1.5.5.7.3.2";
 
@@ -21,6 +27,8 @@ interface LeafOptions {
   readonly serial?: string;
   /** A DNS name behind the URIs. */
   readonly host?: string;
+  /** Its key is of RSA; the authority's is not. */
+  readonly rsa?: boolean;
 }
 
 interface AuthorityOptions {
@@ -119,9 +127,9 @@ export class TestAuthority {
   /** A leaf with these URI names, in this order. */
   async issue(
     uris: readonly string[],
-    { days = 1, usages = [SERVER_AUTH, CLIENT_AUTH], serial, host }: LeafOptions = {},
+    { days = 1, usages = [SERVER_AUTH, CLIENT_AUTH], serial, host, rsa = false }: LeafOptions = {},
   ): Promise<LeafPem> {
-    const keys = await crypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]);
+    const keys = await crypto.subtle.generateKey(rsa ? RSA : ALGORITHM, true, ["sign", "verify"]);
     const names: x509.JsonGeneralName[] = uris.map((value) => ({ type: "url", value }));
     if (host !== undefined) names.push({ type: "dns", value: host });
     const certificate = await x509.X509CertificateGenerator.create({

@@ -1,10 +1,13 @@
 /** OpenSSL 3 for the data plane: contexts, handshakes and the traffic secrets that come out of them. */
+import { assert } from "../base/assert.ts";
 import { MeshError } from "../base/errors.ts";
 import {
   type ContextHandle,
   HandshakeStep,
   type Memory,
   type PeerPath,
+  type RecordOpener,
+  type RecordSealer,
   type Tls,
   type TlsHandshake,
   type TlsIdentity,
@@ -13,6 +16,7 @@ import {
 } from "./api.ts";
 import { loadLibcrypto, loadLibssl, OPENSSL, showVersion } from "./openssl_library.ts";
 import { Revocation, X509_V_ERR_CERT_REVOKED } from "./revocation.ts";
+import { expandMaster, Opener12, Sealer12 } from "./tls12_records.ts";
 import { type CipherSuite, Opener, RecordCrypto, Sealer, suiteOf } from "./tls_records.ts";
 import { VerifiedChains } from "./verified_chains.ts";
 
@@ -35,6 +39,7 @@ const ssl = loadLibssl({
   SSL_CTX_set_verify: { parameters: ["pointer", "i32", "pointer"], result: "void" }, // SSL_CTX *, int mode, SSL_verify_cb
   SSL_CTX_set_cert_verify_callback: { parameters: ["pointer", "function", "pointer"], result: "void" }, // SSL_CTX *, cb, void *
   SSL_CTX_set_ciphersuites: { parameters: ["pointer", "buffer"], result: "i32" }, // SSL_CTX *, const char *
+  SSL_CTX_set_cipher_list: { parameters: ["pointer", "buffer"], result: "i32" }, // SSL_CTX *, const char *
   SSL_CTX_set_alpn_protos: { parameters: ["pointer", "buffer", "u32"], result: "i32" }, // SSL_CTX *, const uchar *, uint
   SSL_CTX_set_alpn_select_cb: { parameters: ["pointer", "function", "pointer"], result: "void" }, // SSL_CTX *, cb, void *
   SSL_CTX_set_keylog_callback: { parameters: ["pointer", "function"], result: "void" }, // SSL_CTX *, cb
@@ -50,6 +55,12 @@ const ssl = loadLibssl({
   SSL_get_verify_result: { parameters: ["pointer"], result: "i64" }, // const SSL *
   SSL_get_current_cipher: { parameters: ["pointer"], result: "pointer" }, // const SSL *
   SSL_CIPHER_get_protocol_id: { parameters: ["pointer"], result: "u16" }, // const SSL_CIPHER *
+  SSL_version: { parameters: ["pointer"], result: "i32" }, // const SSL *
+  SSL_ctrl: { parameters: ["pointer", "i32", "i64", "pointer"], result: "i64" }, // SSL *, int cmd, long, void *
+  SSL_get_session: { parameters: ["pointer"], result: "pointer" }, // const SSL *
+  SSL_SESSION_get_master_key: { parameters: ["pointer", "buffer", "usize"], result: "usize" }, // const SSL_SESSION *, uchar *, size_t
+  SSL_get_client_random: { parameters: ["pointer", "buffer", "usize"], result: "usize" }, // const SSL *, uchar *, size_t
+  SSL_get_server_random: { parameters: ["pointer", "buffer", "usize"], result: "usize" }, // const SSL *, uchar *, size_t
   SSL_get1_peer_certificate: { parameters: ["pointer"], result: "pointer" }, // const SSL *
 });
 
@@ -77,9 +88,10 @@ const crypto = loadLibcrypto({
 const SSL_CTRL_MODE = 33, SSL_CTRL_SET_SESS_CACHE_MODE = 44;
 const SSL_CTRL_CHAIN_CERT = 89, SSL_CTRL_GET_CHAIN_CERTS = 115, SSL_CTRL_SET_VERIFY_CERT_STORE = 106;
 const SSL_CTRL_SET_GROUPS_LIST = 92, SSL_CTRL_SET_MIN_PROTO_VERSION = 123;
-const TLS1_3_VERSION = 0x304n;
+const SSL_CTRL_GET_EXTMS_SUPPORT = 122;
+const TLS1_2_VERSION = 0x303, TLS1_3_VERSION = 0x304;
 const SSL_MODE_RELEASE_BUFFERS = 0x10n;
-const SSL_OP_NO_TICKET = 1n << 14n;
+const SSL_OP_NO_TICKET = 1n << 14n, SSL_OP_NO_COMPRESSION = 1n << 17n, SSL_OP_NO_RENEGOTIATION = 1n << 30n;
 const SSL_VERIFY_PEER = 1, SSL_VERIFY_FAIL_IF_NO_PEER_CERT = 2;
 const SSL_ERROR_WANT_READ = 2, SSL_ERROR_WANT_WRITE = 3;
 const SSL_TLSEXT_ERR_OK = 0, SSL_TLSEXT_ERR_ALERT_FATAL = 2;
@@ -88,6 +100,17 @@ const LETTER_T = 0x54;
 const URI_BYTES_MAX = 2048, URI_COUNT_MAX = 16;
 /** AES-256 first, no ChaCha20 (ZT-080). */
 const CIPHER_SUITES = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256";
+/** The same with TLS 1.2, for either kind of certificate (ZT-080). */
+const CIPHERS_12 = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:" +
+  "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256";
+/** Their numbers on the wire (RFC 5289 §3.2). */
+const SUITES_12: Readonly<Record<number, CipherSuite>> = {
+  0xc02b: "aes128",
+  0xc02c: "aes256",
+  0xc02f: "aes128",
+  0xc030: "aes256",
+};
+const RANDOM_BYTES = 32, MASTER_BYTES = 48;
 /** Key exchange in Istio's own order (ZT-080). The last came with OpenSSL 3.5; an older library offers the rest. */
 const GROUPS = "X25519:P-256:P-384", POST_QUANTUM_GROUP = "X25519MLKEM768";
 const ALPN_H2 = Uint8Array.of(2, 0x68, 0x32);
@@ -287,10 +310,13 @@ export class OpenSsl implements Tls {
   #context(template: Pointer, server: boolean, known: Pointer | null): Pointer {
     const context = ssl.SSL_CTX_new(server ? ssl.TLS_server_method() : ssl.TLS_client_method());
     if (context === null) throw refused("a new context");
-    ssl.SSL_CTX_ctrl(context, SSL_CTRL_SET_MIN_PROTO_VERSION, TLS1_3_VERSION, null); // ZT-079
+    const tls12 = this.#policy.tls12 === true && this.#policy.postQuantumOnly !== true;
+    const oldest = BigInt(tls12 ? TLS1_2_VERSION : TLS1_3_VERSION);
+    ssl.SSL_CTX_ctrl(context, SSL_CTRL_SET_MIN_PROTO_VERSION, oldest, null); // ZT-079
+    if (tls12 && ssl.SSL_CTX_set_cipher_list(context, zeroTerminated(CIPHERS_12)) !== 1) throw refused("its suites");
     ssl.SSL_CTX_ctrl(context, SSL_CTRL_MODE, SSL_MODE_RELEASE_BUFFERS, null);
     ssl.SSL_CTX_ctrl(context, SSL_CTRL_SET_SESS_CACHE_MODE, 0n, null); // No resumption either way (ZT-081).
-    ssl.SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
+    ssl.SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
     const fits = ssl.SSL_CTX_use_certificate(context, ssl.SSL_CTX_get0_certificate(template)) === 1 &&
       ssl.SSL_CTX_use_PrivateKey(context, ssl.SSL_CTX_get0_privatekey(template)) === 1 &&
       ssl.SSL_CTX_set_ciphersuites(context, zeroTerminated(CIPHER_SUITES)) === 1;
@@ -389,7 +415,13 @@ class OpenSslHandshake implements TlsHandshake {
     owner.clientSecret = undefined;
     owner.serverSecret = undefined;
     if (owner.revocation !== null) this.#path = owner.revocation.takePath() ?? this.#path;
-    if (result === 1) return HandshakeStep.DONE;
+    if (result === 1) {
+      if (!this.#isTls12 || ssl.SSL_ctrl(this.#ssl, SSL_CTRL_GET_EXTMS_SUPPORT, 0n, null) === 1n) {
+        return HandshakeStep.DONE;
+      }
+      this.#failure = "the peer's TLS 1.2 has no extended master secret"; // RFC 7627: its keys may be another's too.
+      return HandshakeStep.FAILED;
+    }
     const error = ssl.SSL_get_error(this.#ssl, result);
     if (error === SSL_ERROR_WANT_READ) return HandshakeStep.WANTS_READ;
     if (error === SSL_ERROR_WANT_WRITE) return HandshakeStep.WANTS_WRITE;
@@ -434,15 +466,42 @@ class OpenSslHandshake implements TlsHandshake {
     return path;
   }
 
-  takeRecords(): { sealer: Sealer; opener: Opener } {
+  get #isTls12(): boolean {
+    return ssl.SSL_version(this.#ssl) === TLS1_2_VERSION;
+  }
+
+  takeRecords(): { sealer: RecordSealer; opener: RecordOpener } {
+    const taken = this.#isTls12 ? this.#takeRecords12() : this.#takeRecords13();
+    this.free();
+    return taken;
+  }
+
+  #takeRecords12(): { sealer: RecordSealer; opener: RecordOpener } {
+    const suite = SUITES_12[ssl.SSL_CIPHER_get_protocol_id(ssl.SSL_get_current_cipher(this.#ssl))];
+    assert(suite !== undefined, "only suites that were offered are agreed on");
+    const master = new Uint8Array(MASTER_BYTES), client = new Uint8Array(RANDOM_BYTES), server = client.slice();
+    const got = ssl.SSL_SESSION_get_master_key(ssl.SSL_get_session(this.#ssl), master, BigInt(MASTER_BYTES));
+    assert(got === BigInt(MASTER_BYTES), "a handshake that is done has a master secret");
+    ssl.SSL_get_client_random(this.#ssl, client, BigInt(RANDOM_BYTES));
+    ssl.SSL_get_server_random(this.#ssl, server, BigInt(RANDOM_BYTES));
+    const keys = expandMaster(suite, master, { client, server }), { records } = this.#owner;
+    const clients = { key: keys.clientKey, salt: keys.clientSalt };
+    const servers = { key: keys.serverKey, salt: keys.serverSalt };
+    const taken = {
+      sealer: new Sealer12(records, suite, this.#server ? servers : clients),
+      opener: new Opener12(records, suite, this.#server ? clients : servers),
+    };
+    for (const secret of [master, ...Object.values(keys)]) secret.fill(0);
+    return taken;
+  }
+
+  #takeRecords13(): { sealer: Sealer; opener: Opener } {
     const id = ssl.SSL_CIPHER_get_protocol_id(ssl.SSL_get_current_cipher(this.#ssl));
     const suite: CipherSuite = id === 0x1302 ? "aes256" : "aes128"; // Only these two are ever offered or taken.
     const records = this.#owner.records;
     const own = this.#server ? this.#serverSecret! : this.#clientSecret!;
     const peers = this.#server ? this.#clientSecret! : this.#serverSecret!;
-    const taken = { sealer: new Sealer(records, suite, own), opener: new Opener(records, suite, peers) };
-    this.free();
-    return taken;
+    return { sealer: new Sealer(records, suite, own), opener: new Opener(records, suite, peers) };
   }
 
   free(): void {

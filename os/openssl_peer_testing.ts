@@ -11,6 +11,8 @@ const ssl = loadLibssl({
   SSL_CTX_use_PrivateKey: { parameters: ["pointer", "pointer"], result: "i32" }, // SSL_CTX *, EVP_PKEY *
   SSL_CTX_get_cert_store: { parameters: ["pointer"], result: "pointer" }, // const SSL_CTX *
   SSL_CTX_set_verify: { parameters: ["pointer", "i32", "pointer"], result: "void" }, // SSL_CTX *, int mode, SSL_verify_cb
+  SSL_CTX_set_cipher_list: { parameters: ["pointer", "buffer"], result: "i32" }, // SSL_CTX *, const char *
+  SSL_CTX_set_options: { parameters: ["pointer", "u64"], result: "u64" }, // SSL_CTX *, uint64_t
   SSL_CTX_set_ciphersuites: { parameters: ["pointer", "buffer"], result: "i32" }, // SSL_CTX *, const char *
   SSL_CTX_set_alpn_protos: { parameters: ["pointer", "buffer", "u32"], result: "i32" }, // SSL_CTX *, const uchar *, uint
   SSL_CTX_set_block_padding: { parameters: ["pointer", "usize"], result: "i32" }, // SSL_CTX *, size_t
@@ -27,6 +29,10 @@ const ssl = loadLibssl({
   SSL_read: { parameters: ["pointer", "buffer", "i32"], result: "i32" }, // SSL *, void *, int
   SSL_write: { parameters: ["pointer", "buffer", "i32"], result: "i32" }, // SSL *, const void *, int
   SSL_shutdown: { parameters: ["pointer"], result: "i32" }, // SSL *
+  SSL_renegotiate: { parameters: ["pointer"], result: "i32" }, // SSL *
+  SSL_version: { parameters: ["pointer"], result: "i32" }, // const SSL *
+  SSL_get_client_random: { parameters: ["pointer", "buffer", "usize"], result: "usize" }, // const SSL *, uchar *, size_t
+  SSL_get_server_random: { parameters: ["pointer", "buffer", "usize"], result: "usize" }, // const SSL *, uchar *, size_t
   SSL_key_update: { parameters: ["pointer", "i32"], result: "i32" }, // SSL *, int updatetype
   SSL_get_error: { parameters: ["pointer", "i32"], result: "i32" }, // const SSL *, int
   SSL_get_shutdown: { parameters: ["pointer"], result: "i32" }, // const SSL *
@@ -58,6 +64,7 @@ const SSL_CTRL_CHAIN_CERT = 89;
 const SSL_CTRL_SET_GROUPS_LIST = 92, SSL_CTRL_GET_NEGOTIATED_GROUP = 134;
 const SSL_CTRL_MODE = 33, SSL_CTRL_SET_MIN_PROTO_VERSION = 123, SSL_CTRL_SET_MAX_PROTO_VERSION = 124;
 const SSL_MODE_ENABLE_PARTIAL_WRITE = 1n, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER = 2n;
+const SSL_OP_NO_EXTENDED_MASTER_SECRET = 1n;
 const SSL_VERIFY_PEER = 1, SSL_VERIFY_FAIL_IF_NO_PEER_CERT = 2;
 const SSL_ERROR_SSL = 1, SSL_ERROR_WANT_READ = 2, SSL_ERROR_WANT_WRITE = 3, SSL_ERROR_ZERO_RETURN = 6;
 const KEY_UPDATE_NOT_REQUESTED = 0, KEY_UPDATE_REQUESTED = 1;
@@ -93,6 +100,8 @@ export interface PeerOptions {
   readonly alpn?: string;
   readonly ciphers?: string;
   readonly tls12Only?: boolean;
+  /** A TLS 1.2 without extended master secret. */
+  readonly noExtendedMaster?: boolean;
   /** Key exchange, such as `X25519:P-256`. */
   readonly groups?: string;
   /** Records are padded to a multiple of this. */
@@ -125,9 +134,14 @@ export class OpenSslPeer {
     if (options.tls12Only === true) ssl.SSL_CTX_ctrl(context, SSL_CTRL_SET_MAX_PROTO_VERSION, 0x303n, null);
     else ssl.SSL_CTX_ctrl(context, SSL_CTRL_SET_MIN_PROTO_VERSION, 0x304n, null);
     ssl.SSL_CTX_ctrl(context, SSL_CTRL_MODE, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER, null);
+    if (options.noExtendedMaster === true) ssl.SSL_CTX_set_options(context, SSL_OP_NO_EXTENDED_MASTER_SECRET);
     ssl.SSL_CTX_set_session_id_context(context, Uint8Array.of(1), 1);
     if (options.ciphers !== undefined) {
-      assert(ssl.SSL_CTX_set_ciphersuites(context, encoder.encode(options.ciphers + "\0")) === 1, "suites are known");
+      const list = encoder.encode(options.ciphers + "\0");
+      const taken = options.tls12Only === true
+        ? ssl.SSL_CTX_set_cipher_list(context, list)
+        : ssl.SSL_CTX_set_ciphersuites(context, list);
+      assert(taken === 1, "suites are known");
     }
     if (options.groups !== undefined) {
       const groups = encoder.encode(options.groups + "\0");
@@ -226,6 +240,24 @@ export class OpenSslPeer {
   keyUpdate(request: boolean): void {
     const type = request ? KEY_UPDATE_REQUESTED : KEY_UPDATE_NOT_REQUESTED;
     assert(ssl.SSL_key_update(this.#ssl, type) === 1, "OpenSSL can update its key now");
+  }
+
+  /** Asks for another handshake, as TLS 1.2 can. */
+  renegotiate(): void {
+    assert(ssl.SSL_renegotiate(this.#ssl) === 1, "OpenSSL can renegotiate");
+    ssl.SSL_do_handshake(this.#ssl);
+  }
+
+  get tls12(): boolean {
+    return ssl.SSL_version(this.#ssl) === 0x303;
+  }
+
+  /** What both sides put into a handshake of TLS 1.2. */
+  get randoms(): { client: Uint8Array; server: Uint8Array } {
+    const client = new Uint8Array(32), server = new Uint8Array(32);
+    ssl.SSL_get_client_random(this.#ssl, client, 32n);
+    ssl.SSL_get_server_random(this.#ssl, server, 32n);
+    return { client, server };
   }
 
   /** Says close_notify. */

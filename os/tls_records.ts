@@ -20,10 +20,14 @@ const crypto = loadLibcrypto({
   HMAC: { parameters: ["pointer", "buffer", "i32", "buffer", "u32", "buffer", "pointer"], result: "pointer" }, // md, key, key_len, d, n, out, outl
 });
 
+/** AES-GCM in libcrypto, for records of either version. */
+export { crypto as aead };
+
 const EVP_CTRL_AEAD_GET_TAG = 0x10, EVP_CTRL_AEAD_SET_TAG = 0x11;
 const TAG_BYTES = 16, HEADER_BYTES = 5, IV_BYTES = 12;
+const CONTENT_BYTES_MAX = 16384;
 /** RFC 8446 §5.2: 2^14 bytes of content, the type byte, at most 255 of expansion; ours uses 1 + 16. */
-export const CIPHERTEXT_BYTES_MAX = 16384 + 256;
+export const CIPHERTEXT_BYTES_MAX = CONTENT_BYTES_MAX + 256;
 const APPLICATION_DATA = 23;
 
 export type CipherSuite = "aes128" | "aes256";
@@ -34,6 +38,11 @@ const SUITES = {
   aes128: { name: "AES-128-GCM", keyBytes: 16, hashBytes: 32 },
   aes256: { name: "AES-256-GCM", keyBytes: 32, hashBytes: 48 },
 } as const;
+
+/** Bytes of this suite's key. */
+export function keyBytesOf(suite: CipherSuite): number {
+  return SUITES[suite].keyBytes;
+}
 
 /** The suite of keys that another process exported, if they are whole; undefined for any others. */
 export function suiteOf(keys: TrafficKeys): CipherSuite | undefined {
@@ -48,6 +57,8 @@ export class RecordCrypto {
   readonly ivAt: number;
   readonly lengthAt: number;
   readonly keyAt: number;
+  /** What TLS 1.2 authenticates with a record. */
+  readonly aadAt: number;
   readonly #ciphers: Record<CipherSuite, Pointer>;
 
   constructor(arena: Memory) {
@@ -55,6 +66,7 @@ export class RecordCrypto {
     this.ivAt = arena.allocate(16);
     this.lengthAt = arena.allocate(16);
     this.keyAt = arena.allocate(32);
+    this.aadAt = arena.allocate(16);
     const fetch = (suite: CipherSuite) => {
       const cipher = crypto.EVP_CIPHER_fetch(null, new TextEncoder().encode(SUITES[suite].name + "\0"), null);
       assert(cipher !== null, "libcrypto has AES-GCM");
@@ -92,6 +104,7 @@ export function expandLabel(
 
 /** Keys of one direction: cipher context, nonce and sequence number. */
 abstract class Direction {
+  readonly tls12 = false;
   protected readonly crypto: RecordCrypto;
   protected readonly context: Pointer;
   readonly #suite: CipherSuite;
@@ -169,6 +182,8 @@ abstract class Direction {
 
 /** Seals records in place in the arena. */
 export class Sealer extends Direction implements RecordSealer {
+  readonly contentBytesMax = CONTENT_BYTES_MAX;
+
   constructor(shared: RecordCrypto, suite: CipherSuite, secret: Uint8Array, sequence = 0) {
     super(shared, suite, secret, true);
     this.goOnAt(sequence);

@@ -8,7 +8,6 @@ import {
 import { invalidVariable } from "./settings_sources.ts";
 
 const SWITCHES: readonly (readonly [name: string, instead: string])[] = [
-  ["TLS12_ENABLED", "the control plane may be of TLS 1.2; HBONE is spoken over TLS 1.3 alone"],
   ["FAKE_CA", "certificates come from CA_ADDRESS"],
 ];
 

@@ -3,6 +3,8 @@ import { assert } from "../../base/assert.ts";
 import type { IpWords } from "../../base/address.ts";
 import type { LeafPem } from "../../os/certificates_testing.ts";
 import { OpenSslPeer, type PeerOptions, PeerState } from "../../os/openssl_peer_testing.ts";
+import type { RecordOpener, RecordSealer } from "../../os/api.ts";
+import { expandMaster, Opener12, Sealer12 } from "../../os/tls12_records.ts";
 import { Opener, Sealer } from "../../os/tls_records.ts";
 import { readUint24, readUint31, readUint32 } from "../../wire/bytes.ts";
 import { CLIENT_PREFACE, errorName, FRAME_RULES, FrameFlag, FrameType } from "../../wire/h2/frame_rules.ts";
@@ -60,7 +62,7 @@ export class H2Peer {
   readonly #decoder = new HpackDecoder(4096, 65_536);
   #input: Uint8Array<ArrayBuffer> = new Uint8Array(0);
   #prefaceBytes = 0;
-  #keys: { sealer: Sealer; opener: Opener } | undefined;
+  #keys: { sealer: RecordSealer; opener: RecordOpener } | undefined;
   #raw: Uint8Array<ArrayBuffer> = new Uint8Array(0);
   /** Alerts as `level,description`, once the connection's records are opened here. */
   readonly alerts: string[] = [];
@@ -201,13 +203,23 @@ export class H2Peer {
     const [own, other] = this.server ? ["SERVER", "CLIENT"] : ["CLIENT", "SERVER"];
     const secret = (of: string) => this.tls.secrets.get(`${of}_TRAFFIC_SECRET_0`)!;
     const { records } = hostTls;
+    if (this.tls.tls12) {
+      const keys = expandMaster(suite, this.tls.secrets.get("CLIENT_RANDOM")!, this.tls.randoms);
+      const clients = { key: keys.clientKey, salt: keys.clientSalt };
+      const servers = { key: keys.serverKey, salt: keys.serverSalt };
+      this.#keys = {
+        sealer: new Sealer12(records, suite, this.server ? servers : clients),
+        opener: new Opener12(records, suite, this.server ? clients : servers),
+      };
+      return;
+    }
     this.#keys = {
       sealer: new Sealer(records, suite, secret(own!)),
       opener: new Opener(records, suite, secret(other!)),
     };
   }
 
-  get sealer(): Sealer {
+  get sealer(): RecordSealer {
     return this.#keys!.sealer;
   }
 

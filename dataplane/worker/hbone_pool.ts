@@ -210,6 +210,10 @@ export class ClientSession extends UpstreamSession {
     return super.transferable;
   }
 
+  protected override stopTaking(): void {
+    this.retire();
+  }
+
   /** Takes no new tunnels; closes with the last one. */
   retire(): void {
     if (this.phase !== SessionPhase.OPEN) return;

@@ -45,6 +45,7 @@ export class ServerSession extends HboneSession {
   #lastStreamOwed = false;
   /** Asked to drain before it was open. */
   #drainOwed = false;
+  #draining = false;
 
   /** @param handshake null for a session that another process had. */
   constructor(
@@ -144,13 +145,18 @@ export class ServerSession extends HboneSession {
     return !this.goingAway || this.#lastStreamOwed;
   }
 
+  protected override stopTaking(): void {
+    this.drain();
+  }
+
   /**
    * Soon no new streams; what runs, runs on (ZT-076). Streams that cross the word are served like any, where the original
    * leaves them without an answer: a restart costs no connection then.
    */
   drain(): void {
     if (this.phase !== SessionPhase.OPEN) this.#drainOwed = true;
-    if (this.phase !== SessionPhase.OPEN || this.closing) return;
+    if (this.phase !== SessionPhase.OPEN || this.closing || this.#draining) return;
+    this.#draining = true; // The last stream that a GOAWAY names may never rise again.
     this.goAway(0x7fffffff, H2Error.NO_ERROR);
     this.#lastStreamOwed = true;
     this.ping(PingWord.DRAIN);

@@ -189,8 +189,9 @@ const places = Array.from({ length: SLABS }, () => placeIn(arena));
 function placeIn(arena: Arena) {
   const slab = new Slab(arena, SLAB_BYTES);
   const os = new TestOs(slab), tls = new OpenSsl(slab, { revocation: true });
+  const tls12 = new OpenSsl(slab, { revocation: true, tls12: true });
   slab.keep();
-  return { slab, os, tls };
+  return { slab, os, tls, tls12 };
 }
 
 /** What a worker of a test stands on; used again by the next test. Low memory is scarce: few tests have more than two workers. */

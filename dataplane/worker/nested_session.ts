@@ -85,6 +85,8 @@ export class NestedSession extends UpstreamSession {
     if (this.phase === SessionPhase.OPEN) this.closeGracefully({ reason: "the connection has ended", stage: "closed" });
   }
 
+  protected override stopTaking(): void {} // Its one stream is there.
+
   override get transferable(): boolean {
     return false;
   }

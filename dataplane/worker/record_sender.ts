@@ -5,7 +5,6 @@ import { FRAME_HEADER_BYTES } from "../../wire/h2/frame_rules.ts";
 import { writeDataHeader } from "../../wire/h2/frame_writers.ts";
 import {
   type Buffers,
-  CONTENT_BYTES_MAX,
   RECORD_BYTES_MAX,
   RECORD_HEADER_BYTES,
   SCRATCH_BYTES,
@@ -16,13 +15,20 @@ const EAGAIN = 11;
 const APPLICATION_DATA = 23, HANDSHAKE = 22, ALERT = 21;
 /** RFC 8446 §4.6.3: KeyUpdate, three bytes of length, update_not_requested. */
 const KEY_UPDATE = Uint8Array.of(24, 0, 0, 1, 0);
-/** Payload of a DATA frame that fills a record. */
-const DATA_BYTES_MAX = CONTENT_BYTES_MAX - FRAME_HEADER_BYTES;
-/** Bytes between the payloads of two such frames: tag and type of one record, headers of the next. */
-const RECORD_GAP_BYTES = 1 + 16 + RECORD_HEADER_BYTES + FRAME_HEADER_BYTES;
+/** From a record's start to the payload of the DATA frame in it. */
+const PAYLOAD_AT = RECORD_HEADER_BYTES + FRAME_HEADER_BYTES;
 const IOVEC_BYTES = 16;
 /** RFC 8446 §5.5 allows about 2^24.5 full records under one AES-GCM key. */
 export const RECORDS_PER_KEY_MAX = 1 << 23;
+
+/** How far a key that cannot be changed is used up. */
+export const KeyUse = {
+  FRESH: 0,
+  /** Half of {@link RECORDS_PER_KEY_MAX}: no new streams. */
+  WORN: 1,
+  /** All of it: the session ends. */
+  SPENT: 2,
+} as const;
 
 /** {@link RecordSender.read}: nothing was read, because what was written before has not left yet. */
 export const BLOCKED = -100_000;
@@ -36,12 +42,16 @@ export class RecordSender {
   /** Bytes that the last {@link read} asked for. */
   wantedBytes = 0;
   sentBytes = 0;
+  /** A {@link KeyUse}; above FRESH with TLS 1.2 alone. */
+  keyUse: number = KeyUse.FRESH;
   readonly #os: Os;
   readonly #buffers: Buffers;
   readonly #fd: number;
   readonly #sealer: RecordSealer;
   readonly #onStageShortage: () => void;
   readonly #recordsPerKey: number;
+  /** Content of a full record; every full record is {@link RECORD_BYTES_MAX} long. */
+  readonly #contentBytesMax: number;
   #stage = -1;
   /** Where the open record starts, and how much content it has. */
   #record = 0;
@@ -60,7 +70,9 @@ export class RecordSender {
     this.#fd = fd;
     this.#sealer = sealer;
     this.#onStageShortage = options.onStageShortage;
-    this.#recordsPerKey = options.recordsPerKey ?? RECORDS_PER_KEY_MAX;
+    const recordsPerKey = options.recordsPerKey ?? RECORDS_PER_KEY_MAX;
+    this.#recordsPerKey = sealer.tls12 ? recordsPerKey >> 1 : recordsPerKey;
+    this.#contentBytesMax = sealer.contentBytesMax;
   }
 
   /**
@@ -70,7 +82,7 @@ export class RecordSender {
   reserve(bytes: number): number {
     if (this.blocked || this.broken) return -1;
     if (this.#stage < 0 && !this.#open()) return -1;
-    if (CONTENT_BYTES_MAX - this.#content < bytes) {
+    if (this.#contentBytesMax - this.#content < bytes) {
       this.#closeRecord();
       if (this.#record + RECORD_BYTES_MAX > this.#stage + STAGE_BYTES) {
         this.flush();
@@ -83,7 +95,7 @@ export class RecordSender {
   /** Adds what was written at the place that {@link reserve} gave. */
   commit(bytes: number): void {
     this.#content += bytes;
-    assert(this.#content <= CONTENT_BYTES_MAX, "what is committed was reserved");
+    assert(this.#content <= this.#contentBytesMax, "what is committed was reserved");
   }
 
   /**
@@ -95,16 +107,17 @@ export class RecordSender {
     const at = this.reserve(bulk ? 1024 : 256);
     if (at < 0) return BLOCKED;
     const os = this.#os, memory = os.memory, buffers = this.#buffers;
-    const room = CONTENT_BYTES_MAX - this.#content - FRAME_HEADER_BYTES;
+    const payloadBytesMax = this.#contentBytesMax - FRAME_HEADER_BYTES;
+    const room = payloadBytesMax - this.#content;
     const first = room < bytesMax ? room : bytesMax;
     let wanted = first, got: number;
     if (bulk && first === room) {
       buffers.setIovec(buffers.scatterAt, memory.base + at + FRAME_HEADER_BYTES, first);
       let count = 1;
-      let payload = at + FRAME_HEADER_BYTES + first + RECORD_GAP_BYTES;
+      let payload = this.#record + RECORD_BYTES_MAX + PAYLOAD_AT; // The open record will be full.
       const end = this.#stage + STAGE_BYTES;
-      while (payload + DATA_BYTES_MAX + 17 <= end && wanted < bytesMax) {
-        const next = DATA_BYTES_MAX < bytesMax - wanted ? DATA_BYTES_MAX : bytesMax - wanted;
+      while (payload - PAYLOAD_AT + RECORD_BYTES_MAX <= end && wanted < bytesMax) {
+        const next = payloadBytesMax < bytesMax - wanted ? payloadBytesMax : bytesMax - wanted;
         buffers.setIovec(buffers.scatterAt + IOVEC_BYTES * count, memory.base + payload, next);
         wanted += next;
         count++;
@@ -126,7 +139,7 @@ export class RecordSender {
       if (rest === 0) break;
       this.#closeRecord();
       frameAt = this.#record + RECORD_HEADER_BYTES;
-      space = DATA_BYTES_MAX;
+      space = payloadBytesMax;
     }
     return got;
   }
@@ -169,6 +182,7 @@ export class RecordSender {
 
   /** Moves to a new key; said to the peer in a record of its own (RFC 8446 §4.6.3). @returns false when blocked: ask again. */
   updateKey(): boolean {
+    assert(!this.#sealer.tls12, "TLS 1.2 has one key");
     if (this.reserve(0) < 0) return false;
     this.#closeRecord();
     if (this.#record + 2 * RECORD_BYTES_MAX > this.#stage + STAGE_BYTES) {
@@ -222,7 +236,7 @@ export class RecordSender {
     this.#record = stage;
     this.#sendFrom = stage;
     this.#content = 0;
-    if (this.#sealer.sealedCount >= this.#recordsPerKey) this.#sealKeyUpdate();
+    if (this.#sealer.sealedCount >= this.#recordsPerKey) this.#onKeyUsed();
     return true;
   }
 
@@ -231,6 +245,11 @@ export class RecordSender {
     if (this.#content > 0 || this.#record !== this.#stage) return;
     this.#buffers.releaseStage(this.#stage);
     this.#stage = -1;
+  }
+
+  #onKeyUsed(): void {
+    if (!this.#sealer.tls12) this.#sealKeyUpdate();
+    else this.keyUse = this.#sealer.sealedCount >= 2 * this.#recordsPerKey ? KeyUse.SPENT : KeyUse.WORN;
   }
 
   #sealKeyUpdate(): void {

@@ -23,7 +23,7 @@ import {
   type Pollable,
   type Resumable,
 } from "./reactor.ts";
-import { RecordSender } from "./record_sender.ts";
+import { KeyUse, RecordSender } from "./record_sender.ts";
 import type { Watched } from "./revocation_watch.ts";
 import { SessionFrames } from "./session_frames.ts";
 import { PingWord, REVOKED, type SessionEnd, SessionPhase } from "./session_output.ts";
@@ -62,6 +62,7 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
   /** Set once the session says goodbye: what it ends with. */
   #closing: SessionEnd | undefined = undefined;
   #goodbyeSaid = false;
+  #worn = false;
 
   constructor(shard: Shard, fd: number, handshake: TlsHandshake | null, server: boolean) {
     super(shard, fd, server);
@@ -250,7 +251,9 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
   /** @returns false when the session ended. */
   #openRecord(at: number, recordBytes: number): boolean {
     const u8 = this.shard.os.memory.u8;
-    if (u8[at] !== APPLICATION_RECORD) return this.#fail(Alert.UNEXPECTED_MESSAGE, "an unprotected TLS record"), false;
+    if (u8[at] !== APPLICATION_RECORD && !this.#hasPlace(u8[at]!)) {
+      return this.#fail(Alert.UNEXPECTED_MESSAGE, "an unprotected TLS record"), false;
+    }
     let bytes = this.#opener!.open(at, recordBytes);
     if (bytes < 0) return this.#fail(Alert.BAD_RECORD_MAC, "a TLS record that does not open"), false;
     // Padding counts: content, its type and zeros are 2^14 + 1 bytes at most (RFC 8446 §5.4).
@@ -281,6 +284,11 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
     return false;
   }
 
+  /** TLS 1.2 seals alerts and handshake messages too, and says what they are in the open; change_cipher_spec is over by now. */
+  #hasPlace(type: number): boolean {
+    return this.#opener!.tls12 && (type === ALERT_RECORD || type === HANDSHAKE_RECORD);
+  }
+
   #takePlaintext(start: number, end: number): boolean {
     const u8 = this.shard.os.memory.u8;
     if (this.server && this.#prefaceBytes < CLIENT_PREFACE.length) {
@@ -299,6 +307,7 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
   }
 
   #takePostHandshake(start: number, end: number): boolean {
+    if (this.#opener!.tls12) return this.#fail(Alert.UNEXPECTED_MESSAGE, "a renegotiation"), false;
     if (!this.glitch()) return false;
     const asked = this.#postHandshake.read(this.shard.os.memory.u8, start, end);
     if (asked === PostHandshake.UNEXPECTED) {
@@ -360,6 +369,7 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
 
   override onFlush(): void {
     super.onFlush();
+    if (this.sender !== null && this.sender.keyUse !== KeyUse.FRESH) this.#onKeyUsed(this.sender.keyUse);
     if (this.#closing === undefined || this.phase !== SessionPhase.OPEN || this.sender!.blocked) return;
     if (!this.#goodbyeSaid) {
       this.#goodbyeSaid = true;
@@ -370,9 +380,23 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
     this.shard.os.shutdownWrite(this.fd);
   }
 
-  /** Whether another process may go on with it: open, and not saying goodbye. */
+  /** TLS 1.2 has no other key to go on with. */
+  #onKeyUsed(use: number): void {
+    if (this.phase !== SessionPhase.OPEN || this.#closing !== undefined) return;
+    if (use === KeyUse.SPENT) this.closeNow({ reason: "the one key of a TLS 1.2 session is used up", stage: "closed" });
+    else if (!this.#worn) {
+      this.#worn = true;
+      this.stopTaking();
+    }
+  }
+
+  /** No new streams; the session ends in order with the last one. */
+  protected abstract stopTaking(): void;
+
+  /** Whether another process may go on with it: open, of TLS 1.3, and not saying goodbye. */
   get transferable(): boolean {
-    return this.phase === SessionPhase.OPEN && this.#closing === undefined && !this.sender!.broken;
+    return this.phase === SessionPhase.OPEN && !this.#opener!.tls12 && this.#closing === undefined &&
+      !this.sender!.broken;
   }
 
   /** All of the session but its tunnels, as it stands between two turns. Nothing may be sealed until it is thawed. */

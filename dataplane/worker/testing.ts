@@ -55,6 +55,8 @@ interface RigPod {
   readonly worker: number;
 }
 
+type RigOptions = Partial<ShardOptions> & { readonly tls12?: boolean };
+
 /** Up to four workers over one set of tables, each with its own reactor; they take turns in this thread. */
 export class Rig {
   readonly tables: Tables;
@@ -72,7 +74,8 @@ export class Rig {
   readonly #closers: (() => void)[] = [];
   readonly #identityRows = new Map<string, number>();
 
-  constructor(workers: number, options: Partial<ShardOptions> = {}) {
+  /** @param tls12 TLS12_ENABLED. */
+  constructor(workers: number, { tls12 = false, ...options }: RigOptions = {}) {
     const sizes = {
       workers,
       pods: 8,
@@ -85,7 +88,7 @@ export class Rig {
     this.tables = openTables(handles);
     this.writer = new SnapshotWriter(this.tables, () => {}, 1);
     for (let worker = 0; worker < workers; worker++) {
-      const { slab, os, tls } = placeOf(worker);
+      const place = placeOf(worker), { slab, os } = place, tls = tls12 ? place.tls12 : place.tls;
       slab.reset();
       os.aheadMs = 0;
       os.failing = "";
@@ -149,7 +152,7 @@ export class Rig {
   static async with(
     workers: number,
     body: (rig: Rig) => void | Promise<void>,
-    options: Partial<ShardOptions> = {},
+    options: RigOptions = {},
   ): Promise<void> {
     const rig = new Rig(workers, options);
     let failed = true;

@@ -57,6 +57,7 @@ function mix(one: number, other: number): number {
 
 /** One direction: hides content under a key and a sequence number, and marks it so that no change goes unseen. */
 class Direction {
+  readonly tls12 = false;
   protected readonly memory: SimMemory;
   protected sequence = 0;
   #key: number;
@@ -107,6 +108,8 @@ class Direction {
 }
 
 class SimSealer extends Direction implements RecordSealer {
+  readonly contentBytesMax = 16_384;
+
   get sealedCount(): number {
     return this.sequence;
   }

@@ -28,7 +28,7 @@ import { UndecidedConnection } from "../undecided.ts";
 export interface TakeoverCounts {
   readonly sessions: number;
   readonly connections: number;
-  /** Connections that end in this process: handshakes, negotiations, double HBONE, and streams that only their application reads. */
+  /** Connections that end in this process: handshakes, negotiations, double HBONE, sessions of TLS 1.2, and streams that only their application reads. */
   readonly left: number;
   /** Of them, those that may become transferable soon. */
   readonly settling: number;
