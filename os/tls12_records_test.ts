@@ -7,7 +7,9 @@ import { type LeafPem, ONLY_SERVER, TestAuthority } from "./certificates_testing
 import * as libc from "./libc_cold.ts";
 import { checkPolicy, createTemplate, OpenSsl } from "./openssl.ts";
 import { OpenSslPeer, type PeerOptions, PeerState } from "./openssl_peer_testing.ts";
+import { readRevocationLists, releaseLists, retainLists } from "./revocation_lists.ts";
 import { prf } from "./tls12_records.ts";
+import { VerifiedChains } from "./verified_chains.ts";
 
 const CART = "spiffe://cluster.local/ns/shop/sa/cart";
 const arena = new Arena(1 << 20, { hugePages: false });
@@ -17,6 +19,10 @@ const stricter = [{}, { tls12: true, postQuantumOnly: true }].filter(takes).map(
 const authority = await TestAuthority.create("mesh"), stranger = await TestAuthority.create("stranger");
 const ecdsa = await authority.issue([CART]), rsa = await authority.issue([CART], { rsa: true });
 const identities = { ecdsa: tls.derive(createTemplate(ecdsa)), rsa: tls.derive(createTemplate(rsa)) };
+const verified = new VerifiedChains(Date.now);
+const watched = new OpenSsl(arena, { tls12: true }, verified).derive(createTemplate(ecdsa));
+const revokingTls = new OpenSsl(arena, { tls12: true, revocation: true });
+const revoking = { tls: revokingTls, identity: revokingTls.derive(createTemplate(rsa)) };
 const AT = arena.allocate(5 + 16_384 + 256 + 64);
 const ALERT = 21, HANDSHAKE = 22, APPLICATION = 23;
 const SUITES = [
@@ -39,6 +45,7 @@ function takes(policy: TlsPolicy): boolean {
 interface Outcome {
   readonly done: boolean;
   readonly failure: string;
+  readonly revoked: boolean;
   readonly peer: OpenSslPeer;
   readonly fd: number;
   take(): { sealer: RecordSealer; opener: RecordOpener };
@@ -71,7 +78,8 @@ function shake(
   let taken: { sealer: RecordSealer; opener: RecordOpener } | undefined;
   try {
     const done = step === HandshakeStep.DONE && peerStep === PeerState.DONE;
-    look({ done, failure: ours.failure(), peer, fd, take: () => taken = ours.takeRecords() });
+    const { peerRevoked: revoked } = ours;
+    look({ done, failure: ours.failure(), revoked, peer, fd, take: () => taken = ours.takeRecords() });
   } finally {
     taken?.sealer.free();
     taken?.opener.free();
@@ -291,6 +299,26 @@ Deno.test("a TLS 1.2 connection is never resumed, and gives no ticket (ZT-081)",
     shake(true, { resume: session }, (second) => assertEquals([second.done, second.peer.resumed], [true, false]));
     OpenSslPeer.freeSession(session);
   });
+});
+
+Deno.test("with TLS 1.2 a chain is verified once for each role too, and a revoked one is refused within the handshake (ZT-088)", async () => {
+  const counts: number[] = [];
+  for (const server of [true, true, false, false]) {
+    const before = verified.doneCount;
+    shake(server, {}, ({ done, take }) => (assert(done), take()), watched);
+    counts.push(verified.doneCount - before);
+  }
+  assertEquals(counts, [1, 0, 1, 0]);
+  const lists = await readRevocationLists([await authority.revoke([ecdsa.serial!])]);
+  retainLists(lists);
+  revoking.tls.revocation!.use(lists.handle);
+  await releaseLists(lists);
+  for (const server of [true, false]) {
+    shake(server, {}, ({ done, peer, revoked }) => {
+      assertEquals([done, revoked, peer.alert], [false, true, 44]);
+    }, revoking.identity);
+    shake(server, { leaf: rsa }, ({ done, take }) => (assert(done), take()), revoking.identity);
+  }
 });
 
 Deno.test("prf() is that of TLS 1.2 (RFC 5246 §5; vectors for SHA-256 as the working group published them)", () => {

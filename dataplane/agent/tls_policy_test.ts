@@ -10,6 +10,9 @@ Deno.test("tlsPolicyOf() knows pqc, and refuses a policy that nobody here would 
   assertEquals(tlsPolicyOf({ compliancePolicy: "pqc", crlPath: "/x", tls12: true }), all); // ZT-079
   // [quirk] Istio's passes over every other value, and is then less strict than whoever set it believes.
   for (const compliancePolicy of ["PQC", "fips-140-2", "pqc "]) {
-    assertEquals(assertThrows(() => tlsPolicyOf({ compliancePolicy, crlPath: "", tls12: false }), MeshError).code, "AMB2415");
+    assertEquals(
+      assertThrows(() => tlsPolicyOf({ compliancePolicy, crlPath: "", tls12: false }), MeshError).code,
+      "AMB2415",
+    );
   }
 });

@@ -3,13 +3,7 @@ import { assert } from "../../base/assert.ts";
 import type { Os, RecordSealer, TrafficKeys } from "../../os/api.ts";
 import { FRAME_HEADER_BYTES } from "../../wire/h2/frame_rules.ts";
 import { writeDataHeader } from "../../wire/h2/frame_writers.ts";
-import {
-  type Buffers,
-  RECORD_BYTES_MAX,
-  RECORD_HEADER_BYTES,
-  SCRATCH_BYTES,
-  STAGE_BYTES,
-} from "./buffers.ts";
+import { type Buffers, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, SCRATCH_BYTES, STAGE_BYTES } from "./buffers.ts";
 
 const EAGAIN = 11;
 const APPLICATION_DATA = 23, HANDSHAKE = 22, ALERT = 21;
