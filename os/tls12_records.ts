@@ -19,7 +19,7 @@ const AAD_BYTES = 13;
 const CONTENT_BYTES_MAX = 16_384;
 /** A record of ours is no longer than one of TLS 1.3, so that the same places hold either. */
 const OUR_CONTENT_BYTES_MAX = CONTENT_BYTES_MAX + 1 - EXPLICIT_NONCE_BYTES;
-const OSSL_PARAM_UTF8_STRING = 4n, OSSL_PARAM_OCTET_STRING = 5n, OSSL_PARAM_WORDS = 5;
+const OSSL_PARAM_UTF8_STRING = 4n, OSSL_PARAM_OCTET_STRING = 5n, OSSL_PARAM_BYTES = 40;
 
 type Pointer = Deno.PointerObject;
 
@@ -38,32 +38,34 @@ export function prf(
   seed: Uint8Array<ArrayBuffer>,
   bytes: number,
 ): Uint8Array<ArrayBuffer> {
-  const kept: Uint8Array<ArrayBuffer>[] = []; // Alive until the call is over.
-  const words: bigint[] = [];
   const text = (of: string) => new TextEncoder().encode(of + "\0");
-  const parameter = (name: string, type: bigint, value: Uint8Array<ArrayBuffer>, size: number) => {
-    const key = text(name);
-    kept.push(key, value);
-    words.push(addressOf(key), type, addressOf(value), BigInt(size), 0n); // struct ossl_param_st
-  };
   const digest = suite === "aes256" ? "SHA384" : "SHA256";
-  parameter("digest", OSSL_PARAM_UTF8_STRING, text(digest), digest.length);
-  parameter("secret", OSSL_PARAM_OCTET_STRING, secret, secret.length);
-  parameter("seed", OSSL_PARAM_OCTET_STRING, seed, seed.length);
-  for (let word = 0; word < OSSL_PARAM_WORDS; word++) words.push(0n);
+  const parameters = [
+    { name: text("digest"), type: OSSL_PARAM_UTF8_STRING, value: text(digest), size: digest.length },
+    { name: text("secret"), type: OSSL_PARAM_OCTET_STRING, value: secret, size: secret.length },
+    { name: text("seed"), type: OSSL_PARAM_OCTET_STRING, value: seed, size: seed.length },
+  ];
+  let at = OSSL_PARAM_BYTES * (parameters.length + 1); // The last is all zeros.
+  const block = new Uint8Array(at + parameters.reduce((sum, it) => sum + it.name.length + it.value.length, 0));
+  const words = new BigUint64Array(block.buffer, 0, at >> 3),
+    base = Deno.UnsafePointer.value(Deno.UnsafePointer.of(block));
+  const put = (what: Uint8Array) => {
+    block.set(what, at);
+    at += what.length;
+    return base + BigInt(at - what.length);
+  };
+  for (const [index, { name, type, value, size }] of parameters.entries()) {
+    words.set([put(name), type, put(value), BigInt(size), 0n], index * (OSSL_PARAM_BYTES >> 3)); // struct ossl_param_st
+  }
   const kdf = crypto.EVP_KDF_fetch(null, text("TLS1-PRF"), null);
   assert(kdf !== null, "libcrypto has the PRF of TLS 1.2");
   const context = crypto.EVP_KDF_CTX_new(kdf), output = new Uint8Array(bytes);
-  const parameters = new Uint8Array(BigUint64Array.from(words).buffer);
-  const derived = crypto.EVP_KDF_derive(context, output, BigInt(bytes), parameters);
+  const derived = crypto.EVP_KDF_derive(context, output, BigInt(bytes), block);
   crypto.EVP_KDF_CTX_free(context);
   crypto.EVP_KDF_free(kdf);
-  assert(derived === 1 && kept.length === 6, "the PRF takes its secret");
+  block.fill(0);
+  assert(derived === 1, "the PRF takes its secret");
   return output;
-}
-
-function addressOf(bytes: Uint8Array<ArrayBuffer>): bigint {
-  return Deno.UnsafePointer.value(Deno.UnsafePointer.of(bytes));
 }
 
 /** Keys and salts of both directions (RFC 5246 §6.3, RFC 5288 §3). */
