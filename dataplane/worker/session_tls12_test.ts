@@ -10,8 +10,8 @@ import { freshIp, placeOf, Server, type Socket } from "./loopback_testing.ts";
 import type { Pod } from "./pod.ts";
 import { authority, issue, Rig } from "./testing.ts";
 
-const { DATA, HEADERS, GOAWAY, WINDOW_UPDATE } = FrameType;
-const { END_HEADERS, END_STREAM } = FrameFlag;
+const { DATA, HEADERS, GOAWAY, PING, WINDOW_UPDATE } = FrameType;
+const { ACK, END_HEADERS, END_STREAM } = FrameFlag;
 const ALERT = 21, HANDSHAKE = 22, APPLICATION = 23;
 const CLIENT_URI = "spiffe://cluster.local/ns/default/sa/client",
   SERVER_URI = "spiffe://cluster.local/ns/default/sa/server";
@@ -241,6 +241,8 @@ Deno.test("a worn session of TLS 1.2 without tunnels ends in order", () =>
       peer.poll();
       return peer.frames.some(({ type }) => type === GOAWAY);
     });
+    const asked = peer.next("a PING", ({ type, flags }) => type === PING && (flags & ACK) === 0);
+    peer.send(frame(PING, ACK, 0, asked.payload)); // From here no stream crosses.
     application.finish();
     peer.send(frame(DATA, END_STREAM, 1));
     assertEquals(peer.ending(), "NO_ERROR");
