@@ -192,7 +192,7 @@ export interface TrafficKeys {
 /** Outcomes of {@link RecordOpener.open} below zero. */
 export const RecordError = { BAD_RECORD: -1, OVERFLOW: -2, UNEXPECTED: -3 } as const;
 
-/** The sending half of a TLS connection (RFC 8446 §5.2; RFC 5288). */
+/** The sending half of a TLS connection (RFC 8446 §5.2, RFC 5288 §3). */
 export interface RecordSealer {
   /** Whether the connection is of TLS 1.2: its key lasts as long as it does, and it stays in this process. */
   readonly tls12: boolean;

@@ -1,5 +1,4 @@
 /** OpenSSL 3 for the data plane: contexts, handshakes and the traffic secrets that come out of them. */
-import { assert } from "../base/assert.ts";
 import { MeshError } from "../base/errors.ts";
 import {
   type ContextHandle,
@@ -16,7 +15,7 @@ import {
 } from "./api.ts";
 import { loadLibcrypto, loadLibssl, OPENSSL, showVersion } from "./openssl_library.ts";
 import { Revocation, X509_V_ERR_CERT_REVOKED } from "./revocation.ts";
-import { expandMaster, Opener12, Sealer12 } from "./tls12_records.ts";
+import { CIPHERS_12, hasExtendedMaster, isTls12, takeRecords12, TLS1_2_VERSION } from "./tls12_handshake.ts";
 import { type CipherSuite, Opener, RecordCrypto, Sealer, suiteOf } from "./tls_records.ts";
 import { VerifiedChains } from "./verified_chains.ts";
 
@@ -55,12 +54,6 @@ const ssl = loadLibssl({
   SSL_get_verify_result: { parameters: ["pointer"], result: "i64" }, // const SSL *
   SSL_get_current_cipher: { parameters: ["pointer"], result: "pointer" }, // const SSL *
   SSL_CIPHER_get_protocol_id: { parameters: ["pointer"], result: "u16" }, // const SSL_CIPHER *
-  SSL_version: { parameters: ["pointer"], result: "i32" }, // const SSL *
-  SSL_ctrl: { parameters: ["pointer", "i32", "i64", "pointer"], result: "i64" }, // SSL *, int cmd, long, void *
-  SSL_get_session: { parameters: ["pointer"], result: "pointer" }, // const SSL *
-  SSL_SESSION_get_master_key: { parameters: ["pointer", "buffer", "usize"], result: "usize" }, // const SSL_SESSION *, uchar *, size_t
-  SSL_get_client_random: { parameters: ["pointer", "buffer", "usize"], result: "usize" }, // const SSL *, uchar *, size_t
-  SSL_get_server_random: { parameters: ["pointer", "buffer", "usize"], result: "usize" }, // const SSL *, uchar *, size_t
   SSL_get1_peer_certificate: { parameters: ["pointer"], result: "pointer" }, // const SSL *
 });
 
@@ -88,8 +81,7 @@ const crypto = loadLibcrypto({
 const SSL_CTRL_MODE = 33, SSL_CTRL_SET_SESS_CACHE_MODE = 44;
 const SSL_CTRL_CHAIN_CERT = 89, SSL_CTRL_GET_CHAIN_CERTS = 115, SSL_CTRL_SET_VERIFY_CERT_STORE = 106;
 const SSL_CTRL_SET_GROUPS_LIST = 92, SSL_CTRL_SET_MIN_PROTO_VERSION = 123;
-const SSL_CTRL_GET_EXTMS_SUPPORT = 122;
-const TLS1_2_VERSION = 0x303, TLS1_3_VERSION = 0x304;
+const TLS1_3_VERSION = 0x304;
 const SSL_MODE_RELEASE_BUFFERS = 0x10n;
 const SSL_OP_NO_TICKET = 1n << 14n, SSL_OP_NO_COMPRESSION = 1n << 17n, SSL_OP_NO_RENEGOTIATION = 1n << 30n;
 const SSL_VERIFY_PEER = 1, SSL_VERIFY_FAIL_IF_NO_PEER_CERT = 2;
@@ -100,17 +92,6 @@ const LETTER_T = 0x54;
 const URI_BYTES_MAX = 2048, URI_COUNT_MAX = 16;
 /** AES-256 first, no ChaCha20 (ZT-080). */
 const CIPHER_SUITES = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256";
-/** The same with TLS 1.2, for either kind of certificate (ZT-080). */
-const CIPHERS_12 = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:" +
-  "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256";
-/** Their numbers on the wire (RFC 5289 §3.2). */
-const SUITES_12: Readonly<Record<number, CipherSuite>> = {
-  0xc02b: "aes128",
-  0xc02c: "aes256",
-  0xc02f: "aes128",
-  0xc030: "aes256",
-};
-const RANDOM_BYTES = 32, MASTER_BYTES = 48;
 /** Key exchange in Istio's own order (ZT-080). The last came with OpenSSL 3.5; an older library offers the rest. */
 const GROUPS = "X25519:P-256:P-384", POST_QUANTUM_GROUP = "X25519MLKEM768";
 const ALPN_H2 = Uint8Array.of(2, 0x68, 0x32);
@@ -416,10 +397,10 @@ class OpenSslHandshake implements TlsHandshake {
     owner.serverSecret = undefined;
     if (owner.revocation !== null) this.#path = owner.revocation.takePath() ?? this.#path;
     if (result === 1) {
-      if (!this.#isTls12 || ssl.SSL_ctrl(this.#ssl, SSL_CTRL_GET_EXTMS_SUPPORT, 0n, null) === 1n) {
+      if (!isTls12(this.#ssl!) || hasExtendedMaster(this.#ssl!)) {
         return HandshakeStep.DONE;
       }
-      this.#failure = "the peer's TLS 1.2 has no extended master secret"; // RFC 7627: its keys may be another's too.
+      this.#failure = "the peer's TLS 1.2 has no extended master secret"; // RFC 7627 §5.4: its keys may be another's too.
       return HandshakeStep.FAILED;
     }
     const error = ssl.SSL_get_error(this.#ssl, result);
@@ -466,33 +447,15 @@ class OpenSslHandshake implements TlsHandshake {
     return path;
   }
 
-  get #isTls12(): boolean {
-    return ssl.SSL_version(this.#ssl) === TLS1_2_VERSION;
-  }
-
   takeRecords(): { sealer: RecordSealer; opener: RecordOpener } {
-    const taken = this.#isTls12 ? this.#takeRecords12() : this.#takeRecords13();
+    const taken = isTls12(this.#ssl!) ? this.#takeRecords12() : this.#takeRecords13();
     this.free();
     return taken;
   }
 
   #takeRecords12(): { sealer: RecordSealer; opener: RecordOpener } {
-    const suite = SUITES_12[ssl.SSL_CIPHER_get_protocol_id(ssl.SSL_get_current_cipher(this.#ssl))];
-    assert(suite !== undefined, "only suites that were offered are agreed on");
-    const master = new Uint8Array(MASTER_BYTES), client = new Uint8Array(RANDOM_BYTES), server = client.slice();
-    const got = ssl.SSL_SESSION_get_master_key(ssl.SSL_get_session(this.#ssl), master, BigInt(MASTER_BYTES));
-    assert(got === BigInt(MASTER_BYTES), "a handshake that is done has a master secret");
-    ssl.SSL_get_client_random(this.#ssl, client, BigInt(RANDOM_BYTES));
-    ssl.SSL_get_server_random(this.#ssl, server, BigInt(RANDOM_BYTES));
-    const keys = expandMaster(suite, master, { client, server }), { records } = this.#owner;
-    const clients = { key: keys.clientKey, salt: keys.clientSalt };
-    const servers = { key: keys.serverKey, salt: keys.serverSalt };
-    const taken = {
-      sealer: new Sealer12(records, suite, this.#server ? servers : clients),
-      opener: new Opener12(records, suite, this.#server ? clients : servers),
-    };
-    for (const secret of [master, ...Object.values(keys)]) secret.fill(0);
-    return taken;
+    const id = ssl.SSL_CIPHER_get_protocol_id(ssl.SSL_get_current_cipher(this.#ssl));
+    return takeRecords12(this.#ssl!, id, this.#server, this.#owner.records);
   }
 
   #takeRecords13(): { sealer: Sealer; opener: Opener } {

@@ -1,4 +1,4 @@
-/** TLS 1.2 records of AES-GCM (RFC 5288), sealed and opened in place, in the form that {@link Sealer} and {@link Opener} have for TLS 1.3. */
+/** TLS 1.2 records of AES-GCM (RFC 5288 §3), sealed and opened in place, in the form that {@link Sealer} and {@link Opener} have for TLS 1.3. */
 import { assert } from "../base/assert.ts";
 import { RecordError, type RecordOpener, type RecordSealer, type TrafficKeys } from "./api.ts";
 import { loadLibcrypto } from "./openssl_library.ts";

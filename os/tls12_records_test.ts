@@ -140,7 +140,7 @@ function pattern(bytes: number, from: number): Uint8Array<ArrayBuffer> {
 for (const ciphers of SUITES) {
   for (const server of [true, false]) {
     const side = server ? "server" : "client", leaf = ciphers.includes("RSA-") ? rsa : ecdsa;
-    Deno.test(`records of ${ciphers} go both ways with OpenSSL, every content size, as ${side} (ZT-080, RFC 5288)`, () => {
+    Deno.test(`records of ${ciphers} go both ways with OpenSSL, every content size, as ${side} (ZT-080, RFC 5288 §3)`, () => {
       const our = leaf === rsa ? identities.rsa : identities.ecdsa;
       connected(server, { ciphers, leaf: server ? ecdsa : leaf }, (ends) => {
         assertEquals([ends.peer.cipher, ends.peer.tls12, ends.peer.resumed], [ciphers, true, false]);

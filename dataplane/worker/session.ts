@@ -23,7 +23,7 @@ import {
   type Pollable,
   type Resumable,
 } from "./reactor.ts";
-import { KeyUse, RecordSender } from "./record_sender.ts";
+import { RecordSender } from "./record_sender.ts";
 import type { Watched } from "./revocation_watch.ts";
 import { SessionFrames } from "./session_frames.ts";
 import { PingWord, REVOKED, type SessionEnd, SessionPhase } from "./session_output.ts";
@@ -62,7 +62,6 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
   /** Set once the session says goodbye: what it ends with. */
   #closing: SessionEnd | undefined = undefined;
   #goodbyeSaid = false;
-  #worn = false;
 
   constructor(shard: Shard, fd: number, handshake: TlsHandshake | null, server: boolean) {
     super(shard, fd, server);
@@ -348,7 +347,7 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
   }
 
   /** Ends the session with GOAWAY and close_notify, as far as the socket takes them, and waits for nothing. */
-  closeNow(end: SessionEnd): void {
+  override closeNow(end: SessionEnd): void {
     if (this.phase === SessionPhase.OPEN && !this.#goodbyeSaid) {
       this.goAway(this.server ? this.lastStreamId : 0, H2Error.NO_ERROR);
       if (this.phase === SessionPhase.OPEN) this.sender!.alert(ALERT_WARNING, Alert.CLOSE_NOTIFY);
@@ -363,13 +362,12 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
   }
 
   /** Whether {@link closeGracefully} has begun. */
-  protected get closing(): boolean {
+  protected override get closing(): boolean {
     return this.#closing !== undefined;
   }
 
   override onFlush(): void {
     super.onFlush();
-    if (this.sender !== null && this.sender.keyUse !== KeyUse.FRESH) this.#onKeyUsed(this.sender.keyUse);
     if (this.#closing === undefined || this.phase !== SessionPhase.OPEN || this.sender!.blocked) return;
     if (!this.#goodbyeSaid) {
       this.#goodbyeSaid = true;
@@ -379,19 +377,6 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
     }
     this.shard.os.shutdownWrite(this.fd);
   }
-
-  /** TLS 1.2 has no other key to go on with. */
-  #onKeyUsed(use: number): void {
-    if (this.phase !== SessionPhase.OPEN || this.#closing !== undefined) return;
-    if (use === KeyUse.SPENT) this.closeNow({ reason: "the one key of a TLS 1.2 session is used up", stage: "closed" });
-    else if (!this.#worn) {
-      this.#worn = true;
-      this.stopTaking();
-    }
-  }
-
-  /** No new streams; the session ends in order with the last one. */
-  protected abstract stopTaking(): void;
 
   /** Whether another process may go on with it: open, of TLS 1.3, and not saying goodbye. */
   get transferable(): boolean {

@@ -4,7 +4,7 @@ import type { OutputState } from "../tables/takeover_format.ts";
 import * as frames from "../../wire/h2/frame_writers.ts";
 import { AnnouncedSettings, HBONE_CONNECTION_WINDOW_BYTES, HBONE_STREAM_WINDOW_BYTES } from "../../wire/h2/settings.ts";
 import type { Flushable } from "./reactor.ts";
-import { BLOCKED, type RecordSender } from "./record_sender.ts";
+import { BLOCKED, KeyUse, type RecordSender } from "./record_sender.ts";
 import type { Tunnel } from "./tunnel.ts";
 
 const EAGAIN = 11;
@@ -46,6 +46,7 @@ export abstract class SessionOutput implements Flushable {
   #controlBytes = 0;
   #inControl = false;
   #keyUpdateOwed = false;
+  #worn = false;
   #creditBytes = 0;
 
   constructor(shard: Shard, fd: number, server: boolean) {
@@ -57,11 +58,30 @@ export abstract class SessionOutput implements Flushable {
   /** Ends the session now. */
   abstract die(end: SessionEnd): void;
 
+  /** Ends it with GOAWAY. */
+  abstract closeNow(end: SessionEnd): void;
+
+  /** No new streams; the session ends in order with the last one. */
+  protected abstract stopTaking(): void;
+
+  /** Whether it says goodbye already. */
+  protected abstract get closing(): boolean;
+
   onFlush(): void {
     this.#flushAsked = false;
     if (this.phase !== SessionPhase.OPEN) return;
     this.sender!.flush();
     if (this.sender!.broken) this.die({ reason: "send: the connection broke", stage: "closed" });
+    else if (this.sender!.keyUse !== KeyUse.FRESH && !this.closing) this.#onKeyUsed(this.sender!.keyUse);
+  }
+
+  /** TLS 1.2 has no other key to go on with. */
+  #onKeyUsed(use: number): void {
+    if (use === KeyUse.SPENT) this.closeNow({ reason: "the one key of a TLS 1.2 session is used up", stage: "closed" });
+    else if (!this.#worn) {
+      this.#worn = true;
+      this.stopTaking();
+    }
   }
 
   protected askFlush(): void {

@@ -209,7 +209,7 @@ Deno.test("a TLS 1.2 client of another trust domain gets no further than its han
   }, { tls12: true });
 });
 
-Deno.test("one key lasts a session of TLS 1.2: half of it said with GOAWAY, all of it ends the session (RFC 5246, AES-GCM's limit)", () =>
+Deno.test("one key lasts a session of TLS 1.2: half of it said with GOAWAY, all of it ends the session", () =>
   withInbound(({ rig, pod, dial, tunnel }) => {
     const peer = greet(dial()), first = tunnel(peer, 1);
     let sent = 0, got = 0, last = 0;
@@ -316,7 +316,7 @@ for (const [leaf, suites] of [[own, ECDSA_SUITES], [rsa, RSA_SUITES]] as const) 
     }));
 }
 
-Deno.test("an upstream that renegotiates loses its session (RFC 5746)", () =>
+Deno.test("an upstream that renegotiates loses its session (RFC 5246 §7.4.1.1)", () =>
   withOutbound(({ rig, open, accept }) => {
     const application = open(), peer = accept();
     answer(peer, 1);
