@@ -13,6 +13,8 @@ import type { EnrolledPod } from "../zds_client.ts";
 import { decodeMessage, encodeMessage, type Message, PACKET_BYTES_MAX } from "./messages.ts";
 import type { WorkerPhases } from "./worker_phases.ts";
 
+/** Until there may be a descriptor for a successor's connection; whoever comes meanwhile waits in the socket's queue. */
+const ACCEPT_RETRY_MS = 100;
 const HELLO_TIMEOUT_MS = 2_000, SEND_TIMEOUT_MS = 1_000;
 /** For a successor to learn of the mesh and get certificates; nothing of ours waits meanwhile. */
 const PREPARE_TIMEOUT_MS = 120_000;
@@ -84,8 +86,16 @@ export class TakeoverServer implements AsyncDisposable {
   }
 
   async #accept(): Promise<void> {
-    for (let socket = await this.#listener.accept(); socket !== undefined; socket = await this.#listener.accept()) {
-      ignore(this.#serve(socket), "it logs its failures");
+    for (;;) {
+      try {
+        const socket = await this.#listener.accept();
+        if (socket === undefined) return;
+        ignore(this.#serve(socket), "it logs its failures");
+      } catch (error) {
+        if (!(error instanceof MeshError)) throw error;
+        this.#options.log.warn("a successor cannot be let in now", { error: chain(error) });
+        await new Promise((resolve) => setTimeout(resolve, ACCEPT_RETRY_MS));
+      }
     }
   }
 

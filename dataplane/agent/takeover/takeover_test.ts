@@ -270,6 +270,27 @@ Deno.test("that a phase failed before is no answer to the wish to go on as if no
   assertEquals(await phases.reach(TakeoverPhase.RUN, 5_000), undefined);
 });
 
+withPredecessor(
+  "a successor that no descriptor is left for ends nothing: it is let in once there is one",
+  async (scene) => {
+    const { accept } = SeqpacketListener.prototype;
+    let refusals = 2;
+    SeqpacketListener.prototype.accept = function () {
+      if (refusals-- <= 0) return accept.call(this);
+      return Promise.reject(new MeshError("AMB7031", "could not accept a connection: EMFILE", { remedy: "wait" }));
+    };
+    try {
+      await SeqpacketSocket.connect(scene.path).close(); // It is let in still.
+      using own = new Workers(1);
+      assertEquals((await takeOver(scene.path, own)).connections, 2 * HANDLES);
+      await scene.server.handedOver;
+      assert(refusals < 0, "it was tried again");
+    } finally {
+      SeqpacketListener.prototype.accept = accept;
+    }
+  },
+);
+
 withPredecessor("pods that change while the successor prepares are told again", async ({ path, pods, server }) => {
   using own = new Workers(1);
   const predecessor = await Predecessor.connect(path, "test");
