@@ -45,8 +45,9 @@ export class CaClient {
       validitySeconds: Math.floor(ttlMs / 1_000),
       ...(impersonate ? { metadata: { ImpersonatedIdentity: identity } } : {}),
     });
-    const { client } = await this.#currentChannel();
-    const bytes = await call(client, message, await callMetadata(endpoint));
+    const metadata = await callMetadata(endpoint);
+    const { client } = await this.#currentChannel(); // Last, for it may be closed while anything else is awaited.
+    const bytes = await call(client, message, metadata);
     let certChain;
     try {
       certChain = decodeIstioCertificateResponse(bytes).certChain;
@@ -98,11 +99,15 @@ export class CaClient {
 async function call(client: grpc.Client, message: Uint8Array, metadata: grpc.Metadata): Promise<Uint8Array> {
   const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
   const options = { deadline: Date.now() + CALL_TIMEOUT_MS };
-  client.makeUnaryRequest(METHOD, rawBytes, rawBytes, Buffer.from(message), metadata, options, (error, value) => {
-    if (error !== null) return reject(refused(`it refused: ${grpc.status[error.code]}: ${error.details}`));
-    if (value === undefined) return reject(refused("it answered nothing"));
-    resolve(value);
-  });
+  try {
+    client.makeUnaryRequest(METHOD, rawBytes, rawBytes, Buffer.from(message), metadata, options, (error, value) => {
+      if (error !== null) return reject(refused(`it refused: ${grpc.status[error.code]}: ${error.details}`));
+      if (value === undefined) return reject(refused("it answered nothing"));
+      resolve(value);
+    });
+  } catch (cause) { // A closed channel takes no calls.
+    reject(refused("the client was closed", cause));
+  }
   return await promise;
 }
 

@@ -239,3 +239,25 @@ Deno.test("CaClient sends the token file as it is: a trailing newline or an empt
   await client.fetch(PROXY);
   client.close();
 });
+
+Deno.test("a request that is under way when the CA client closes is refused, not thrown out of the blue (ZT-156)", async () => {
+  await using rig = await ControlRig.start();
+  const endpoint = rig.endpoint(await rig.token());
+  let closes = false;
+  const headers = {
+    get "x-late"() { // Read while the request is made.
+      if (closes) client.close();
+      return "yes";
+    },
+  };
+  const client = new CaClient({
+    endpoint: { ...endpoint, headers },
+    ttlMs: 600_000,
+    impersonate: false,
+    now: Date.now,
+    log: new Logger("client", { sink: () => {} }),
+  });
+  await client.fetch(PROXY);
+  closes = true;
+  await assertRejects(() => client.fetch(PROXY), MeshError, "the client was closed");
+});
