@@ -56,6 +56,7 @@ const RESERVED_PORTS = [15001, 15006, 15008];
 const WORKERS_MAX = 16;
 const PACKET_MARK = 1337; // The node agent's rules let it pass (ZT-173).
 const HEAPS_MAX = 4; // Of the C library: agent, workers and the runtime's own threads share them.
+const FORGET_MS = 60_000; // Totals of workloads that have gone go at this pace.
 const COLLECT_MS = 50; // Access records and worker requests wait at most this long; rings hold far more.
 /** The kernel maps at most 1 GiB below 2 GiB for us (MAP_32BIT); all workers share it. */
 const WORKERS_MEMORY_MIB = 896;
@@ -263,6 +264,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
   // A predecessor has the ports until it has handed over.
   const servers = config.takeover ? [] : await serve(signal);
   const timer = setInterval(collect, COLLECT_MS);
+  const forgetting = setInterval(() => flows.forgetGone(() => state.workloadNames()), FORGET_MS);
   workers.start(handles, snapshots, {
     network: config.network,
     packetMark,
@@ -322,6 +324,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
   } finally {
     shutDown.abort();
     clearInterval(timer);
+    clearInterval(forgetting);
     collect();
     publisher.stop();
     memoryTrim.stop();

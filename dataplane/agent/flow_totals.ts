@@ -6,7 +6,9 @@ import type { Tables } from "../tables/handles.ts";
 import { FLOW, FlowState, RESPONSE_FLAG_NAMES } from "../tables/layout.ts";
 
 const FLAG_COUNT = RESPONSE_FLAG_NAMES.length;
-const SERIES_MAX = 200_000; // some 200 MiB of labels; a scraper gives up before
+const SERIES_MAX = 200_000; // some 300 MiB; a scraper gives up before
+/** A scraper has seen a total that stood still for so long; Prometheus itself looks no further back. */
+const GONE_AFTER_MS = 5 * 60_000;
 
 /** The totals of one set of traffic labels. */
 export interface FlowSeries {
@@ -18,11 +20,16 @@ export interface FlowSeries {
   sentBytes: number;
 }
 
+interface KeptSeries extends FlowSeries {
+  changedAtMs: number;
+}
+
 /** What was seen of a row last, so that only what came since is added. */
 interface SeenRow {
   readonly epoch: number;
-  readonly label: FlowLabel;
-  readonly series: FlowSeries;
+  /** Both undefined from when the series was forgotten until something is counted in it again. */
+  label: FlowLabel | undefined;
+  series: KeptSeries | undefined;
   opened: number;
   readonly closed: number[];
   receivedBytes: number;
@@ -37,14 +44,16 @@ export class FlowTotals {
   readonly #tables: Tables;
   readonly #readers: readonly AccessReader[];
   readonly #seen: (SeenRow | undefined)[][];
-  readonly #series = new Map<string, FlowSeries>();
+  readonly #series = new Map<string, KeptSeries>();
   readonly #seriesMax: number;
+  readonly #now: () => number;
   readonly #decoder = new TextDecoder();
 
   /** @param seriesMax past it, flows of new labels are added to the series of their reporter whose labels are all unknown. */
-  constructor(tables: Tables, seriesMax = SERIES_MAX) {
+  constructor(tables: Tables, seriesMax = SERIES_MAX, now = () => performance.now()) {
     this.#tables = tables;
     this.#seriesMax = seriesMax;
+    this.#now = now;
     this.#readers = tables.flows.map((_, worker) => new AccessReader(tables.handles, worker));
     this.#seen = tables.flows.map((rows) => new Array<SeenRow | undefined>(rows.rowCount).fill(undefined));
   }
@@ -83,6 +92,35 @@ export class FlowTotals {
     }
   }
 
+  /**
+   * Forgets the totals of workloads that have left the mesh, once they have stood still for some minutes and no connection
+   * of theirs is open: where pods come and go under names of their own there is no end of them. Should one come back, it
+   * begins at 0, as after a restart. @param known `namespace/name` of the workloads there are; asked only if need be.
+   */
+  forgetGone(known: () => ReadonlySet<string>): void {
+    const standing = new Map<KeptSeries, string>(), untilMs = this.#now() - GONE_AFTER_MS;
+    for (const [text, series] of this.#series) if (series.changedAtMs <= untilMs) standing.set(series, text);
+    if (standing.size === 0) return;
+    this.#eachSeen((seen, references) => references > 0 && seen.series !== undefined && standing.delete(seen.series));
+    const names = known(), gone = new Set<KeptSeries>();
+    for (const [series, text] of standing) {
+      const { sourceNamespace, sourceWorkload, destinationNamespace, destinationWorkload } = series.label;
+      const stays = (namespace: string, name: string) => name === "" || names.has(`${namespace}/${name}`);
+      if (stays(sourceNamespace, sourceWorkload) && stays(destinationNamespace, destinationWorkload)) continue;
+      this.#series.delete(text);
+      gone.add(series);
+    }
+    if (gone.size > 0) this.#eachSeen((seen) => seen.series !== undefined && gone.has(seen.series) && letGo(seen));
+  }
+
+  #eachSeen(look: (seen: SeenRow, references: number) => void): void {
+    for (const [worker, rows] of this.#tables.flows.entries()) {
+      for (const [row, seen] of this.#seen[worker]!.entries()) {
+        if (seen !== undefined) look(seen, rows.get(row, FLOW.references));
+      }
+    }
+  }
+
   #drain(worker: number, rows: Rows<"flow">, onRecord: OnRecord): void {
     const reader = this.#readers[worker]!;
     // Bounded by what waits now: a worker that writes as fast as we read does not keep the agent here.
@@ -94,41 +132,52 @@ export class FlowTotals {
         continue;
       }
       const seen = this.#seenOf(worker, rows, record.flowRow);
-      onRecord(record, seen.epoch === record.flowEpoch ? seen.label : undefined);
+      const isOurs = seen.epoch === record.flowEpoch;
+      onRecord(record, isOurs ? seen.label ?? this.#readLabel(rows, record.flowRow) : undefined);
     }
   }
 
   #fold(worker: number, rows: Rows<"flow">, row: number): void {
-    const seen = this.#seenOf(worker, rows, row), { series } = seen;
-    const opened = rows.getF64(row, FLOW.opened);
-    series.opened += opened - seen.opened;
-    seen.opened = opened;
+    const seen = this.#seenOf(worker, rows, row);
+    const opened = rows.getF64(row, FLOW.opened) - seen.opened;
+    const receivedBytes = rows.getF64(row, FLOW.receivedBytes) - seen.receivedBytes;
+    const sentBytes = rows.getF64(row, FLOW.sentBytes) - seen.sentBytes;
+    let changed = opened !== 0 || receivedBytes !== 0 || sentBytes !== 0;
+    for (let flag = 0; flag < FLAG_COUNT && !changed; flag++) {
+      changed = rows.getF64At(row, FLOW.closed, flag) !== seen.closed[flag];
+    }
+    if (!changed) return;
+    const series = seen.series ??= this.#seriesOf(seen.label ??= this.#readLabel(rows, row));
+    series.changedAtMs = this.#now();
+    series.opened += opened;
+    seen.opened += opened;
     for (let flag = 0; flag < FLAG_COUNT; flag++) {
       const closed = rows.getF64At(row, FLOW.closed, flag);
       series.closed[flag]! += closed - seen.closed[flag]!;
       seen.closed[flag] = closed;
     }
-    const receivedBytes = rows.getF64(row, FLOW.receivedBytes), sentBytes = rows.getF64(row, FLOW.sentBytes);
-    series.receivedBytes += receivedBytes - seen.receivedBytes;
-    series.sentBytes += sentBytes - seen.sentBytes;
-    seen.receivedBytes = receivedBytes;
-    seen.sentBytes = sentBytes;
+    series.receivedBytes += receivedBytes;
+    seen.receivedBytes += receivedBytes;
+    series.sentBytes += sentBytes;
+    seen.sentBytes += sentBytes;
   }
 
   #seenOf(worker: number, rows: Rows<"flow">, row: number): SeenRow {
     const known = this.#seen[worker]![row], epoch = rows.get(row, FLOW.epoch);
     if (known !== undefined && known.epoch === epoch) return known;
-    const text = this.#decoder.decode(rows.readBytes(row, FLOW.label, rows.get(row, FLOW.labelBytes)));
-    const label = parseFlowLabel(text);
-    const series = this.#seriesOf(label);
+    const label = this.#readLabel(rows, row), series = this.#seriesOf(label);
     const closed = new Array<number>(FLAG_COUNT).fill(0);
     const seen: SeenRow = { epoch, label, series, opened: 0, closed, receivedBytes: 0, sentBytes: 0 };
     this.#seen[worker]![row] = seen;
     return seen;
   }
 
+  #readLabel(rows: Rows<"flow">, row: number): FlowLabel {
+    return parseFlowLabel(this.#decoder.decode(rows.readBytes(row, FLOW.label, rows.get(row, FLOW.labelBytes))));
+  }
+
   /** Flows of several pods of one workload differ in the log only; they share their series. */
-  #seriesOf(label: FlowLabel): FlowSeries {
+  #seriesOf(label: FlowLabel): KeptSeries {
     const shared = { ...label, sourceName: "", destinationName: "" };
     const text = Object.values(shared).join("\u0001");
     const known = this.#series.get(text);
@@ -136,10 +185,16 @@ export class FlowTotals {
     const isUnknown = text === unknownText(label.reporter);
     if (this.#series.size >= this.#seriesMax && !isUnknown) return this.#seriesOf(parseFlowLabel(label.reporter));
     const closed = new Array<number>(FLAG_COUNT).fill(0);
-    const series = { label: shared, opened: 0, closed, receivedBytes: 0, sentBytes: 0 };
+    const own = parseFlowLabel(text); // Its parts are parts of the key, which is kept anyway.
+    const series = { label: own, opened: 0, closed, receivedBytes: 0, sentBytes: 0, changedAtMs: this.#now() };
     this.#series.set(text, series);
     return series;
   }
+}
+
+function letGo(seen: SeenRow): void {
+  seen.label = undefined;
+  seen.series = undefined;
 }
 
 function unknownText(reporter: string): string {

@@ -86,9 +86,9 @@ export function onDemandDnsLabels(source: FlowLabel, hostname: string): Record<s
   return { ...sideLabels(source, "source"), hostname: known(hostname) };
 }
 
-/** The traffic labels in their order (ZT-193). */
-export function trafficLabels(label: FlowLabel, flag: number): string {
-  const labels: Record<string, string> = {
+/** The traffic labels in their order, up to `response_flags` and after it (ZT-193). */
+export function trafficLabels(label: FlowLabel): readonly [before: string, after: string] {
+  const before = labelText({
     reporter: label.reporter,
     ...sideLabels(label, "source"),
     destination_service: known(label.destinationService),
@@ -96,16 +96,15 @@ export function trafficLabels(label: FlowLabel, flag: number): string {
     destination_service_name: known(label.destinationServiceName),
     ...sideLabels(label, "destination"),
     request_protocol: "tcp",
-    response_flags: RESPONSE_FLAG_NAMES[flag]!,
-    connection_security_policy: known(label.securityPolicy),
-  };
+  });
+  const labels: Record<string, string> = { connection_security_policy: known(label.securityPolicy) };
   if (label.hasLocality !== "") {
     labels["source_region"] = known(label.sourceRegion);
     labels["source_zone"] = known(label.sourceZone);
     labels["destination_region"] = known(label.destinationRegion);
     labels["destination_zone"] = known(label.destinationZone);
   }
-  return labelText(labels);
+  return [before, labelText(labels)];
 }
 
 function known(value: string): string {
@@ -125,40 +124,56 @@ function sideLabels(label: FlowLabel, side: "source" | "destination"): Record<st
   };
 }
 
+/** A series, and its labels under each flag. */
+interface Shown {
+  readonly series: FlowSeries;
+  readonly labels: (flag: number) => string;
+}
+
+/** All five families at once: labels are long, so they are made once each time, and kept by nobody. */
 function addTraffic(registry: MetricsRegistry, flows: FlowTotals): void {
-  const family = (name: string, help: string, read: (series: FlowSeries) => Iterable<readonly [string, number]>) =>
-    registry.add(
-      new ReadFamily(`istio_tcp_${name}`, "counter", { help }, function* () {
-        for (const series of flows.series) yield* read(series);
-      }),
-    );
-  const single = (amount: (series: FlowSeries) => number) =>
-    function* (series: FlowSeries): Iterable<readonly [string, number]> {
-      if (series.opened > 0) yield [trafficLabels(series.label, ResponseFlag.NONE), amount(series)];
+  type Read = (shown: Shown) => Iterable<readonly [string, number]>;
+  const single = (amount: (series: FlowSeries) => number): Read =>
+    function* ({ series, labels }) {
+      if (series.opened > 0) yield [labels(ResponseFlag.NONE), amount(series)];
     };
-  const byFlag = (from: number) =>
-    function* (series: FlowSeries): Iterable<readonly [string, number]> {
-      for (let flag = from; flag < series.closed.length; flag++) {
-        if (series.closed[flag]! > 0) yield [trafficLabels(series.label, flag), series.closed[flag]!];
+  const byFlag = (from: number): Read =>
+    function* ({ series: { closed }, labels }) {
+      for (let flag = from; flag < closed.length; flag++) if (closed[flag]! > 0) yield [labels(flag), closed[flag]!];
+    };
+  const families: readonly (readonly [name: string, help: string, read: Read])[] = [
+    ["connections_opened", "The total number of TCP connections opened", single((series) => series.opened)],
+    ["connections_closed", "The total number of TCP connections closed", byFlag(ResponseFlag.NONE)],
+    [
+      "received_bytes",
+      "The size of total bytes received during request in case of a TCP connection",
+      single((series) => series.receivedBytes),
+    ],
+    [
+      "sent_bytes",
+      "The size of total bytes sent during response in case of a TCP connection",
+      single((series) => series.sentBytes),
+    ],
+    [
+      "connections_failed",
+      "The total number of TCP connections that failed to establish (unstable)",
+      byFlag(ResponseFlag.DENY),
+    ],
+  ];
+  registry.add({
+    write(lines) {
+      const all = [...flows.series].map((series): Shown => {
+        const [before, after] = trafficLabels(series.label);
+        return { series, labels: (flag) => `${before},response_flags="${RESPONSE_FLAG_NAMES[flag]}",${after}` };
+      });
+      for (const [name, help, read] of families) {
+        const samples = function* () {
+          for (const shown of all) yield* read(shown);
+        };
+        new ReadFamily(`istio_tcp_${name}`, "counter", { help }, samples).write(lines);
       }
-    };
-  family("connections_opened", "The total number of TCP connections opened", single((series) => series.opened));
-  family("connections_closed", "The total number of TCP connections closed", byFlag(ResponseFlag.NONE));
-  family(
-    "received_bytes",
-    "The size of total bytes received during request in case of a TCP connection",
-    single((series) => series.receivedBytes),
-  );
-  family(
-    "sent_bytes",
-    "The size of total bytes sent during response in case of a TCP connection",
-    single((series) => series.sentBytes),
-  );
-  family(
-    "connections_failed",
-    "The total number of TCP connections that failed to establish (unstable)",
-    byFlag(ResponseFlag.DENY),
-  );
+    },
+  });
 }
 
 function addSockets(registry: MetricsRegistry, tables: Tables): void {

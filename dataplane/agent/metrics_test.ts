@@ -172,6 +172,59 @@ Deno.test("past the limit of series new labels count as unknown, and no count is
   assertEquals(series, [["source", "", 7], ["destination", "", 0], ["source", "w0", 1]]);
 });
 
+Deno.test("a thousand workloads that came and went leave no totals behind", () => {
+  let nowMs = 0;
+  const { flowTables: [table], tables } = start(1, 64), flows = new FlowTotals(tables, undefined, () => nowMs);
+  let most = 0;
+  for (let at = 0; at < 1_000; at++) {
+    const row = acquire(table!, workloadOf(`w${at}`, { workloadName: `w${at}` }));
+    table!.countOpened(row);
+    table!.countClosed(row, ResponseFlag.NONE);
+    table!.release(row);
+    flows.collect(NOTHING);
+    nowMs += 6_000;
+    if (at % 10 === 0) flows.forgetGone(() => new Set(["shop/db"]));
+    most = Math.max(most, [...flows.series].length);
+  }
+  assert(most <= 2 + 60 + 1, `five minutes' worth of them, and a round's: ${most}`);
+  nowMs += 300_000;
+  flows.forgetGone(() => new Set(["shop/db"]));
+  assertEquals([...flows.series].map(({ label }) => label.reporter), ["source", "destination"]); // The overflow's.
+});
+
+Deno.test("totals stay while their workloads do, or a connection of theirs; forgotten ones begin at 0", () => {
+  let nowMs = 0;
+  const { flowTables: [table], tables } = start(), flows = new FlowTotals(tables, undefined, () => nowMs);
+  const writer = new AccessWriter(tables.handles, 0);
+  const seen = () => [...flows.series].filter(({ label }) => label.sourceWorkload === "cart").map((it) => it.opened);
+  const forget = (...names: string[]) => {
+    nowMs += 300_000;
+    flows.forgetGone(() => new Set(names));
+  };
+  const row = acquire(table!);
+  table!.countOpened(row);
+  table!.countOpened(row);
+  flows.collect(NOTHING);
+  forget();
+  assertEquals(seen(), [2], "its connection is open");
+  table!.release(row);
+  forget("shop/cart", "shop/db");
+  assertEquals(seen(), [2], "its workloads are there");
+  forget("shop/cart");
+  assertEquals(seen(), [], "one of them has gone");
+  flows.collect(NOTHING);
+  assertEquals(seen(), [], "nothing was counted since");
+  writer.begin(AccessKind.COMPLETE, Direction.OUTBOUND, row, table!.epochOf(row), ResponseFlag.NONE);
+  writer.push();
+  const names: (string | undefined)[] = [];
+  flows.collect((_, label) => names.push(label?.sourceName));
+  assertEquals(names, ["cart-1"], "the log knows the flow");
+  assertEquals(acquire(table!), row);
+  table!.countOpened(row);
+  flows.collect(NOTHING);
+  assertEquals(seen(), [1]);
+});
+
 Deno.test("collect() hands over each record with its flow's label, even if the row was retired meanwhile", () => {
   const { flows, flowTables, tables } = start();
   const table = flowTables[0]!, rows = tables.flows[0]!, writer = new AccessWriter(tables.handles, 0);

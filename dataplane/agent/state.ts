@@ -1,4 +1,5 @@
 /** What the agent knows of the mesh: resources as xDS sent them, applied by the rules of ZT section 7.2. */
+import { formatIdentity } from "../../mesh/identity.ts";
 import type { Policy } from "../../mesh/policy.ts";
 import { decodeAuthorization } from "../../mesh/proto/authorization_codec.ts";
 import { WireFormatError } from "../../mesh/proto/wire_format_error.ts";
@@ -34,7 +35,7 @@ export interface AppliedAddresses {
   readonly rejections: readonly Rejection[];
   /** Local workloads that arrived or changed and will want a certificate. */
   readonly inserted: readonly Workload[];
-  /** Local workloads that went, whose identity may now be without a user. */
+  /** Local workloads that went or are somebody else now, as they were: their identity may be without a user. */
   readonly removed: readonly Workload[];
 }
 
@@ -77,7 +78,7 @@ export class MeshState implements SnapshotSource {
     const rejections: Rejection[] = [], inserted: Workload[] = [], removed: Workload[] = [];
     for (const { name, bytes } of updates) {
       const address = attempt(rejections, name, () => decodeAddress(bytes));
-      if (address?.workload !== undefined) this.#insertWorkload(address.workload, bytes, inserted);
+      if (address?.workload !== undefined) this.#insertWorkload(address.workload, bytes, inserted, removed);
       else if (address?.service !== undefined) this.#insertService(address.service, bytes);
     }
     for (const name of removals) this.#removeAddress(name, removed);
@@ -123,7 +124,17 @@ export class MeshState implements SnapshotSource {
 
   /** Whether no workload on our node runs as this identity any more (ZT-143). */
   isIdentityUnused(workload: Workload): boolean {
-    return !this.#local.has(identityKey(workload));
+    for (const uid of this.#local.get(identityKey(workload)) ?? []) {
+      if (this.workloads.get(uid)!.resource.trustDomain === workload.trustDomain) return false;
+    }
+    return true;
+  }
+
+  /** `namespace/name` of all workloads, the name being what metrics call them by. */
+  workloadNames(): ReadonlySet<string> {
+    const names = new Set<string>();
+    for (const { resource } of this.workloads.values()) names.add(`${resource.namespace}/${resource.workloadName}`);
+    return names;
   }
 
   /** Whether a certificate for this workload is worth fetching ahead (ZT-143). */
@@ -189,10 +200,14 @@ export class MeshState implements SnapshotSource {
     }
   }
 
-  #insertWorkload(workload: Workload, bytes: Uint8Array, inserted: Workload[]): void {
+  #insertWorkload(workload: Workload, bytes: Uint8Array, inserted: Workload[], removed: Workload[]): void {
     const before = this.workloads.get(workload.uid);
     if (sameBytes(before?.bytes, bytes)) return;
-    if (before !== undefined) this.#dropWorkload(before.resource); // Replaced whole (ZT-136).
+    if (before !== undefined) { // Replaced whole (ZT-136).
+      this.#dropWorkload(before.resource);
+      const stays = this.#isLocal(workload) && formatIdentity(workload) === formatIdentity(before.resource);
+      if (this.#isLocal(before.resource) && !stays) removed.push(before.resource);
+    }
     this.workloads.set(workload.uid, { resource: workload, bytes: new Uint8Array(bytes) });
     this.#changedWorkloads.delete(workload.uid); // In the order of their last change: of equals the newest wins (ZT-024).
     this.#changedWorkloads.add(workload.uid);

@@ -63,6 +63,19 @@ Deno.test("a refused update leaves the resource as it was", () => {
   assertEquals(state.applyPolicies([{ name: "shop/p", bytes: new Uint8Array([0x0a]) }], []).length, 1);
 });
 
+Deno.test("a workload that becomes somebody else leaves its former identity without a user (ZT-143)", () => {
+  const state = new MeshState(""), other = { ...DATABASE, serviceAccount: "other" };
+  const moved = { ...other, trustDomain: "moved.example" };
+  state.applyAddresses([ofWorkload(DATABASE)], []);
+  const steps = [{ ...DATABASE, canonicalRevision: "v9" }, other, moved].map((next) => {
+    const { removed } = state.applyAddresses([ofWorkload(next)], []);
+    return removed.map((it) => [it.trustDomain, it.serviceAccount, state.isIdentityUnused(it)]);
+  });
+  const { trustDomain, serviceAccount } = DATABASE;
+  assertEquals(steps, [[], [[trustDomain, serviceAccount, true]], [[trustDomain, "other", true]]]);
+  assertEquals([...state.workloadNames()], [`${DATABASE.namespace}/${DATABASE.workloadName}`]);
+});
+
 Deno.test("removal goes by uid, else by namespace/hostname; unknown names are harmless (ZT-135)", () => {
   const state = new MeshState("");
   state.applyAddresses([ofService(SERVICE), ofWorkload(DATABASE)], []);
