@@ -16,6 +16,8 @@ export interface Memory {
   readonly view: DataView<ArrayBuffer>;
   /** Takes memory for good. @returns Its offset. */
   allocate(bytes: number, alignment?: number): number;
+  /** Gives whole pages back to the kernel: they are there again, and zero, when they are touched next. */
+  discard(offset: number, bytes: number): void;
 }
 
 /** When the kernel gives up a connection whose other end is silent. */

@@ -5,7 +5,7 @@ import type { Memory } from "./api.ts";
 
 const PROT_READ_WRITE = 3;
 const MAP_PRIVATE = 0x02, MAP_ANONYMOUS = 0x20, MAP_32BIT = 0x40, MAP_NORESERVE = 0x4000;
-const MADV_HUGEPAGE = 14;
+const MADV_DONTNEED = 4, MADV_HUGEPAGE = 14;
 const HUGE_PAGE_BYTES = 2 << 20;
 
 const libc = Deno.dlopen("libc.so.6", {
@@ -55,6 +55,10 @@ export class Arena implements Memory {
     assert(offset + bytes <= this.sizeBytes, "the arena holds what its owner planned to allocate");
     this.#used = offset + bytes;
     return offset;
+  }
+
+  discard(offset: number, bytes: number): void {
+    libc.madvise(this.base + offset, bytes, MADV_DONTNEED);
   }
 
   /** Gives all of it back, for a thread that ends before its process does: nobody may touch it again. */

@@ -1,6 +1,6 @@
 /** The worker's byte buffers: one place to receive, stages to send from, iovecs. All in the arena, all bounded. */
-import { assert } from "../../base/assert.ts";
 import type { Memory } from "../../os/api.ts";
+import { PagePool } from "./page_pool.ts";
 
 /** Content of a TLS record (RFC 8446 §5.1). */
 export const CONTENT_BYTES_MAX = 16384;
@@ -23,6 +23,8 @@ const IOVEC_BYTES = 16;
 export const SCRATCH_BYTES = 65536;
 /** What an application does not take is kept in pieces of this size: two records' worth, so little is wasted. */
 export const CHUNK_BYTES = 32768;
+/** What nobody took for so long goes back to the kernel, some of it each time: below half a millisecond. */
+const GIVE_BACK_MS = 10_000, STAGES_GIVEN_MAX = 4, CHUNKS_GIVEN_MAX = 64;
 
 /** Buffers shared by all connections of a worker; nothing in them outlives a turn, stages in use excepted. */
 export class Buffers {
@@ -31,18 +33,17 @@ export class Buffers {
   readonly scatterAt: number;
   readonly gatherAt: number;
   readonly scratchAt: number;
-  readonly #freeStages: number[] = [];
+  readonly #stages: PagePool;
   readonly #stagesMax: number;
-  #stageCount = 0;
-  readonly #freeChunks: number[] = [];
-  readonly #chunksMax: number;
-  #chunkCount = 0;
+  readonly #chunks: PagePool;
+  #giveBackAtMs = 0;
 
   /** @param limits How many sessions can have unsent records in the arena at once, and how many chunks there are. */
   constructor(memory: Memory, limits: { stagesMax: number; chunksMax: number }) {
     this.memory = memory;
     this.#stagesMax = limits.stagesMax;
-    this.#chunksMax = limits.chunksMax;
+    this.#stages = new PagePool(memory, STAGE_BYTES, limits.stagesMax);
+    this.#chunks = new PagePool(memory, CHUNK_BYTES, limits.chunksMax);
     this.receiveAt = memory.allocate(RECEIVE_BYTES + 64, 4096);
     this.scatterAt = memory.allocate(IOVEC_BYTES * (STAGE_RECORDS + 1));
     this.gatherAt = memory.allocate(IOVEC_BYTES * GATHER_MAX);
@@ -51,43 +52,43 @@ export class Buffers {
 
   /** A stage, most recently used first, so that few are ever touched. @returns -1 when all are taken. */
   acquireStage(): number {
-    if (this.#freeStages.length > 0) return this.#freeStages.pop()!;
-    if (this.#stageCount === this.#stagesMax) return -1;
-    this.#stageCount++;
-    return this.memory.allocate(STAGE_BYTES, 4096);
+    return this.#stages.acquire();
   }
 
   releaseStage(stage: number): void {
-    assert(this.#freeStages.length < this.#stageCount, "a stage is released once");
-    this.#freeStages.push(stage);
+    this.#stages.release(stage);
   }
 
   /** A chunk for bytes that wait. @returns -1 when all are taken. */
   acquireChunk(): number {
-    if (this.#freeChunks.length > 0) return this.#freeChunks.pop()!;
-    if (this.#chunkCount === this.#chunksMax) return -1;
-    this.#chunkCount++;
-    return this.memory.allocate(CHUNK_BYTES, 4096);
+    return this.#chunks.acquire();
   }
 
   releaseChunk(chunk: number): void {
-    assert(this.#freeChunks.length < this.#chunkCount, "a chunk is released once");
-    this.#freeChunks.push(chunk);
+    this.#chunks.release(chunk);
   }
 
   /** Chunks that tunnels hold. */
   get chunksTaken(): number {
-    return this.#chunkCount - this.#freeChunks.length;
+    return this.#chunks.taken;
   }
 
   /** Stages that sessions hold. */
   get stagesTaken(): number {
-    return this.#stageCount - this.#freeStages.length;
+    return this.#stages.taken;
   }
 
   /** Whether so few stages are left that whoever cannot send must not keep one. */
   get scarce(): boolean {
-    return this.#stagesMax - this.#stageCount + this.#freeStages.length < this.#stagesMax >> 1;
+    return this.#stages.left < this.#stagesMax >> 1;
+  }
+
+  /** Once a turn: a burst's memory does not stay for good. */
+  giveBack(nowMs: number): void {
+    if (nowMs < this.#giveBackAtMs) return;
+    this.#giveBackAtMs = nowMs + GIVE_BACK_MS;
+    this.#stages.giveBack(STAGES_GIVEN_MAX);
+    this.#chunks.giveBack(CHUNKS_GIVEN_MAX);
   }
 
   /** Writes a struct iovec (16 bytes) at `at`. */

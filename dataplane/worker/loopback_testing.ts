@@ -39,6 +39,10 @@ class Slab implements Memory {
     return offset;
   }
 
+  discard(offset: number, bytes: number): void {
+    this.u8.fill(0, offset, offset + bytes);
+  }
+
   /** What is allocated so far stays. */
   keep(): void {
     this.#kept = this.#used;

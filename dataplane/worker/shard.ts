@@ -199,8 +199,9 @@ export class Shard {
     return { ip: [words[0]!, words[1]!, words[2]!, words[3]!], port: words[4]! };
   }
 
-  /** Moves to the newest snapshot, once a turn; what it changes for open and waiting connections follows. */
+  /** Once a turn: moves to the newest snapshot; what it changes for open and waiting connections follows. */
   refresh(): void {
+    this.buffers.giveBack(this.reactor.nowMs);
     const moved = this.view.refresh();
     if (this.view.warming) {
       this.reactor.resumeLater(this.#goOn); // The next turn decodes on; nothing is decided by half a change.

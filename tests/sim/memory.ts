@@ -28,6 +28,11 @@ export class SimMemory implements Memory {
     return offset;
   }
 
+  discard(offset: number, bytes: number): void {
+    hold(offset >= 64 && offset + bytes <= this.#used, "a worker gives back what is its own");
+    this.u8.fill(0, offset, offset + bytes);
+  }
+
   /** The offset of a range that a system call was given. */
   offsetOf(address: number, bytes: number): number {
     const offset = address - this.base;
