@@ -4,7 +4,7 @@ import { Deadline } from "../../base/timer_wheel.ts";
 import type { Ring } from "../../base/shm/ring.ts";
 import { parseIdentity } from "../../mesh/identity.ts";
 import { pushWords } from "../tables/handles.ts";
-import { readFailure, readUri } from "../tables/identities.ts";
+import { readContext, readFailure, readUri } from "../tables/identities.ts";
 import { Command, COMMAND_WORDS, POD, PodFlag, PodState, Request, ResponseFlag } from "../tables/layout.ts";
 import { Listener, ListenerKind } from "./listener.ts";
 import { Pod, PodIdentity, unknownIdentity } from "./pod.ts";
@@ -185,10 +185,17 @@ export class Inbox implements Pollable {
 
   /** A new certificate, or word that there is none. Handshakes under way keep the old one. */
   #changeIdentity(row: number, low: number, high: number): void {
-    const shard = this.#shard, identity = this.#identityOf(row);
-    if (identity === undefined) return;
-    if (low === 0 && high === 0) {
-      if (identity.tls === undefined) identity.failure = readFailure(shard.tables.identities, row);
+    const shard = this.#shard,
+      rows = shard.tables.identities,
+      identity = this.#identityOf(row),
+      none = low === 0 && high === 0;
+    // The row may have gone to another identity since, or to a newer certificate, of which there is word further on.
+    if (identity === undefined || (!none && readContext(rows, row) !== high * 0x1_0000_0000 + low)) {
+      if (!none) shard.tls.derive({ low, high }).free();
+      return;
+    }
+    if (none) {
+      if (identity.tls === undefined) identity.failure = readFailure(rows, row);
     } else {
       try {
         const derived = shard.tls.derive({ low, high });

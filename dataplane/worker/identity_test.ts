@@ -5,6 +5,8 @@ import { H2Peer } from "./h2_peer_testing.ts";
 import { ListenerKind } from "./listener.ts";
 import { freshIp, Server, Socket } from "./loopback_testing.ts";
 import { issue, Rig } from "./testing.ts";
+import { createTemplate } from "../../os/openssl.ts";
+import { Command } from "../tables/layout.ts";
 
 const URI = "spiffe://cluster.local/ns/default/sa/server", FOREIGN_URI = "spiffe://other.example/ns/default/sa/server";
 const own = await issue(URI), foreign = await issue(FOREIGN_URI);
@@ -47,4 +49,17 @@ Deno.test("a pod of another trust domain presents that one's certificate, and le
     rig.until("a client of the former one is refused", () => (refused.poll(), refused.over));
     assertEquals(before.over, false);
     tls?.free();
+  }));
+
+Deno.test("a certificate told of for a row's former identity is not used for the one that has the row now (ZT-043, ZT-160)", () =>
+  Rig.with(1, (rig) => {
+    const ip = freshIp();
+    rig.addWorkload("server", ip);
+    const pod = rig.addPod(0, ip, URI);
+    rig.publish();
+    const { low, high } = createTemplate(foreign); // The row's own context is none yet.
+    rig.command(0, Command.IDENTITY_CHANGED, pod.identity.row, low, high);
+    for (let turn = 0; turn < 3; turn++) rig.turn();
+    assertEquals(pod.identity.tls, undefined);
+    rig.certify(0, pod, own);
   }));

@@ -18,7 +18,7 @@ import {
   pushWords,
   type Tables,
 } from "../tables/handles.ts";
-import { acquireIdentity } from "../tables/identities.ts";
+import { acquireIdentity, putContext } from "../tables/identities.ts";
 import { Command, CONNECTION, ConnectionState, Direction, FLOW, POD, PodState, WORKER } from "../tables/layout.ts";
 import { SnapshotReader } from "../tables/lookup.ts";
 import { type Question, QuestionReader, QuestionWriter } from "../tables/questions.ts";
@@ -256,7 +256,8 @@ export class Rig {
 
   /** Gives the pod's identity a certificate. */
   certify(worker: number, pod: Pod, leaf: LeafPem): void {
-    const template = createTemplate(leaf), before = pod.identity.tls;
+    const template = createTemplate(leaf), before = pod.identity.tls, { low, high } = template;
+    putContext(this.tables.identities, pod.identity.row, high * 0x1_0000_0000 + low, Number.MAX_SAFE_INTEGER);
     this.command(worker, Command.IDENTITY_CHANGED, pod.identity.row, template.low, template.high);
     this.until("the certificate is there", () => pod.identity.tls !== before);
   }

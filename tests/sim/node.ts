@@ -11,7 +11,7 @@ import {
   pushWords,
   type Tables,
 } from "../../dataplane/tables/handles.ts";
-import { acquireIdentity, putFailure, releaseIdentity } from "../../dataplane/tables/identities.ts";
+import { acquireIdentity, putContext, putFailure, releaseIdentity } from "../../dataplane/tables/identities.ts";
 import { Command, HEADER, POD, PodFlag, PodState, Request, REQUEST_WORDS } from "../../dataplane/tables/layout.ts";
 import { SnapshotReader } from "../../dataplane/tables/lookup.ts";
 import { QuestionWriter } from "../../dataplane/tables/questions.ts";
@@ -283,6 +283,7 @@ export class SimNode {
   }
 
   #announce(row: number, { low, high }: ContextHandle): void {
+    putContext(this.tables.identities, row, high * 0x1_0000_0000 + low, Number.MAX_SAFE_INTEGER);
     this.tell(Command.IDENTITY_CHANGED, row, low, high);
   }
 
