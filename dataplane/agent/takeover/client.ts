@@ -24,6 +24,8 @@ export interface OfferedPod {
   readonly uid: string;
   readonly info: { readonly name: string; readonly namespace: string; readonly serviceAccount: string };
   readonly transparent: boolean;
+  /** The predecessor has a certificate for it. */
+  readonly certified: boolean;
   /** The receiver's. */
   readonly netns: Netns;
 }
@@ -101,9 +103,9 @@ export class Predecessor implements AsyncDisposable {
 
   async #pod(): Promise<OfferedPod> {
     const { message, descriptors } = await this.#next("pod", 1);
-    const { row, uid, name, namespace, serviceAccount, transparent } = message;
+    const { row, uid, name, namespace, serviceAccount, transparent, certified } = message;
     const netns = new Netns(descriptors[0]!, `the descriptor for pod ${uid}`);
-    return { row, uid, info: { name, namespace, serviceAccount }, transparent, netns };
+    return { row, uid, info: { name, namespace, serviceAccount }, transparent, certified, netns };
   }
 
   async #adopt(

@@ -1,4 +1,5 @@
 /** What a successor does before it asks for connections: every pod known, its certificate there, the mesh published. */
+import { MeshError } from "../../../base/errors.ts";
 import type { Logger } from "../../../base/log.ts";
 import type { Tables } from "../../tables/handles.ts";
 import { IDENTITY, IdentityState, POD } from "../../tables/layout.ts";
@@ -7,7 +8,7 @@ import type { Publisher } from "../publisher.ts";
 import type { ZdsClient } from "../zds_client.ts";
 import type { OfferedPod } from "./client.ts";
 
-/** A certificate that is later than this comes when it comes: open connections need none. */
+/** A certificate that only we lack by then calls the takeover off: new connections would fail that the predecessor serves. */
 const READY_TIMEOUT_MS = 10_000, LOOK_MS = 5;
 
 export interface InheritanceOptions {
@@ -16,6 +17,8 @@ export interface InheritanceOptions {
   readonly zds: ZdsClient;
   readonly publisher: Publisher;
   readonly log: Logger;
+  /** For tests. */
+  readonly readyTimeoutMs?: number;
 }
 
 export class Inheritance {
@@ -44,14 +47,25 @@ export class Inheritance {
       }
       rows.set(pod.row, pods.list().get(uid)!.row);
     }
-    await this.#ready([...rows.values()]);
+    await this.#ready(offered.map(({ row, certified }) => ({ row: rows.get(row)!, certified })));
     return rows;
   };
 
-  async #ready(rows: readonly number[]): Promise<void> {
-    const { publisher, log } = this.#options, deadline = performance.now() + READY_TIMEOUT_MS;
-    while (!rows.every((row) => this.#certified(row))) {
+  async #ready(rows: readonly { readonly row: number; readonly certified: boolean }[]): Promise<void> {
+    const { publisher, log, readyTimeoutMs = READY_TIMEOUT_MS } = this.#options;
+    const deadline = performance.now() + readyTimeoutMs;
+    while (!rows.every(({ row, certified }) => this.#certified(row, certified))) {
       if (performance.now() > deadline) {
+        const missing = rows.filter(({ row, certified }) => certified && !this.#certified(row, true)).length;
+        if (missing > 0) {
+          throw new MeshError(
+            "AMB2425",
+            `no certificate came in time for ${missing} pods that the predecessor has one for`,
+            {
+              remedy: "see that the CA answers, and start the successor again; the other ztunnel serves on",
+            },
+          );
+        }
         log.warn("some pods have no certificate yet; new connections of theirs will wait");
         break;
       }
@@ -60,11 +74,11 @@ export class Inheritance {
     await publisher.published();
   }
 
-  /** Whether there is word of a certificate, good or bad. */
-  #certified(row: number): boolean {
+  /** Whether there is a certificate; where the predecessor has none either, word that there is none will do. */
+  #certified(row: number, needed: boolean): boolean {
     const { pods, identities } = this.#options.tables, identity = pods.getI32(row, POD.identityRow);
     if (identity < 0) return false;
     const state = identities.load(identity, IDENTITY.state);
-    return state === IdentityState.READY || state === IdentityState.FAILED;
+    return state === IdentityState.READY || (!needed && state === IdentityState.FAILED);
   }
 }

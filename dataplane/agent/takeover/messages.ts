@@ -19,6 +19,7 @@ const SHAPES = {
     namespace: "text",
     serviceAccount: "text",
     transparent: "flag",
+    certified: "flag",
   }),
   /** Successor: it knows these pods, and asks for the connections. */
   freeze: record({ edition: "text" }),

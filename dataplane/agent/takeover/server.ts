@@ -6,7 +6,7 @@ import { effectiveUserId } from "../../../os/process.ts";
 import { PACKET_DESCRIPTORS_MAX, PacketError, SeqpacketListener, SeqpacketSocket } from "../../../os/seqpacket.ts";
 import { closeFd, createToken, openDescriptorCount, takeToken } from "../../../os/sockets.ts";
 import type { Tables } from "../../tables/handles.ts";
-import { POD, PodFlag, TAKEOVER, TakeoverPhase } from "../../tables/layout.ts";
+import { IDENTITY, IdentityState, POD, PodFlag, TAKEOVER, TakeoverPhase } from "../../tables/layout.ts";
 import { TAKEOVER_VERSION, WORKER_STATE_CODEC } from "../../tables/takeover_format.ts";
 import { OWN_NETNS } from "../pods.ts";
 import type { EnrolledPod } from "../zds_client.ts";
@@ -185,7 +185,9 @@ export class TakeoverServer implements AsyncDisposable {
     for (const { row, pod } of all) {
       const { name, namespace, serviceAccount } = pod.info;
       const transparent = (tables.pods.get(row, POD.flags) & PodFlag.TRANSPARENT) !== 0;
-      const told: Message = { kind: "pod", row, uid: pod.uid, name, namespace, serviceAccount, transparent };
+      const identity = tables.pods.getI32(row, POD.identityRow);
+      const certified = identity >= 0 && tables.identities.load(identity, IDENTITY.state) === IdentityState.READY;
+      const told: Message = { kind: "pod", row, uid: pod.uid, name, namespace, serviceAccount, transparent, certified };
       if (!await send(socket, told, [pod.netnsFd])) return false;
     }
     return true;
