@@ -7,6 +7,8 @@ import { denoProgram, Program } from "./program.ts";
 import { Hopeless, until } from "./until.ts";
 
 export const ENTRY = new URL("../../main.ts", import.meta.url);
+/** A successor ends with it when the CA gave it no certificate in time; the one before it serves on. */
+export const CALLED_OFF = "AMB2425";
 const READY_TIMEOUT_MS = 30_000;
 
 /** A pod's identity in the mesh configuration. */
@@ -113,7 +115,13 @@ export class LabNode implements AsyncDisposable {
   /** Starts a ztunnel that takes over from the one that runs. @returns The log's line about it, once the other has ended. */
   async takeOver(environment: Readonly<Record<string, string>> = {}): Promise<string> {
     const predecessor = this.#ztunnel, successor = this.startSuccessor(environment);
-    const line = await successor.line("the takeover", (it) => it.includes("taken over"), READY_TIMEOUT_MS);
+    const told = (it: string) => it.includes("taken over") || it.includes(CALLED_OFF);
+    const line = await successor.line("the takeover", told, READY_TIMEOUT_MS);
+    if (line.includes(CALLED_OFF)) {
+      await successor.status;
+      this.#ztunnel = predecessor;
+      return line;
+    }
     const { code } = await predecessor.status;
     if (code !== 0) throw new Error(`the predecessor ended with ${code}:\n${predecessor.tail()}`);
     return line;
