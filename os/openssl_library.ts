@@ -5,6 +5,7 @@ import { chain, ignore, MeshError } from "../base/errors.ts";
 export const OPENSSL_VARIABLE = "AMBIT_OPENSSL";
 /** libssl and libcrypto in one file, as `deno task openssl` builds it. */
 export const ONE_FILE = "libossl.so";
+const OPENSSL_INIT_NO_ATEXIT = 0x80000n;
 const LIBSSL = "libssl.so.3", LIBCRYPTO = "libcrypto.so.3";
 `name a folder with ${LIBSSL} and ${LIBCRYPTO}, a file that holds both, or "system" in ${OPENSSL_VARIABLE}`;
 
@@ -108,6 +109,11 @@ export function loadLibssl<const S extends Deno.ForeignLibraryInterface>(symbols
 
 /** Loads symbols of the chosen libcrypto. @throws MeshError AMB7056 */
 export function loadLibcrypto<const S extends Deno.ForeignLibraryInterface>(symbols: S): Symbols<S> {
+  const { OPENSSL_init_crypto } = load(OPENSSL.libcrypto, {
+    OPENSSL_init_crypto: { parameters: ["u64", "pointer"], result: "i32" }, // uint64_t opts, const OPENSSL_INIT_SETTINGS *
+  });
+  // The process may end while workers still use the library: nothing of it may be freed under them then.
+  OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, null);
   return load(OPENSSL.libcrypto, symbols);
 }
 
