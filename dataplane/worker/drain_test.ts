@@ -13,6 +13,17 @@ const { GOAWAY, HEADERS, PING } = FrameType;
 const own = await issue("spiffe://cluster.local/ns/default/sa/server");
 const client = await issue("spiffe://cluster.local/ns/default/sa/client");
 
+/** A pod that takes HBONE at worker 0, with its certificate. */
+function addServer(rig: Rig) {
+  const ip = freshIp();
+  rig.addWorkload("server", ip);
+  const hbone = new Server(ip, 15008).fd;
+  const pod = rig.addPod(0, ip, "spiffe://cluster.local/ns/default/sa/server", { [ListenerKind.HBONE]: hbone });
+  rig.certify(0, pod, own);
+  rig.publish();
+  return { ip, pod };
+}
+
 /** The PING that asks whether our first GOAWAY was read. */
 function drainPing(peer: H2Peer) {
   return peer.next("a PING", ({ type, flags }) => type === PING && (flags & FrameFlag.ACK) === 0);
@@ -21,12 +32,7 @@ function drainPing(peer: H2Peer) {
 // The original leaves streams that cross its first GOAWAY without an answer; no peer can tell ours from one that drains later.
 Deno.test("a drain says GOAWAY and PING, serves what crosses them, and after the answer names the last stream (ZT-076)", () =>
   Rig.with(1, (rig) => {
-    const ip = freshIp();
-    rig.addWorkload("server", ip);
-    const hbone = new Server(ip, 15008).fd;
-    const pod = rig.addPod(0, ip, "spiffe://cluster.local/ns/default/sa/server", { [ListenerKind.HBONE]: hbone });
-    rig.certify(0, pod, own);
-    rig.publish();
+    const { ip, pod } = addServer(rig);
     const listener = new Server(ip);
     rig.atEnd(() => listener.close());
     const peer = H2Peer.dial(rig, ip, client).greet();
@@ -60,12 +66,7 @@ Deno.test("a drain says GOAWAY and PING, serves what crosses them, and after the
 
 Deno.test("an idle session ends once its peer has read that we drain (ZT-076)", () =>
   Rig.with(1, (rig) => {
-    const ip = freshIp();
-    rig.addWorkload("server", ip);
-    const hbone = new Server(ip, 15008).fd;
-    const pod = rig.addPod(0, ip, "spiffe://cluster.local/ns/default/sa/server", { [ListenerKind.HBONE]: hbone });
-    rig.certify(0, pod, own);
-    rig.publish();
+    const { ip, pod } = addServer(rig);
     const peer = H2Peer.dial(rig, ip, client).greet();
     rig.command(0, Command.DRAIN, 5_000);
     assertEquals(peer.expect(GOAWAY, 0).payload.toHex(), "7fffffff" + "00000000");
