@@ -1,9 +1,10 @@
 /** One file's text to the objects it stands for, keeping what it stood for before wherever the new text is bad. Pure. */
 import { keyOf, type KubernetesObject, type ObjectKey, objectKey } from "../objects.ts";
-import { decodeObject, identify, kindOf } from "./decode.ts";
-import { Field, FieldRefusal, formatPath, type PathSegment } from "./field.ts";
+import { decodeObject, identify, kindOf } from "../decode/kinds.ts";
+import { Field, FieldRefusal, formatPath, type PathSegment } from "../decode/field.ts";
 import { Locator } from "./locate.ts";
-import { type DocumentText, parseJson, parseYaml, type Plain, splitDocuments, YamlRefusal } from "./yaml.ts";
+import type { Plain } from "../../base/plain.ts";
+import { type DocumentText, parseJson, parseYaml, splitDocuments, YamlRefusal } from "./yaml.ts";
 
 /** A document, or a whole file, that is not in force as written. */
 export interface Refusal {

@@ -1,5 +1,5 @@
 /** Finds the line of a field in YAML text, well enough to point a person there. */
-import type { PathSegment } from "./field.ts";
+import type { PathSegment } from "../decode/field.ts";
 
 interface Line {
   readonly indent: number;

@@ -1,8 +1,6 @@
 /** YAML text to plain data within bounds: what hostile files may cost is limited before anything walks over the result. */
 import { parse } from "@std/yaml";
-
-/** The only shapes that come out of a document. Objects may have any own key, `__proto__` included. */
-export type Plain = null | boolean | number | string | readonly Plain[] | { readonly [key: string]: Plain };
+import type { Plain } from "../../base/plain.ts";
 
 /** Text that is not a document we accept; `line` counts from 1 within the text. */
 export class YamlRefusal extends Error {

@@ -1,5 +1,5 @@
 /** Reads plain data into typed fields. Whatever is wrong is said with the field's path, once, by throwing FieldRefusal. */
-import type { Plain } from "./yaml.ts";
+import type { Plain } from "../../base/plain.ts";
 
 export type PathSegment = string | number;
 

@@ -1,8 +1,8 @@
 /** Plain data to typed objects: which kinds are known, in which versions, and what all of them share. */
 import type { KubernetesObject, ObjectKind, ObjectMeta } from "../objects.ts";
-import { decodeEndpointSlice, decodePod, decodeService } from "./decode_core.ts";
-import { decodeServiceEntry, decodeWorkloadEntry } from "./decode_entries.ts";
-import { decodeAuthorizationPolicy, decodePeerAuthentication } from "./decode_security.ts";
+import { decodeEndpointSlice, decodePod, decodeService } from "./core.ts";
+import { decodeServiceEntry, decodeWorkloadEntry } from "./entries.ts";
+import { decodeAuthorizationPolicy, decodePeerAuthentication } from "./security.ts";
 import type { Field } from "./field.ts";
 import { label, subdomain, timestamp } from "./values.ts";
 
