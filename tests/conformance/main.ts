@@ -1,13 +1,15 @@
-/** `deno task conformance`: every rule of the ztunnel specification, the tests that hold it or why none does. */
+/** `deno task conformance`: every rule of ztunnel and of the control plane, the tests that hold it or why none does. */
 import { trackedFiles } from "../tidy/tree.ts";
+import { PARTS } from "./citations.ts";
 import { countLine, ruleRows } from "./table.ts";
 
-const rows = ruleRows(await trackedFiles());
-const lines = rows.flatMap(({ rule, title, tests, why, note }) => [
+const files = await trackedFiles();
+const parts = PARTS.map((part) => ruleRows(files, part));
+const lines = parts.flat().flatMap(({ rule, title, tests, why, note }) => [
   `${rule}  ${title}`,
   ...[...tests, why === "" ? "" : `no test: ${why}`, note].filter((text) => text !== "").map((text) =>
     `        ${text}`
   ),
 ]);
 const encoder = new TextEncoder();
-for (const line of [...lines, "", countLine(rows)]) Deno.stdout.writeSync(encoder.encode(`${line}\n`));
+for (const line of [...lines, "", ...parts.map(countLine)]) Deno.stdout.writeSync(encoder.encode(`${line}\n`));

@@ -1,8 +1,15 @@
 /** The table of all rules: title, the tests that hold it or why none does, and what is wrong with the table. */
 import type { TrackedFile } from "../tidy/tree.ts";
-import { testsByRule } from "./citations.ts";
+import { type Part, PARTS, testsByRule } from "./citations.ts";
 import { NOTES, REASONS } from "./reasons.ts";
 import { TITLES } from "./titles.ts";
+import { CONTROL_TITLES } from "./titles_control.ts";
+
+const TITLES_OF = { ZT: TITLES, CP: CONTROL_TITLES } as const;
+const KNOWN: ReadonlySet<string> = new Set(PARTS.flatMap((part) => TITLES_OF[part].map(([rule]) => rule)));
+/** Specifications of which no rule may be without a test or a reason. */
+const COMPLETE: readonly Part[] = ["ZT"];
+const isRule = (rule: string) => KNOWN.has(rule);
 
 /** One rule with what is known of it. */
 interface RuleRow {
@@ -14,10 +21,10 @@ interface RuleRow {
   readonly note: string;
 }
 
-/** All rules, in the order of their numbers. */
-export function ruleRows(files: readonly TrackedFile[]): readonly RuleRow[] {
-  const byRule = testsByRule(files);
-  return TITLES.map(([rule, title]) => ({
+/** All rules of one specification, in the order of their numbers. */
+export function ruleRows(files: readonly TrackedFile[], part: Part): readonly RuleRow[] {
+  const byRule = testsByRule(files, isRule);
+  return TITLES_OF[part].map(([rule, title]) => ({
     rule,
     title,
     tests: byRule.get(rule) ?? [],
@@ -37,7 +44,7 @@ export function ruleTable(rows: readonly RuleRow[]): string {
   const lines = ["| rule | what about | held by, or why not |", "|---|---|---|"];
   for (const { rule, title, tests, why, note } of rows) {
     const parts = [
-      ...tests.length === 0 ? [`no test: ${why}`] : [tests.join("<br>")],
+      ...tests.length === 0 ? [why === "" ? "no test yet" : `no test: ${why}`] : [tests.join("<br>")],
       ...note === "" ? [] : [`*${note}*`],
     ];
     lines.push(`| ${rule} | ${title} | ${parts.join("<br>")} |`);
@@ -47,11 +54,10 @@ export function ruleTable(rows: readonly RuleRow[]): string {
 
 /** Everything that is wrong with the table, a sentence each. */
 export function tableProblems(files: readonly TrackedFile[]): string[] {
-  const known = new Set(TITLES.map(([rule]) => rule));
-  const cited = [...testsByRule(files)].filter(([rule]) => !known.has(rule));
-  const entries = [...Object.keys(REASONS), ...Object.keys(NOTES)].filter((rule) => !known.has(rule));
+  const cited = [...testsByRule(files, isRule)].filter(([rule]) => !isRule(rule));
+  const entries = [...Object.keys(REASONS), ...Object.keys(NOTES)].filter((rule) => !isRule(rule));
   return [
-    ...ruleRows(files).flatMap(({ rule, tests, why }) => {
+    ...COMPLETE.flatMap((part) => ruleRows(files, part)).flatMap(({ rule, tests, why }) => {
       if (tests.length === 0 && why === "") {
         return [`${rule}: no test cites it: write one, or say why not in tests/conformance/reasons.ts`];
       }

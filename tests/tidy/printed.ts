@@ -139,7 +139,11 @@ export function printedDocuments(files: readonly TrackedFile[]): TrackedFile[] {
     { path: "docs/errors.md", text: filled(textOf("docs/errors.md"), "errors", errorTable(files)) },
     {
       path: "docs/conformance.md",
-      text: filled(textOf("docs/conformance.md"), "conformance", ruleTable(ruleRows(files))),
+      text: filled(
+        filled(textOf("docs/conformance.md"), "conformance", ruleTable(ruleRows(files, "ZT"))),
+        "control plane",
+        ruleTable(ruleRows(files, "CP")),
+      ),
     },
     { path: "docs/imports.md", text: filled(textOf("docs/imports.md"), "imports", importTable()) },
     { path: "README.md", text: filled(textOf("README.md"), "tasks", taskTable(files)) },
