@@ -18,10 +18,12 @@ const loopback = (port: number): ListenAddress => Object.freeze({ host: "127.0.0
 
 export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
   configDir: {
-    kind: text("DIR"),
+    kind: optional(text("DIR")),
     flag: "config-dir",
     env: "AMBIT_CONFIG_DIR",
-    help: "folder of Kubernetes objects in YAML, watched for changes",
+    default: undefined,
+    defaultText: "the objects of a cluster",
+    help: "folder of Kubernetes objects in YAML, watched for changes, in place of a cluster",
   },
   stateDir: {
     kind: text("DIR"),

@@ -1,0 +1,29 @@
+/** What the parts of role istiod share. Each part is a `start…` or `open…` function that takes it and ends with its signal. */
+import type { Logger } from "../base/log.ts";
+import type { KubeApi } from "../kube/api.ts";
+import type { AmbientIndex } from "./ambient/index.ts";
+import type { NodePods } from "./ca/node_pods.ts";
+import type { IstiodConfig } from "./config.ts";
+import type { Metrics } from "./metrics.ts";
+import type { Readiness } from "./readiness.ts";
+
+export interface Role {
+  readonly config: IstiodConfig;
+  /** The API server; undefined with a folder of files, where nothing can be asked or written. */
+  readonly api: KubeApi | undefined;
+  readonly index: AmbientIndex;
+  /** Which pods a node runs, for the CA. */
+  readonly pods: NodePods;
+  readonly readiness: Readiness;
+  readonly metrics: Metrics;
+  /** A part makes its own child of it. */
+  readonly log: Logger;
+  /** Aborted when the role stops, and when its start fails. */
+  readonly signal: AbortSignal;
+}
+
+/** A part that runs until the role's signal. */
+export interface Part {
+  /** Resolves once it has let go of all it had, after the signal. */
+  readonly stopped: Promise<void>;
+}

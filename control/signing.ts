@@ -1,0 +1,82 @@
+/** The CA and whom it believes: key material, the server's own certificate, tokens, and the certificate service. */
+import type * as grpc from "@grpc/grpc-js";
+import { CertificateAuthority } from "./ca/authority.ts";
+import { addCertificateService } from "./ca/ca_grpc.ts";
+import { Authenticator } from "./ca/caller.ts";
+import { CertificateService } from "./ca/certificate_service.ts";
+import { type KeyMaterial, loadPluggedIn, loadSelfSigned } from "./ca/key_material.ts";
+import { watchMaterial } from "./ca/material_watch.ts";
+import { openStateFolder, publishFile } from "./ca/state_files.ts";
+import type { IstiodConfig } from "./config.ts";
+import type { Part, Role } from "./role.ts";
+import { TokenIssuer } from "./tokens.ts";
+import { ListenerCredentials, type ServerTls } from "./xds/secure_server.ts";
+
+/** The CA, opened and serving nobody yet. */
+export interface Signing {
+  readonly authority: CertificateAuthority;
+  readonly authenticator: Authenticator;
+  /** What the TLS listeners present; renewed with the CA's own material (CP-006). */
+  readonly credentials: ListenerCredentials;
+}
+
+/** Loads or makes the CA. @throws MeshError AMB021x */
+export async function openSigning({ config }: Role): Promise<Signing> {
+  const { stateDir, trustDomain, clusterId } = config;
+  await openStateFolder(stateDir);
+  const authority = await openAuthority(config);
+  await publishRoots(config, authority.material);
+  const tokens = await TokenIssuer.open(stateDir);
+  const authenticator = new Authenticator({ tokens, trustDomain, clusterId, now: Date.now });
+  const credentials = new ListenerCredentials(await serverTls(config, authority));
+  return { authority, authenticator, credentials };
+}
+
+/** Adds the certificate service to a server. */
+export function addSigning(server: grpc.Server, role: Role, { authority, authenticator }: Signing): void {
+  const { config, pods, metrics } = role, log = role.log.child("ca");
+  const certificates = new CertificateService({
+    authority,
+    authenticator,
+    pods,
+    rules: { trustedAccounts: new Set(config.trustedNodeAccounts), trustDomain: config.trustDomain },
+    defaultTtlMs: config.defaultCertificateTtlMs,
+    maxTtlMs: config.maxCertificateTtlMs,
+    metrics,
+    log,
+  });
+  addCertificateService(server, certificates, log);
+}
+
+/** Follows plugged-in CA files and takes what changes into use. */
+export function startRotation({ config, log, signal }: Role, { authority, credentials }: Signing): Part {
+  if (config.caDir === undefined) return { stopped: Promise.resolve() };
+  const onChange = async (material: KeyMaterial) => {
+    await authority.replace(material);
+    credentials.update(await serverTls(config, authority));
+    await publishRoots(config, material);
+  };
+  const options = { folder: config.caDir, material: authority.material, onChange, log: log.child("ca") };
+  return { stopped: watchMaterial(options, signal) };
+}
+
+async function openAuthority({ caDir, stateDir, trustDomain }: IstiodConfig): Promise<CertificateAuthority> {
+  const material = caDir === undefined
+    ? await loadSelfSigned(stateDir, trustDomain, Date.now())
+    : await loadPluggedIn(caDir, Date.now()); // CP-500: never a root of our own in its stead.
+  return await CertificateAuthority.create(material);
+}
+
+async function publishRoots({ stateDir }: IstiodConfig, { rootsPem }: KeyMaterial): Promise<void> {
+  await publishFile(`${stateDir}/root-cert.pem`, rootsPem);
+}
+
+async function serverTls(config: IstiodConfig, authority: CertificateAuthority): Promise<ServerTls> {
+  const hosts = [...ownHosts(config.rootNamespace), ...config.serverHosts];
+  return { ...await authority.issueServer(hosts), rootsPem: authority.material.rootsPem };
+}
+
+/** The names that clients in a cluster use (CP-004). */
+function ownHosts(namespace: string): string[] {
+  return ["istiod", "istiod-remote", "istio-pilot"].map((name) => `${name}.${namespace}.svc`);
+}
