@@ -3,6 +3,19 @@
 /** Labels, annotations and selectors. */
 export type Labels = ReadonlyMap<string, string>;
 
+/** One condition of a label selector that is not plain equality. */
+export interface LabelExpression {
+  readonly key: string;
+  readonly operator: "In" | "NotIn" | "Exists" | "DoesNotExist";
+  readonly values: readonly string[];
+}
+
+/** A selector as Kubernetes writes it; all of it must hold, and nothing in it selects everything. */
+export interface LabelSelector {
+  readonly matchLabels: Labels;
+  readonly matchExpressions: readonly LabelExpression[];
+}
+
 /** The controller among an object's owner references. */
 export interface ControllerReference {
   readonly kind: string;
@@ -16,6 +29,8 @@ export interface ObjectMeta {
   readonly labels: Labels;
   readonly annotations: Labels;
   readonly uid: string;
+  /** Counts the changes of the spec, as the API server does; 0 when the object does not say. */
+  readonly generation: number;
   /** Since the epoch; 0 when the object does not say. */
   readonly createdAtMs: number;
   /** Whether a deletionTimestamp is set. */
@@ -168,13 +183,20 @@ export interface AuthorizationRule {
 export const AUTHORIZATION_ACTIONS = ["ALLOW", "DENY", "AUDIT", "CUSTOM"] as const;
 export type AuthorizationAction = (typeof AUTHORIZATION_ACTIONS)[number];
 
+/** An object that a policy is attached to; of the policy's own namespace, or a GatewayClass (CP-365). */
+export interface TargetReference {
+  readonly group: string;
+  readonly kind: string;
+  readonly name: string;
+}
+
 export interface AuthorizationPolicyObject {
   readonly kind: "AuthorizationPolicy";
   readonly meta: ObjectMeta;
   /** Undefined without a selector; empty selects everything (CP-334). */
   readonly selector: Labels | undefined;
-  /** Whether it names a target (CP-331). */
-  readonly targeted: boolean;
+  /** What it is for at waypoints; a policy that names any is none of ztunnel's (CP-331). */
+  readonly targets: readonly TargetReference[];
   readonly action: AuthorizationAction;
   readonly rules: readonly AuthorizationRule[];
 }
@@ -191,6 +213,55 @@ export interface PeerAuthenticationObject {
   readonly portModes: ReadonlyMap<number, MtlsMode>;
 }
 
+/** Which namespaces' objects may attach to a listener; `Same` is the default. */
+export const ROUTE_NAMESPACES = ["All", "Same", "Selector", "None"] as const;
+export type RouteNamespaces = (typeof ROUTE_NAMESPACES)[number];
+
+export interface GatewayListener {
+  readonly name: string;
+  readonly port: number;
+  /** `HBONE`, `HTTP`, `istio.io/PROXY` …; nothing checks it here. */
+  readonly protocol: string;
+  readonly hostname: string;
+  /** `Terminate` or `Passthrough`; empty without a `tls`. */
+  readonly tlsMode: string;
+  /** Which namespaces' objects may attach. */
+  readonly from: RouteNamespaces;
+  /** Of namespaces, for `from: Selector`; one that is not written selects none. */
+  readonly selector: LabelSelector | undefined;
+}
+
+/** An address that a Gateway asks for, or has. */
+export interface GatewayAddressEntry {
+  /** `IPAddress`, `Hostname`, or an implementation's own. */
+  readonly type: string;
+  readonly value: string;
+}
+
+/** What a Gateway asks of the objects that are made for it. */
+export interface GatewayInfrastructure {
+  readonly labels: Labels;
+  readonly annotations: Labels;
+}
+
+export interface GatewayObject {
+  readonly kind: "Gateway";
+  readonly meta: ObjectMeta;
+  readonly className: string;
+  readonly listeners: readonly GatewayListener[];
+  readonly infrastructure: GatewayInfrastructure | undefined;
+  /** spec.addresses: asked for. */
+  readonly addresses: readonly GatewayAddressEntry[];
+  /** status.addresses: what it is reached by; a waypoint is usable once there is one (CP-260). */
+  readonly statusAddresses: readonly GatewayAddressEntry[];
+}
+
+export interface GatewayClassObject {
+  readonly kind: "GatewayClass";
+  readonly meta: ObjectMeta;
+  readonly controllerName: string;
+}
+
 export type KubernetesObject =
   | NamespaceObject
   | NodeObject
@@ -201,7 +272,9 @@ export type KubernetesObject =
   | WorkloadEntryObject
   | ServiceEntryObject
   | AuthorizationPolicyObject
-  | PeerAuthenticationObject;
+  | PeerAuthenticationObject
+  | GatewayObject
+  | GatewayClassObject;
 
 export type ObjectKind = KubernetesObject["kind"];
 

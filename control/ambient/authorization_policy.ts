@@ -200,7 +200,7 @@ export function convertAuthorizationPolicy(
   const nothing = (condition?: PolicyCondition): ConvertedPolicy => ({ policy: undefined, condition, selector });
   const refused = (message: string) =>
     nothing({ type: "ZtunnelAccepted", status: "False", reason: "UnsupportedValue", message });
-  if (object.targeted) return nothing();
+  if (object.targets.length > 0) return nothing();
   const dryRun = parseBoolean(meta.annotations.get("istio.io/dry-run")) === true;
   if (dryRun && !options.dryRunPolicies) return refused("ztunnel does not support the istio.io/dry-run annotation");
   if (object.action !== "ALLOW" && object.action !== "DENY") {

@@ -135,6 +135,7 @@ Deno.test("convertAuthorizationPolicy(): ALLOW never allows more than written, D
     labels: new Map(),
     annotations: new Map(),
     uid: "",
+    generation: 0,
     createdAtMs: 0,
     deleting: false,
     generateName: "",
@@ -148,7 +149,7 @@ Deno.test("convertAuthorizationPolicy(): ALLOW never allows more than written, D
       kind: "AuthorizationPolicy",
       meta,
       selector: undefined,
-      targeted: false,
+      targets: [],
       action,
       rules,
     };

@@ -22,6 +22,8 @@ export function makeSources(engine: Engine): Sources {
     ServiceEntry: engine.source("ServiceEntry"),
     AuthorizationPolicy: engine.source("AuthorizationPolicy"),
     PeerAuthentication: engine.source("PeerAuthentication"),
+    Gateway: engine.source("Gateway"),
+    GatewayClass: engine.source("GatewayClass"),
   };
 }
 

@@ -1,6 +1,7 @@
 /** Plain data to typed objects: which kinds are known, in which versions, and what all of them share. */
 import type { KubernetesObject, ObjectKind, ObjectMeta } from "../objects.ts";
 import { decodeEndpointSlice, decodePod, decodeService } from "./core.ts";
+import { decodeGateway, decodeGatewayClass } from "./gateway.ts";
 import { decodeServiceEntry, decodeWorkloadEntry } from "./entries.ts";
 import { decodeAuthorizationPolicy, decodePeerAuthentication } from "./security.ts";
 import type { Field } from "./field.ts";
@@ -8,11 +9,15 @@ import { label, subdomain, timestamp } from "./values.ts";
 
 interface KindRow {
   readonly versions: readonly string[];
+  /** Versions of another kind of the same name, which we ignore as any kind that we do not read. */
+  readonly namesakes?: readonly string[];
   readonly namespaced: boolean;
   readonly name: (field: Field) => string;
   readonly decode: (root: Field, meta: ObjectMeta) => KubernetesObject;
 }
 
+const GATEWAY_GROUP = "gateway.networking.k8s.io";
+const GATEWAY = [`${GATEWAY_GROUP}/v1`, `${GATEWAY_GROUP}/v1beta1`];
 const NETWORKING = ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
 const SECURITY = ["security.istio.io/v1", "security.istio.io/v1beta1"];
 
@@ -33,6 +38,8 @@ const KINDS: Readonly<Record<ObjectKind, KindRow>> = {
   ServiceEntry: { versions: NETWORKING, namespaced: true, name: subdomain, decode: decodeServiceEntry },
   AuthorizationPolicy: { versions: SECURITY, namespaced: true, name: subdomain, decode: decodeAuthorizationPolicy },
   PeerAuthentication: { versions: SECURITY, namespaced: true, name: subdomain, decode: decodePeerAuthentication },
+  Gateway: { versions: GATEWAY, namespaced: true, name: subdomain, decode: decodeGateway, namesakes: NETWORKING },
+  GatewayClass: { versions: GATEWAY, namespaced: false, name: subdomain, decode: decodeGatewayClass },
 };
 
 /** Which object a document is about, as far as it says; undefined when it does not, or is of a kind we do not read. */
@@ -51,7 +58,7 @@ export function kindOf(root: Field): ObjectKind | undefined {
   const kind = root.get("kind").required().text();
   const version = root.get("apiVersion").required().text();
   const row = rowOf(kind);
-  if (row === undefined) return undefined;
+  if (row === undefined || row.namesakes?.includes(version) === true) return undefined;
   if (!row.versions.includes(version)) {
     root.get("apiVersion").fail(
       `must be ${row.versions.join(" or ")} for a ${kind}, is ${JSON.stringify(version.slice(0, 80))}`,
@@ -84,6 +91,7 @@ function decodeMeta(root: Field, who: Identification): ObjectMeta {
     labels: metadata.get("labels").textMap(),
     annotations: metadata.get("annotations").textMap(),
     uid: metadata.get("uid").text(),
+    generation: metadata.get("generation").integer(0, Number.MAX_SAFE_INTEGER),
     createdAtMs: timestamp(metadata.get("creationTimestamp")),
     deleting: metadata.get("deletionTimestamp").present,
     generateName: metadata.get("generateName").text(),

@@ -11,6 +11,7 @@ import {
   type MtlsMode,
   type ObjectMeta,
   type PeerAuthenticationObject,
+  type TargetReference,
   type ValueLists,
   type WhenCondition,
 } from "../objects.ts";
@@ -115,20 +116,30 @@ function decodeSelector(selector: Field): Labels | undefined {
   return selector.get("matchLabels").textMap();
 }
 
+/** An object of the policy's own namespace, or a GatewayClass. */
+function decodeTarget(field: Field): TargetReference {
+  field.required().only("group", "kind", "name", "namespace");
+  const namespace = field.get("namespace");
+  if (namespace.text() !== "") namespace.fail("must be absent: a policy's target is in its own namespace");
+  return { group: field.get("group").text(), kind: anyText(field.get("kind")), name: anyText(field.get("name")) };
+}
+
 /** Throws FieldRefusal. */
 export function decodeAuthorizationPolicy(root: Field, meta: ObjectMeta): AuthorizationPolicyObject {
   root.only("apiVersion", "kind", "metadata", "spec", "status");
   const spec = root.get("spec");
   spec.only("selector", "targetRef", "targetRefs", "rules", "action", "provider");
-  const targets = spec.get("targetRefs").items();
-  const targeted = spec.get("targetRef").present || targets.length > 0;
+  const single = spec.get("targetRef");
+  const targets = [...single.present ? [single] : [], ...spec.get("targetRefs").items()].map(decodeTarget);
   const selector = decodeSelector(spec.get("selector"));
-  if (targeted && selector !== undefined) spec.get("selector").fail("must be absent when the policy has a targetRef");
+  if (targets.length > 0 && selector !== undefined) {
+    spec.get("selector").fail("must be absent when the policy has a targetRef");
+  }
   return {
     kind: "AuthorizationPolicy",
     meta,
     selector,
-    targeted,
+    targets,
     action: spec.get("action").oneOf(AUTHORIZATION_ACTIONS, "ALLOW"),
     rules: spec.get("rules").items().map(decodeRule),
   };

@@ -51,6 +51,7 @@ export function podObject(name: string, part: Partial<PodObject> & { namespace?:
       uid,
       labels: new Map(),
       annotations: new Map(),
+      generation: 0,
       createdAtMs: 0,
       deleting: false,
       generateName: "",
