@@ -18,13 +18,22 @@ export interface ProgramOptions {
   readonly onLine?: (line: string) => void;
 }
 
+const ROOT = new URL("../../", import.meta.url);
+
+/** What `deno task ambit` gives to the engine: a role is shown and measured as people run it. */
+export function engineFlags(): string[] {
+  const { tasks } = JSON.parse(Deno.readTextFileSync(new URL("deno.json", ROOT)));
+  return `${tasks.ambit.command}`.split(" ").filter((word) => word.startsWith("--v8-flags="));
+}
+
 /** The program that runs us, for programs of this repository. */
 export function denoProgram(file: URL | string, args: readonly string[] = []): { command: string; args: string[] } {
   const path = file instanceof URL ? file.pathname : file;
+  const flags = path === new URL("main.ts", ROOT).pathname ? engineFlags() : [];
   // Namespaces have no way out: what is not in the cache already cannot be had.
   return {
     command: Deno.execPath(),
-    args: ["run", "-A", "--quiet", "--cached-only", "--unstable-worker-options", path, ...args],
+    args: ["run", "-A", "--quiet", "--cached-only", "--unstable-worker-options", ...flags, path, ...args],
   };
 }
 
