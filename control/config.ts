@@ -1,20 +1,11 @@
 /** The settings of role istiod, as one table. */
-import {
-  type ConfigOf,
-  defineConfig,
-  duration,
-  integer,
-  list,
-  type ListenAddress,
-  listenAddress,
-  optional,
-  text,
-} from "../base/config.ts";
+import { type ConfigOf, defineConfig, duration, integer, list, listenAddress, optional, text } from "../base/config.ts";
 
 const DAY_MS = 86_400_000;
 const YEAR_MS = 365 * DAY_MS;
 
-const loopback = (port: number): ListenAddress => Object.freeze({ host: "127.0.0.1", port });
+/** The default that {@link listenOn} makes of an address that is not given. */
+const listenText = (port: number) => `127.0.0.1:${port}, in a pod of a cluster :${port}`;
 
 export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
   configDir: {
@@ -25,6 +16,37 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     defaultText: "the objects of a cluster",
     help: "folder of Kubernetes objects in YAML, watched for changes, in place of a cluster",
   },
+  kubeconfig: {
+    kind: optional(text("PATH")),
+    flag: "kubeconfig",
+    env: "KUBECONFIG",
+    default: undefined,
+    defaultText: "the service account of the pod this runs in",
+    help: "file that says how to reach the cluster's API server; of no account with --config-dir",
+  },
+  systemNamespace: {
+    kind: optional(text("NAME")),
+    flag: "system-namespace",
+    env: "POD_NAMESPACE",
+    default: undefined,
+    defaultText: "the root namespace",
+    help: "namespace that istiod runs in: its host names, its ConfigMaps, Secrets and Leases",
+  },
+  podName: {
+    kind: optional(text("NAME")),
+    flag: "pod-name",
+    env: "POD_NAME",
+    default: undefined,
+    defaultText: "the host's name",
+    help: "what this istiod is called among others of its kind",
+  },
+  revision: {
+    kind: text("NAME"),
+    flag: "revision",
+    env: "REVISION",
+    default: "",
+    help: "which istiod of several this is: objects labelled istio.io/rev with another are left to that one",
+  },
   stateDir: {
     kind: text("DIR"),
     flag: "state-dir",
@@ -32,21 +54,24 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     help: "folder for the CA's and the token issuer's keys; made if it is not there",
   },
   secureGrpcAddress: {
-    kind: listenAddress(),
+    kind: optional(listenAddress()),
     flag: "secure-grpc-address",
-    default: loopback(15012),
+    default: undefined,
+    defaultText: listenText(15012),
     help: "where xDS and the CA are served, over TLS",
   },
   httpAddress: {
-    kind: listenAddress(),
+    kind: optional(listenAddress()),
     flag: "http-address",
-    default: loopback(8080),
+    default: undefined,
+    defaultText: listenText(8080),
     help: "where /ready and the debug pages are served",
   },
   monitoringAddress: {
-    kind: listenAddress(),
+    kind: optional(listenAddress()),
     flag: "monitoring-address",
-    default: loopback(15014),
+    default: undefined,
+    defaultText: listenText(15014),
     help: "where /metrics, /version and the debug pages are served",
   },
   clusterId: {
@@ -75,7 +100,7 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     flag: "root-namespace",
     env: "ISTIO_ROOT_NAMESPACE",
     default: "istio-system",
-    help: "namespace whose policies hold for the whole mesh; also the one in istiod's own host names",
+    help: "namespace whose policies hold for the whole mesh",
   },
   serverHosts: {
     kind: list("HOST,IP"),
@@ -146,6 +171,12 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     flag: "keepalive-timeout",
     default: 10_000,
     help: "how long a ping may stay unanswered before the connection is closed",
+  },
+  shutdownMs: {
+    kind: duration(0, 600_000),
+    flag: "shutdown-duration",
+    default: 10_000,
+    help: "how long clients may take to leave when istiod ends",
   },
   connectionAgeMsMax: {
     kind: duration(60_000, YEAR_MS),

@@ -4,6 +4,7 @@ import { VERSION } from "../base/version.ts";
 import type { KubeApi } from "../kube/api.ts";
 import { AUTHORIZATION_TYPE_URL } from "../mesh/proto/authorization_codec.ts";
 import { ADDRESS_TYPE_URL } from "../mesh/proto/workload_codec.ts";
+import { lookAround } from "./listening.ts";
 import { AmbientIndex } from "./ambient/index.ts";
 import { NodePods } from "./ca/node_pods.ts";
 import type { IstiodConfig } from "./config.ts";
@@ -52,7 +53,7 @@ export async function startIstiod(config: IstiodConfig, options: RoleOptions): P
 }
 
 async function start(config: IstiodConfig, options: RoleOptions): Promise<RunningIstiod> {
-  const role = makeRole(config, options), { log, readiness, signal } = role;
+  const role = await makeRole(config, options), { log, readiness, signal } = role;
   const source = openSource(role);
   const signing = await openSigning(role);
   const xds = openXds(role, signing.authenticator);
@@ -78,13 +79,19 @@ async function start(config: IstiodConfig, options: RoleOptions): Promise<Runnin
   return { secureGrpcPort, httpPort, monitoringPort, rootsPem, done: aborted(signal).then(stop) };
 }
 
-function makeRole(config: IstiodConfig, { signal, log, api }: RoleOptions): Role {
-  const { clusterId, trustDomain, network, rootNamespace } = config;
-  const index = new AmbientIndex({ clusterId, network, trustDomain, rootNamespace }, log.child("ambient"));
+async function makeRole(config: IstiodConfig, options: RoleOptions): Promise<Role> {
+  const { signal, log } = options, { clusterId, trustDomain, network, rootNamespace, revision } = config;
+  const api = options.api ?? openApi(config), around = await lookAround(api !== undefined);
+  const self = {
+    namespace: config.systemNamespace ?? rootNamespace,
+    podName: config.podName ?? Deno.hostname(),
+    revision,
+  };
+  const index = new AmbientIndex({ clusterId, network, trustDomain, rootNamespace, revision }, log.child("ambient"));
   const metrics = new Metrics();
   describeMetrics(metrics, { index, startedAtMs: Date.now() });
   const pods = new NodePods(), readiness = new Readiness();
-  return { config, api: api ?? openApi(config), index, pods, readiness, metrics, log, signal };
+  return { config, self, around, api, index, pods, readiness, metrics, log, signal };
 }
 
 function describeMetrics(metrics: Metrics, { index, startedAtMs }: { index: AmbientIndex; startedAtMs: number }): void {

@@ -120,6 +120,6 @@ Deno.test("ISTIOD_CONFIG has Istio's own variables and defaults", () => {
   const { config } = ISTIOD_CONFIG.parse(["--config-dir=x", "--state-dir=y"], (name) => env[name]);
   assertEquals(config.trustedNodeAccounts, ["a/b", "c/d"]);
   assertEquals([config.debounceQuietMs, config.debounceMaxMs], [250, 10_000]);
-  assertEquals(config.secureGrpcAddress, { host: "127.0.0.1", port: 15012 });
+  assertEquals([config.secureGrpcAddress, config.shutdownMs], [undefined, 10_000]);
   assertStringIncludes(ISTIOD_CONFIG.help("istiod"), "--max-workload-cert-ttl DURATION");
 });

@@ -1,14 +1,27 @@
 /** What the parts of role istiod share. Each part is a `start…` or `open…` function that takes it and ends with its signal. */
 import type { Logger } from "../base/log.ts";
 import type { KubeApi } from "../kube/api.ts";
+import type { Surroundings } from "./listening.ts";
 import type { AmbientIndex } from "./ambient/index.ts";
 import type { NodePods } from "./ca/node_pods.ts";
 import type { IstiodConfig } from "./config.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Readiness } from "./readiness.ts";
 
+/** Who this istiod is, to its cluster and to other istiods. */
+export interface Self {
+  /** The system namespace: what istiod writes and reads for itself is there. */
+  readonly namespace: string;
+  readonly podName: string;
+  /** Empty if there is but one. */
+  readonly revision: string;
+}
+
 export interface Role {
   readonly config: IstiodConfig;
+  readonly self: Self;
+  /** For {@link listenOn}. */
+  readonly around: Surroundings;
   /** The API server; undefined with a folder of files, where nothing can be asked or written. */
   readonly api: KubeApi | undefined;
   readonly index: AmbientIndex;

@@ -1,5 +1,6 @@
 /** The listeners: plain HTTP for probes, metrics and debug pages; gRPC over TLS for xDS and certificates. */
 import { VERSION } from "../base/version.ts";
+import { listenOn } from "./listening.ts";
 import type { Authenticator } from "./ca/caller.ts";
 import type { IstiodConfig } from "./config.ts";
 import { serveDebugPages } from "./debug_pages.ts";
@@ -12,7 +13,6 @@ import type { ResourceChange } from "./xds/resources.ts";
 import { createServer, listenSecure, stopServer } from "./xds/secure_server.ts";
 
 const IDLE_QUIET_MS = 10; // a folder pass commits at once; this joins what the next turn still brings (CP-440)
-const SHUTDOWN_GRACE_MS = 5_000; // well under the 30 s that supervisors usually give
 const STREAMS_PER_SECOND_BASE = 15; // CP-400, with the next two
 const STREAMS_PER_SECOND_PER_CPU = 5;
 const STREAMS_PER_SECOND_MAX = 100;
@@ -26,7 +26,7 @@ export interface Xds {
 }
 
 /** Ties the index to the streams, which {@link startGrpc} lets in. */
-export function openXds({ config, index, metrics, log }: Role, authenticator: Authenticator): Xds {
+export function openXds({ config, self, index, metrics, log }: Role, authenticator: Authenticator): Xds {
   const ads = new AdsService({
     view: index,
     authenticator,
@@ -34,7 +34,7 @@ export function openXds({ config, index, metrics, log }: Role, authenticator: Au
     log: log.child("xds"),
     newStreamsPerSecond: config.newStreamsPerSecond ?? defaultStreamsPerSecond(),
     trustedNodeAccounts: config.trustedNodeAccounts,
-    controlPlane: JSON.stringify({ Component: "istiod", ID: Deno.hostname(), Info: { version: VERSION } }),
+    controlPlane: JSON.stringify({ Component: "istiod", ID: self.podName, Info: { version: VERSION } }),
     now: Date.now,
   });
   const debouncer = createDebouncer(config, { metrics, push: (changes) => ads.push(changes) });
@@ -55,7 +55,7 @@ export interface HttpPart extends Part {
 
 /** Opens both HTTP listeners: from here on /ready says 503. @throws MeshError AMB0221 */
 export function startHttp(role: Role, ads: AdsService, objects: () => readonly string[]): HttpPart {
-  const { config, readiness, metrics, signal } = role;
+  const { config, around, readiness, metrics, signal } = role;
   const pages = {
     ready: () => readiness.ready,
     metrics,
@@ -64,8 +64,8 @@ export function startHttp(role: Role, ads: AdsService, objects: () => readonly s
     streams: () => ads.status(),
     objects,
   };
-  const http = serveDebugPages(config.httpAddress, pages, signal);
-  const monitoring = serveDebugPages(config.monitoringAddress, pages, signal);
+  const http = serveDebugPages(listenOn(config.httpAddress, 8080, around), pages, signal);
+  const monitoring = serveDebugPages(listenOn(config.monitoringAddress, 15014, around), pages, signal);
   return {
     httpPort: (http.addr as Deno.NetAddr).port,
     monitoringPort: (monitoring.addr as Deno.NetAddr).port,
@@ -86,8 +86,9 @@ export async function startGrpc(role: Role, { ads }: Xds, signing: Signing): Pro
   ads.addTo(server);
   addSigning(server, role, signing);
   ads.open();
-  const secureGrpcPort = await listenSecure(server, role.config.secureGrpcAddress, signing.credentials);
-  return { secureGrpcPort, stop: () => stopServer(server, SHUTDOWN_GRACE_MS) };
+  const address = listenOn(role.config.secureGrpcAddress, 15012, role.around);
+  const secureGrpcPort = await listenSecure(server, address, signing.credentials);
+  return { secureGrpcPort, stop: () => stopServer(server, role.config.shutdownMs) };
 }
 
 function defaultStreamsPerSecond(): number {

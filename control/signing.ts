@@ -8,7 +8,7 @@ import { type KeyMaterial, loadPluggedIn, loadSelfSigned } from "./ca/key_materi
 import { watchMaterial } from "./ca/material_watch.ts";
 import { openStateFolder, publishFile } from "./ca/state_files.ts";
 import type { IstiodConfig } from "./config.ts";
-import type { Part, Role } from "./role.ts";
+import type { Part, Role, Self } from "./role.ts";
 import { TokenIssuer } from "./tokens.ts";
 import { ListenerCredentials, type ServerTls } from "./xds/secure_server.ts";
 
@@ -21,14 +21,14 @@ export interface Signing {
 }
 
 /** Loads or makes the CA. @throws MeshError AMB021x */
-export async function openSigning({ config }: Role): Promise<Signing> {
+export async function openSigning({ config, self }: Role): Promise<Signing> {
   const { stateDir, trustDomain, clusterId } = config;
   await openStateFolder(stateDir);
   const authority = await openAuthority(config);
   await publishRoots(config, authority.material);
   const tokens = await TokenIssuer.open(stateDir);
   const authenticator = new Authenticator({ tokens, trustDomain, clusterId, now: Date.now });
-  const credentials = new ListenerCredentials(await serverTls(config, authority));
+  const credentials = new ListenerCredentials(await serverTls(config, self, authority));
   return { authority, authenticator, credentials };
 }
 
@@ -49,11 +49,11 @@ export function addSigning(server: grpc.Server, role: Role, { authority, authent
 }
 
 /** Follows plugged-in CA files and takes what changes into use. */
-export function startRotation({ config, log, signal }: Role, { authority, credentials }: Signing): Part {
+export function startRotation({ config, self, log, signal }: Role, { authority, credentials }: Signing): Part {
   if (config.caDir === undefined) return { stopped: Promise.resolve() };
   const onChange = async (material: KeyMaterial) => {
     await authority.replace(material);
-    credentials.update(await serverTls(config, authority));
+    credentials.update(await serverTls(config, self, authority));
     await publishRoots(config, material);
   };
   const options = { folder: config.caDir, material: authority.material, onChange, log: log.child("ca") };
@@ -71,12 +71,14 @@ async function publishRoots({ stateDir }: IstiodConfig, { rootsPem }: KeyMateria
   await publishFile(`${stateDir}/root-cert.pem`, rootsPem);
 }
 
-async function serverTls(config: IstiodConfig, authority: CertificateAuthority): Promise<ServerTls> {
-  const hosts = [...ownHosts(config.rootNamespace), ...config.serverHosts];
+async function serverTls(config: IstiodConfig, self: Self, authority: CertificateAuthority): Promise<ServerTls> {
+  const hosts = [...ownHosts(self), ...config.serverHosts];
   return { ...await authority.issueServer(hosts), rootsPem: authority.material.rootsPem };
 }
 
 /** The names that clients in a cluster use (CP-004). */
-function ownHosts(namespace: string): string[] {
-  return ["istiod", "istiod-remote", "istio-pilot"].map((name) => `${name}.${namespace}.svc`);
+function ownHosts({ namespace, revision }: Self): string[] {
+  const names = ["istiod", "istiod-remote", "istio-pilot"];
+  if (revision !== "" && revision !== "default") names.push(`istiod-${revision}`);
+  return names.map((name) => `${name}.${namespace}.svc`);
 }

@@ -32,6 +32,8 @@ export interface Scope {
   readonly namespace?: string;
   readonly labelSelector?: string;
   readonly fieldSelector?: string;
+  /** Ask for PartialObjectMetadata alone: the objects then have no spec, data or status. */
+  readonly metadataOnly?: boolean;
 }
 
 /** One object's place. The namespace is empty for cluster-scoped types. */
