@@ -8,6 +8,7 @@ import { lookAround } from "./listening.ts";
 import { AmbientIndex } from "./ambient/index.ts";
 import { NodePods } from "./ca/node_pods.ts";
 import type { IstiodConfig } from "./config.ts";
+import { MeshSettings } from "./mesh_settings.ts";
 import { Metrics } from "./metrics.ts";
 import { Readiness } from "./readiness.ts";
 import type { Role } from "./role.ts";
@@ -90,8 +91,8 @@ async function makeRole(config: IstiodConfig, options: RoleOptions): Promise<Rol
   const index = new AmbientIndex({ clusterId, network, trustDomain, rootNamespace, revision }, log.child("ambient"));
   const metrics = new Metrics();
   describeMetrics(metrics, { index, startedAtMs: Date.now() });
-  const pods = new NodePods(), readiness = new Readiness();
-  return { config, self, around, api, index, pods, readiness, metrics, log, signal };
+  const pods = new NodePods(), readiness = new Readiness(), mesh = new MeshSettings({ trustDomain, rootNamespace });
+  return { config, self, around, api, index, mesh, pods, readiness, metrics, log, signal };
 }
 
 function describeMetrics(metrics: Metrics, { index, startedAtMs }: { index: AmbientIndex; startedAtMs: number }): void {

@@ -262,6 +262,55 @@ export interface GatewayClassObject {
   readonly controllerName: string;
 }
 
+/** One of serviceScopeConfigs: the scope of the Services that both selectors match (CP-111). */
+export interface ServiceScopeRule {
+  readonly services: LabelSelector;
+  readonly namespaces: LabelSelector;
+  readonly global: boolean;
+}
+
+export const SERVICE_ENTRY_VISIBILITIES = ["NONE", "NAMESPACE", "PUBLIC"] as const;
+export type Visibility = (typeof SERVICE_ENTRY_VISIBILITIES)[number];
+
+/** Who sees ServiceEntries, by the labels of their namespace (CP-112). */
+export interface ServiceEntryVisibility {
+  readonly fallback: Visibility;
+  /** The first whose selectors all match gives the visibility; undefined in place of a matcher unknown here, which never matches. */
+  readonly policies: readonly {
+    readonly visibility: Visibility;
+    readonly namespaces: readonly (LabelSelector | undefined)[];
+  }[];
+}
+
+/** Roots beside our own, for some trust domains or for all. */
+export interface MeshCaCertificate {
+  /** Empty where the roots come from an URL. */
+  readonly pem: string;
+  readonly spiffeBundleUrl: string;
+  readonly certSigners: readonly string[];
+  readonly trustDomains: readonly string[];
+}
+
+/** The mesh's own settings, as its administrator wrote them (CP-027): empty and absent mean what istiod was started with. */
+export interface MeshConfigObject {
+  readonly kind: "MeshConfig";
+  readonly meta: ObjectMeta;
+  readonly rootNamespace: string;
+  readonly trustDomain: string;
+  readonly trustDomainAliases: readonly string[];
+  /** Which namespaces count; all without any (CP-104). */
+  readonly discoverySelectors: readonly LabelSelector[];
+  readonly serviceScopes: readonly ServiceScopeRule[];
+  /** Undefined: every ServiceEntry is public. */
+  readonly serviceEntryVisibility: ServiceEntryVisibility | undefined;
+  readonly caCertificates: readonly MeshCaCertificate[];
+  /** `defaultConfig.discoveryAddress`: where proxies find istiod (CP-004). */
+  readonly discoveryAddress: string;
+}
+
+/** The one key under which a source reports the mesh's settings, whatever it read them from. */
+export const MESH_CONFIG_KEY = "MeshConfig//istio";
+
 export type KubernetesObject =
   | NamespaceObject
   | NodeObject
@@ -274,7 +323,8 @@ export type KubernetesObject =
   | AuthorizationPolicyObject
   | PeerAuthenticationObject
   | GatewayObject
-  | GatewayClassObject;
+  | GatewayClassObject
+  | MeshConfigObject;
 
 export type ObjectKind = KubernetesObject["kind"];
 

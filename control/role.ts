@@ -5,6 +5,7 @@ import type { Surroundings } from "./listening.ts";
 import type { AmbientIndex } from "./ambient/index.ts";
 import type { NodePods } from "./ca/node_pods.ts";
 import type { IstiodConfig } from "./config.ts";
+import type { MeshSettings } from "./mesh_settings.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Readiness } from "./readiness.ts";
 
@@ -25,6 +26,8 @@ export interface Role {
   /** The API server; undefined with a folder of files, where nothing can be asked or written. */
   readonly api: KubeApi | undefined;
   readonly index: AmbientIndex;
+  /** The mesh's own settings, live; the index follows them by itself. */
+  readonly mesh: MeshSettings;
   /** Which pods a node runs, for the CA. */
   readonly pods: NodePods;
   readonly readiness: Readiness;

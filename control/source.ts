@@ -31,6 +31,7 @@ export function openSource(role: Role): Source {
       else keys.add(change.key);
       role.pods.apply(change);
     }
+    role.mesh.apply(changes);
     role.index.apply(changes);
   };
   return { objects: () => [...keys].sort(), start: () => startFolder(role, onChange) };

@@ -194,7 +194,7 @@ function leftoverMessage(attributes: readonly string[], action: PolicyAction, ru
 /** Converts a policy for ztunnel. */
 export function convertAuthorizationPolicy(
   object: AuthorizationPolicyObject,
-  options: AmbientOptions,
+  options: Pick<AmbientOptions, "rootNamespace" | "dryRunPolicies">,
 ): ConvertedPolicy {
   const { selector, meta } = object;
   const nothing = (condition?: PolicyCondition): ConvertedPolicy => ({ policy: undefined, condition, selector });

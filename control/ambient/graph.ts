@@ -4,18 +4,19 @@ import type { Service } from "../../mesh/service.ts";
 import type { Workload } from "../../mesh/workload.ts";
 import type { Engine } from "../collect/engine.ts";
 import type { Collection } from "../collect/store.ts";
-import type { ObjectKind } from "../objects.ts";
+import type { KubernetesObject } from "../objects.ts";
 import type { ConvertedPolicy } from "./authorization_policy.ts";
 import { isOfRevision } from "./labels.ts";
 import type { AmbientOptions, Problem } from "./options.ts";
 import { buildPolicies } from "./policy_graph.ts";
 import { buildServices } from "./service_graph.ts";
-import { itemsOf, makeSources, type ObjectOf, problemsOf, type Sources } from "./sources.ts";
+import { itemsOf, makeMeshCells, makeSources, type MeshCells, problemsOf, type Sources } from "./sources.ts";
 import { buildWorkloads } from "./workload_graph.ts";
 
 /** What comes out at the end. */
 export interface AmbientGraph {
   readonly sources: Sources;
+  readonly mesh: MeshCells;
   /** By uid. */
   readonly workloads: Collection<Workload>;
   /** By `namespace/hostname`. */
@@ -29,22 +30,27 @@ export interface AmbientGraph {
 
 /** Builds the graph on an engine; nothing is in it yet. */
 export function buildAmbientGraph(engine: Engine, options: AmbientOptions): AmbientGraph {
-  const sources = makeSources(engine);
-  const ofRevision = <K extends ObjectKind>(kind: K) =>
-    engine.derive<ObjectOf<K>, ObjectOf<K>>(
-      `${kind} of our revision`,
-      sources[kind],
+  const sources = makeSources(engine), mesh = makeMeshCells(engine, options);
+  const ofRevision = <T extends KubernetesObject>(objects: Collection<T>) =>
+    engine.derive<T, T>(
+      `${objects.name} of our revision`,
+      objects,
       (object) => isOfRevision(object.meta, options.revision) ? object : undefined,
     );
   const policies = buildPolicies(engine, {
-    authorizationPolicies: ofRevision("AuthorizationPolicy"),
-    peerAuthentications: ofRevision("PeerAuthentication"),
-  }, options);
-  const serviceEntries = ofRevision("ServiceEntry"), workloadEntries = ofRevision("WorkloadEntry");
-  const services = buildServices(engine, sources, serviceEntries, options);
-  const outcomes = buildWorkloads(engine, { sources, serviceEntries, workloadEntries, services, policies }, options);
+    authorizationPolicies: ofRevision(sources.AuthorizationPolicy),
+    peerAuthentications: ofRevision(sources.PeerAuthentication),
+  }, { mesh, options });
+  const serviceEntries = ofRevision(sources.ServiceEntry), workloadEntries = ofRevision(sources.WorkloadEntry);
+  const services = buildServices(engine, { sources, mesh, serviceEntries }, options);
+  const outcomes = buildWorkloads(
+    engine,
+    { sources, mesh, serviceEntries, workloadEntries, services, policies },
+    options,
+  );
   return {
     sources,
+    mesh,
     workloads: engine.join("workloads", outcomes.map((it) => itemsOf(engine, it))),
     services: services.services,
     policies: policies.all,

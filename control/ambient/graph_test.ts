@@ -33,7 +33,7 @@ Deno.test("buildAmbientGraph(): a change reruns what it may concern, however man
   const engine = new Engine(), graph = buildAmbientGraph(engine, AMBIENT_DEFAULTS);
   const runsOf = (yaml: string | readonly KubernetesObject[]): number => {
     for (const object of typeof yaml === "string" ? objectsOf(yaml) : yaml) {
-      writeObject(graph.sources, object.kind, keyOf(object), object);
+      writeObject(graph, { kind: object.kind, key: keyOf(object), object }, AMBIENT_DEFAULTS);
     }
     const before = engine.runCount;
     engine.settle();

@@ -99,7 +99,7 @@ export class AmbientIndex implements ResourceView {
    * addresses, then policies that went. So no workload is ever told of a policy that its readers lack (CP-427).
    */
   apply(changes: readonly ObjectChange[]): void {
-    for (const { kind, key, object } of changes) writeObject(this.graph.sources, kind, key, object);
+    for (const change of changes) writeObject(this.graph, change, this.options);
     this.#engine.settle();
     const addresses = this.#addressChanges, policies = this.#policyChanges;
     this.#addressChanges = [];

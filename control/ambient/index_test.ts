@@ -159,6 +159,38 @@ Deno.test("AmbientIndex: Istio's kinds of another revision are left out until re
   assertEquals(mesh.set(POLICY("ap", "{}", "shop", "istio.io/rev: canary")), ["-shop/ap"]);
 });
 
+const MESH = (mesh: string) =>
+  `apiVersion: v1\nkind: ConfigMap\nmetadata: { name: istio }\ndata: { mesh: "${mesh}" }\n`;
+
+Deno.test("AmbientIndex: the mesh's trust domain and root namespace are live, and what it was started with holds without them (CP-026, CP-027, CP-217)", () => {
+  const pa = `
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: { name: strict, namespace: istio-system }
+spec: { mtls: { mode: STRICT } }`;
+  const mesh = new TestMesh(BASE + POLICY("mesh-wide", "{}", "istio-system") + pa);
+  const before = describeIndex(mesh.index), strict = "istio_converted_static_strict";
+  assertEquals(mesh.address(P3)?.authorizationPolicies, [`istio-system/${strict}`]);
+  const everyWorkload = [...mesh.index.graph.workloads.entries()].map(([uid]) => `+${uid}`).sort();
+  assertEquals(mesh.set(MESH("trustDomain: corp.example")), everyWorkload, "and no service or policy");
+  assertEquals(mesh.address(P1)?.trustDomain, "corp.example");
+  assertEquals(mesh.set(MESH("{ trustDomain: corp.example, trustDomainAliases: [old.example] }")), []);
+  const moved = mesh.set(MESH("rootNamespace: shop"));
+  assertEquals(
+    moved.filter((it) => !it.includes("//")),
+    [
+      `+istio-system/mesh-wide`,
+      `+shop/${strict}`,
+      `-istio-system/${strict}`,
+    ].filter((it) => it.startsWith("+")).concat(moved.filter((it) => it.startsWith("-"))),
+  );
+  assertEquals(mesh.get(AUTHORIZATION_TYPE_URL, "istio-system/mesh-wide")?.scope, "NAMESPACE");
+  assertEquals([mesh.address(P1)?.trustDomain, mesh.address(P3)?.authorizationPolicies], ["cluster.local", undefined]);
+  mesh.remove("MeshConfig//istio");
+  assertEquals(describeIndex(mesh.index), before, "undone, all is as it was");
+});
+
 Deno.test("AmbientIndex.lookup(): an address that nobody has is every range's that holds it", () => {
   const range = (name: string, cidr: string) => `
 apiVersion: networking.istio.io/v1

@@ -5,8 +5,9 @@ export interface AmbientOptions {
   readonly clusterId: string;
   /** Of every address of this cluster; empty is a valid name (CP-123). */
   readonly network: string;
+  /** Where the mesh's own settings name none. */
   readonly trustDomain: string;
-  /** Policies here hold for the mesh (CP-334). */
+  /** Policies here hold for the mesh (CP-334). Where the mesh's own settings name none. */
   readonly rootNamespace: string;
   /** The suffix of service hostnames, `cluster.local`. */
   readonly clusterDomain: string;
@@ -25,6 +26,9 @@ export const AMBIENT_DEFAULTS: AmbientOptions = {
   revision: "",
   dryRunPolicies: false,
 };
+
+/** What all objects of one cluster have in common. */
+export type Place = Pick<AmbientOptions, "clusterId" | "network" | "trustDomain">;
 
 /** Why an object, or a part of it, is not in the mesh as its author asked. */
 export interface Problem {

@@ -13,7 +13,7 @@ import {
   peerAuthenticationReferences,
   staticStrictPolicy,
 } from "./peer_authentication.ts";
-import type { ObjectOf } from "./sources.ts";
+import type { MeshCells, ObjectOf } from "./sources.ts";
 
 export interface PolicyCollections {
   readonly all: Collection<Policy>;
@@ -23,6 +23,8 @@ export interface PolicyCollections {
   readonly peerAuthentications: Index<PeerAuthenticationObject>;
 }
 
+const ANY = ""; // the one key of an index whose only question is whether there is anything
+
 /** Builds the part of the graph that yields policies. */
 export function buildPolicies(
   engine: Engine,
@@ -30,13 +32,15 @@ export function buildPolicies(
     readonly authorizationPolicies: Collection<ObjectOf<"AuthorizationPolicy">>;
     readonly peerAuthentications: Collection<ObjectOf<"PeerAuthentication">>;
   },
-  options: AmbientOptions,
+  { mesh, options }: { readonly mesh: MeshCells; readonly options: AmbientOptions },
 ): PolicyCollections {
-  const root = options.rootNamespace;
   const converted = engine.derive(
     "converted policies",
     inputs.authorizationPolicies,
-    (object) => convertAuthorizationPolicy(object, options),
+    (object, fetch) => {
+      const { dryRunPolicies } = options, rootNamespace = fetch.value(mesh.rootNamespace);
+      return convertAuthorizationPolicy(object, { dryRunPolicies, rootNamespace });
+    },
   );
   const selecting = engine.index(
     converted,
@@ -49,18 +53,19 @@ export function buildPolicies(
     "PeerAuthentications by namespace",
     (it) => [it.meta.namespace],
   );
-  const any = engine.index(inputs.peerAuthentications, "PeerAuthentications", () => [root]);
+  const any = engine.index(inputs.peerAuthentications, "PeerAuthentications", () => [ANY]);
   const written = engine.deriveMany(
     "written policies",
     converted,
     ({ policy }) => policy === undefined ? [] : [[policy.key, policy]],
   );
   const ofPorts = engine.deriveMany("port policies", inputs.peerAuthentications, (object, fetch) => {
+    const root = fetch.value(mesh.rootNamespace);
     const parentStrict = inheritedStrict(fetch.by(byNamespace, object.meta.namespace), fetch.by(byNamespace, root));
     const policy = convertPeerAuthentication(object, parentStrict, root);
     return policy === undefined ? [] : [[policy.key, policy] as const];
   });
-  const strict = engine.group("static policy", any, () => staticStrictPolicy(root));
+  const strict = engine.group("static policy", any, (_, fetch) => staticStrictPolicy(fetch.value(mesh.rootNamespace)));
   const keyed = engine.deriveMany("static policy by key", strict, (policy) => [[policy.key, policy]]);
   return {
     all: engine.join("policies", [written, ofPorts, keyed]),
@@ -76,9 +81,9 @@ export function policyReferences(
   namespace: string,
   labels: Labels,
   fetch: Fetch,
-  options: AmbientOptions,
+  mesh: MeshCells,
 ): readonly string[] {
-  const root = options.rootNamespace, written: string[] = [];
+  const root = fetch.value(mesh.rootNamespace), written: string[] = [];
   for (const from of new Set([namespace, root])) {
     for (const indexKey of labelIndexKeys(from, labels)) {
       for (const { policy, selector } of fetch.by(policies.selecting, indexKey)) {

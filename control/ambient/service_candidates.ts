@@ -94,7 +94,7 @@ function badAddress(object: ServiceObject | ServiceEntryObject, text: string): O
 export function candidateOfService(
   object: ServiceObject,
   namespace: ObjectMeta | undefined,
-  options: AmbientOptions,
+  options: Pick<AmbientOptions, "network" | "clusterDomain">,
 ): Outcome<ServiceCandidate> {
   if (object.type === "ExternalName") return { items: [], problems: [] };
   const { meta } = object;
@@ -130,7 +130,11 @@ export function candidateOfService(
 }
 
 /** The hostname of a Kubernetes Service. */
-export function hostnameOf(name: string, namespace: string, options: AmbientOptions): string {
+export function hostnameOf(
+  name: string,
+  namespace: string,
+  options: Pick<AmbientOptions, "clusterDomain">,
+): string {
   return `${name}.${namespace}.svc.${options.clusterDomain}`;
 }
 
@@ -143,7 +147,7 @@ export function entryCandidateKey(object: ServiceEntryObject, host: string): str
 export function candidatesOfServiceEntry(
   object: ServiceEntryObject,
   namespace: ObjectMeta | undefined,
-  options: AmbientOptions,
+  options: Pick<AmbientOptions, "network">,
 ): Outcome<ServiceCandidate> {
   const { meta } = object;
   const stated = addressesOf(object.addresses, options.network);

@@ -13,7 +13,7 @@ import {
   type ServiceCandidate,
   winnerOf,
 } from "./service_candidates.ts";
-import { itemsOf, type ObjectOf, problemsOf, type Sources } from "./sources.ts";
+import { itemsOf, type MeshCells, type ObjectOf, problemsOf, type Sources } from "./sources.ts";
 
 export interface ServiceCollections {
   /** By `namespace/hostname`. */
@@ -27,8 +27,11 @@ export interface ServiceCollections {
 /** Builds the part of the graph that yields services. */
 export function buildServices(
   engine: Engine,
-  sources: Sources,
-  serviceEntries: Collection<ObjectOf<"ServiceEntry">>,
+  { sources, mesh, serviceEntries }: {
+    readonly sources: Sources;
+    readonly mesh: MeshCells;
+    readonly serviceEntries: Collection<ObjectOf<"ServiceEntry">>;
+  },
   options: AmbientOptions,
 ): ServiceCollections {
   const namespaceOf = (name: string, fetch: Fetch): ObjectMeta | undefined =>
@@ -36,12 +39,16 @@ export function buildServices(
   const ofServices = engine.derive(
     "candidates of Services",
     sources.Service,
-    (service, fetch) => candidateOfService(service, namespaceOf(service.meta.namespace, fetch), options),
+    (service, fetch) => {
+      const { network } = fetch.value(mesh.place);
+      return candidateOfService(service, namespaceOf(service.meta.namespace, fetch), { ...options, network });
+    },
   );
   const ofEntries = engine.derive(
     "candidates of ServiceEntries",
     serviceEntries,
-    (entry, fetch) => candidatesOfServiceEntry(entry, namespaceOf(entry.meta.namespace, fetch), options),
+    (entry, fetch) =>
+      candidatesOfServiceEntry(entry, namespaceOf(entry.meta.namespace, fetch), fetch.value(mesh.place)),
   );
   const candidates = engine.join("candidates", [itemsOf(engine, ofServices), itemsOf(engine, ofEntries)]);
   const claims = engine.index(candidates, "claims", (candidate) => [claimedKey(candidate)]);

@@ -1,13 +1,35 @@
 /** Where objects enter the graph: one source per kind; and what comes of outcomes. */
 import type { Engine } from "../collect/engine.ts";
-import type { Collection, Store } from "../collect/store.ts";
-import { keyOf, type KubernetesObject, type ObjectKind } from "../objects.ts";
-import type { Outcome, Problem } from "./options.ts";
+import type { Cell, Collection, Store } from "../collect/store.ts";
+import type { KubernetesObject, MeshConfigObject, ObjectChange, ObjectKind } from "../objects.ts";
+import type { AmbientOptions, Outcome, Place, Problem } from "./options.ts";
 
 export type ObjectOf<K extends ObjectKind> = Extract<KubernetesObject, { kind: K }>;
 
-/** One source per kind, keyed by object key. */
-export type Sources = { readonly [K in ObjectKind]: Store<ObjectOf<K>> };
+/** One source per kind, keyed by object key. The mesh's settings are no collection: see {@link MeshCells}. */
+export type Sources = { readonly [K in Exclude<ObjectKind, "MeshConfig">]: Store<ObjectOf<K>> };
+
+/** The mesh's settings as transforms fetch them, each by itself, so that a change of one reruns just what uses it. */
+export interface MeshCells {
+  readonly place: Cell<Place>;
+  readonly rootNamespace: Cell<string>;
+}
+
+/** The settings as long as there is no MeshConfig. */
+export function makeMeshCells(engine: Engine, options: AmbientOptions): MeshCells {
+  const { clusterId, network, trustDomain } = options;
+  return {
+    place: engine.cell<Place>("place", { clusterId, network, trustDomain }),
+    rootNamespace: engine.cell("root namespace", options.rootNamespace),
+  };
+}
+
+/** Writes the settings, or what istiod was started with where they are silent or gone. */
+function writeMeshConfig(cells: MeshCells, config: MeshConfigObject | undefined, options: AmbientOptions): void {
+  const { clusterId, network } = options;
+  cells.place.write({ clusterId, network, trustDomain: config?.trustDomain || options.trustDomain });
+  cells.rootNamespace.write(config?.rootNamespace || options.rootNamespace);
+}
 
 /** Empty sources. */
 export function makeSources(engine: Engine): Sources {
@@ -27,15 +49,14 @@ export function makeSources(engine: Engine): Sources {
   };
 }
 
-/** Writes one object, or its absence, into its source; {@link Engine.settle} comes after the last of a batch. */
+/** Writes one object, or its absence, to where transforms find it; {@link Engine.settle} comes after the last of a batch. */
 export function writeObject(
-  sources: Sources,
-  kind: ObjectKind,
-  key: string,
-  object: KubernetesObject | undefined,
+  { sources, mesh }: { readonly sources: Sources; readonly mesh: MeshCells },
+  { kind, key, object }: ObjectChange,
+  options: AmbientOptions,
 ): void {
-  if (object === undefined) sources[kind].write(key, undefined);
-  else (sources[object.kind] as Store<KubernetesObject>).write(keyOf(object), object);
+  if (kind === "MeshConfig") writeMeshConfig(mesh, object?.kind === kind ? object : undefined, options);
+  else (sources[kind] as Store<KubernetesObject>).write(key, object);
 }
 
 /** What the objects yielded, by its own keys. */

@@ -11,7 +11,7 @@ import {
 } from "../objects.ts";
 import { canonicalAddress, parseIps } from "./addresses.ts";
 import { canonicalNameOf, canonicalRevisionOf, tunnelOf } from "./labels.ts";
-import type { AmbientOptions, Outcome, Problem } from "./options.ts";
+import type { Outcome, Place, Problem } from "./options.ts";
 import { portsOnEntry } from "./port_mappings.ts";
 import { claimedKey, type ServiceCandidate } from "./service_candidates.ts";
 import { waypointProblems } from "./waypoint.ts";
@@ -38,7 +38,7 @@ function workloadOfEndpoint(
   described: Described,
   endpoint: EntryEndpoint,
   surroundings: WorkloadSurroundings,
-  options: AmbientOptions,
+  place: Place,
 ): Workload {
   const ip = parseIp(endpoint.address);
   const tunnel = tunnelOf(described.labels, described.annotations);
@@ -48,9 +48,9 @@ function workloadOfEndpoint(
     namespace: described.namespace,
     addresses: ip === undefined ? [] : [ip],
     hostname: ip === undefined ? endpoint.address : "",
-    network: endpoint.network || options.network,
+    network: endpoint.network || place.network,
     tunnelProtocol: tunnel.hbone ? TunnelProtocol.HBONE : TunnelProtocol.NONE,
-    trustDomain: options.trustDomain,
+    trustDomain: place.trustDomain,
     serviceAccount: endpoint.serviceAccount,
     node: "",
     canonicalName: canonicalNameOf(described.labels, described.workloadName),
@@ -60,7 +60,7 @@ function workloadOfEndpoint(
     nativeTunnel: tunnel.native,
     authorizationPolicies: surroundings.policies,
     healthy: true,
-    clusterId: options.clusterId,
+    clusterId: place.clusterId,
     locality: localityOfText(endpoint.locality),
     services: surroundings.services,
     hostNetwork: false,
@@ -73,7 +73,7 @@ export function workloadOfEntry(
   object: WorkloadEntryObject,
   labels: Labels,
   surroundings: WorkloadSurroundings,
-  options: AmbientOptions,
+  place: Place,
 ): Outcome<Workload> {
   const { name, namespace, annotations } = object.meta;
   if (object.spec.address === "" && object.spec.network === "") {
@@ -82,9 +82,9 @@ export function workloadOfEntry(
   }
   const workloadName = annotations.get("istio.io/autoRegistrationGroup") ||
     labels.get("service.istio.io/workload-name") || name;
-  const uid = `${options.clusterId}/networking.istio.io/WorkloadEntry/${namespace}/${name}`;
+  const uid = `${place.clusterId}/networking.istio.io/WorkloadEntry/${namespace}/${name}`;
   const described = { uid, name, namespace, labels, annotations, workloadName };
-  const workload = workloadOfEndpoint(described, object.spec, surroundings, options);
+  const workload = workloadOfEndpoint(described, object.spec, surroundings, place);
   return { items: [[uid, workload]], problems: waypointProblems(keyOf(object), object.meta) };
 }
 
@@ -109,13 +109,13 @@ export function workloadsOfServiceEntry(
   object: ServiceEntryObject,
   won: ReadonlyMap<string, ServiceCandidate>,
   policies: readonly string[],
-  options: AmbientOptions,
+  place: Place,
 ): Outcome<Workload> {
   const { name, namespace, labels, annotations } = object.meta;
   const items = new Map<string, Workload>(), problems: Problem[] = [];
   const add = (endpoint: EntryEndpoint, candidates: readonly ServiceCandidate[]) => {
     const address = canonicalAddress(endpoint.address);
-    const uid = `${options.clusterId}/networking.istio.io/ServiceEntry/${namespace}/${name}/${address}`;
+    const uid = `${place.clusterId}/networking.istio.io/ServiceEntry/${namespace}/${name}/${address}`;
     if (items.has(uid)) {
       const message = `endpoint ${JSON.stringify(endpoint.address)} is written twice; the first counts`;
       problems.push({ object: keyOf(object), reason: "DuplicateEndpoint", message });
@@ -123,7 +123,7 @@ export function workloadsOfServiceEntry(
     }
     const described = { uid, name, namespace, labels, annotations, workloadName: name };
     const mapped: Services = new Map(candidates.map((it) => [claimedKey(it), portsOnEntry(it, endpoint)]));
-    items.set(uid, workloadOfEndpoint(described, endpoint, { services: mapped, policies }, options));
+    items.set(uid, workloadOfEndpoint(described, endpoint, { services: mapped, policies }, place));
   };
   if (won.size > 0) { for (const endpoint of object.endpoints) add(endpoint, [...won.values()]); }
   const implied = object.endpoints.length === 0 && object.selector === undefined &&
@@ -136,7 +136,7 @@ export function workloadsOfServiceEntry(
 export function workloadsOfSlice(
   object: EndpointSliceObject,
   services: Services,
-  options: AmbientOptions,
+  place: Place,
 ): Outcome<Workload> {
   const { name, namespace } = object.meta;
   const items = new Map<string, Workload>(), problems: Problem[] = [];
@@ -149,7 +149,7 @@ export function workloadsOfSlice(
       continue;
     }
     const address = canonicalAddress(endpoint.addresses[0]!);
-    const uid = `${options.clusterId}/discovery.k8s.io/EndpointSlice/${namespace}/${name}/${address}`;
+    const uid = `${place.clusterId}/discovery.k8s.io/EndpointSlice/${namespace}/${name}/${address}`;
     if (items.has(uid)) continue; // A slice may name one address under several targets; they are one workload.
     items.set(uid, {
       uid,
@@ -157,9 +157,9 @@ export function workloadsOfSlice(
       namespace,
       addresses: ips,
       hostname: "",
-      network: options.network,
+      network: place.network,
       tunnelProtocol: TunnelProtocol.NONE,
-      trustDomain: options.trustDomain,
+      trustDomain: place.trustDomain,
       serviceAccount: "",
       node: "",
       canonicalName: "",
@@ -169,7 +169,7 @@ export function workloadsOfSlice(
       nativeTunnel: false,
       authorizationPolicies: [],
       healthy: endpoint.ready,
-      clusterId: options.clusterId,
+      clusterId: place.clusterId,
       locality: NO_LOCALITY,
       services,
       // As the host's network: such an address is never looked up as a pod's own.

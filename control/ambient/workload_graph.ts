@@ -10,7 +10,7 @@ import { type PolicyCollections, policyReferences } from "./policy_graph.ts";
 import { portsOnEntry, portsOnPod, portsOnSlice } from "./port_mappings.ts";
 import { claimedKey, entryCandidateKey, hostnameOf, type ServiceCandidate } from "./service_candidates.ts";
 import { selectingServices, type ServiceCollections } from "./service_graph.ts";
-import type { ObjectOf, Sources } from "./sources.ts";
+import type { MeshCells, ObjectOf, Sources } from "./sources.ts";
 import { workloadOfEntry, workloadsOfServiceEntry, workloadsOfSlice } from "./workload_entry.ts";
 import { hasWorkload, mergedLabels, workloadOfPod } from "./workload_pod.ts";
 
@@ -19,6 +19,7 @@ const SERVICE_NAME_LABEL = "kubernetes.io/service-name";
 /** What workloads are made from. */
 interface WorkloadInputs {
   readonly sources: Sources;
+  readonly mesh: MeshCells;
   readonly serviceEntries: Collection<ObjectOf<"ServiceEntry">>;
   readonly workloadEntries: Collection<ObjectOf<"WorkloadEntry">>;
   readonly services: ServiceCollections;
@@ -30,7 +31,7 @@ type Workloads = Collection<Outcome<Workload>>;
 /** Builds the part of the graph that yields workloads, a collection for each kind that has some. */
 export function buildWorkloads(engine: Engine, inputs: WorkloadInputs, options: AmbientOptions): readonly Workloads[] {
   const references = (namespace: string, labels: Labels, fetch: Fetch) =>
-    policyReferences(inputs.policies, namespace, labels, fetch, options);
+    policyReferences(inputs.policies, namespace, labels, fetch, inputs.mesh);
   const slicesByPod = engine.index(inputs.sources.EndpointSlice, "slices by pod", podsOfSlice);
 
   const ofPods = engine.derive("workloads of pods", inputs.sources.Pod, (pod, fetch) => {
@@ -38,14 +39,16 @@ export function buildWorkloads(engine: Engine, inputs: WorkloadInputs, options: 
     const { namespace, labels } = pod.meta;
     const node = pod.nodeName === "" ? undefined : fetch.one(inputs.sources.Node, objectKey("Node", "", pod.nodeName));
     const services = servicesOfPod(pod, inputs.services, slicesByPod, fetch, options);
-    return workloadOfPod(pod, node, { services, policies: references(namespace, labels, fetch) }, options);
+    const policies = references(namespace, labels, fetch);
+    return workloadOfPod(pod, node, { services, policies }, fetch.value(inputs.mesh.place));
   });
 
   const ofEntries = engine.derive("workloads of WorkloadEntries", inputs.workloadEntries, (entry, fetch) => {
     const labels = mergedLabels(entry.spec.labels, entry.meta.labels), { namespace } = entry.meta;
     const selecting = selectingServices(inputs.services, namespace, labels, fetch);
     const services = new Map(selecting.map((it) => [claimedKey(it), portsOnEntry(it, entry.spec)] as const));
-    return workloadOfEntry(entry, labels, { services, policies: references(namespace, labels, fetch) }, options);
+    const policies = references(namespace, labels, fetch);
+    return workloadOfEntry(entry, labels, { services, policies }, fetch.value(inputs.mesh.place));
   });
 
   const ofServiceEntries = engine.derive("workloads of ServiceEntries", inputs.serviceEntries, (entry, fetch) => {
@@ -54,13 +57,14 @@ export function buildWorkloads(engine: Engine, inputs: WorkloadInputs, options: 
       const winner = fetch.one(inputs.services.winners, serviceKey(namespace, host));
       if (winner?.key === entryCandidateKey(entry, host)) won.set(host, winner);
     }
-    return workloadsOfServiceEntry(entry, won, references(namespace, labels, fetch), options);
+    return workloadsOfServiceEntry(entry, won, references(namespace, labels, fetch), fetch.value(inputs.mesh.place));
   });
 
   const ofSlices = engine.derive("workloads of EndpointSlices", inputs.sources.EndpointSlice, (slice, fetch) => {
     const candidate = slice.addressType === "FQDN" ? undefined : serviceOfSlice(slice, inputs.services, fetch, options);
     if (candidate === undefined) return undefined;
-    return workloadsOfSlice(slice, new Map([[claimedKey(candidate), portsOnSlice(candidate, slice.ports)]]), options);
+    const ports = new Map([[claimedKey(candidate), portsOnSlice(candidate, slice.ports)]]);
+    return workloadsOfSlice(slice, ports, fetch.value(inputs.mesh.place));
   });
 
   return [ofPods, ofEntries, ofServiceEntries, ofSlices];

@@ -3,7 +3,7 @@ import { type Locality, type PortMapping, TunnelProtocol, type Workload, Workloa
 import { keyOf, type Labels, type NodeObject, type PodObject } from "../objects.ts";
 import { parseIps } from "./addresses.ts";
 import { canonicalNameOf, canonicalRevisionOf, tunnelOf } from "./labels.ts";
-import type { AmbientOptions, Outcome } from "./options.ts";
+import type { Outcome, Place } from "./options.ts";
 import { waypointProblems } from "./waypoint.ts";
 
 /** What a workload needs beyond its own object. */
@@ -56,8 +56,8 @@ function isHealthy(pod: PodObject): boolean {
 }
 
 /** The uid of a pod's workload (CP table 3.1). */
-export function podUid(pod: PodObject, options: AmbientOptions): string {
-  return `${options.clusterId}//Pod/${pod.meta.namespace}/${pod.meta.name}`;
+export function podUid(pod: PodObject, place: Place): string {
+  return `${place.clusterId}//Pod/${pod.meta.namespace}/${pod.meta.name}`;
 }
 
 /** Whether the pod is part of the mesh at all: alive, and with an address (CP-202). */
@@ -70,7 +70,7 @@ export function workloadOfPod(
   pod: PodObject,
   node: NodeObject | undefined,
   surroundings: WorkloadSurroundings,
-  options: AmbientOptions,
+  place: Place,
 ): Outcome<Workload> {
   const { ips, bad } = parseIps(pod.podIps);
   if (bad !== undefined) {
@@ -78,16 +78,16 @@ export function workloadOfPod(
     return { items: [], problems: [{ object: keyOf(pod), reason: "BadAddress", message }] };
   }
   const { labels, annotations, namespace, name } = pod.meta;
-  const tunnel = tunnelOf(labels, annotations), workloadName = podWorkloadName(pod), uid = podUid(pod, options);
+  const tunnel = tunnelOf(labels, annotations), workloadName = podWorkloadName(pod), uid = podUid(pod, place);
   const workload: Workload = {
     uid,
     name,
     namespace,
     addresses: ips,
     hostname: "",
-    network: options.network,
+    network: place.network,
     tunnelProtocol: tunnel.hbone ? TunnelProtocol.HBONE : TunnelProtocol.NONE,
-    trustDomain: options.trustDomain,
+    trustDomain: place.trustDomain,
     serviceAccount: pod.serviceAccountName,
     node: pod.nodeName,
     canonicalName: canonicalNameOf(labels, workloadName),
@@ -97,7 +97,7 @@ export function workloadOfPod(
     nativeTunnel: tunnel.native,
     authorizationPolicies: surroundings.policies,
     healthy: isHealthy(pod),
-    clusterId: options.clusterId,
+    clusterId: place.clusterId,
     locality: localityOfNode(node),
     services: surroundings.services,
     hostNetwork: pod.hostNetwork,

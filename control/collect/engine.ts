@@ -6,7 +6,7 @@
  * All of it is synchronous and single-threaded; listeners run once per settling, when everything is consistent again.
  */
 import { assert } from "../../base/assert.ts";
-import { type Change, type Collection, type Index, Store, StoreIndex } from "./store.ts";
+import { Cell, type Change, type Collection, type Index, Store, StoreIndex } from "./store.ts";
 import { type Dependency, type Fetch, groupDependency, itemDependency, Tracker } from "./tracker.ts";
 
 /** What a transform returns: output items by key. */
@@ -24,6 +24,7 @@ interface Subscription {
 export class Engine {
   readonly #stores: Store<unknown>[] = [];
   readonly #indexes: StoreIndex<unknown>[] = [];
+  readonly #cells: Cell<unknown>[] = [];
   readonly #steps: Step[] = [];
   readonly #subscriptions: Subscription[] = [];
   /** How often transforms ran, since the beginning; tests hold it down. */
@@ -32,6 +33,13 @@ export class Engine {
   /** A collection that is written from outside; call {@link settle} after a batch of writes. */
   source<T>(name: string): Store<T> {
     return this.#keep(new Store<T>(name));
+  }
+
+  /** A value that is written from outside, as sources are. */
+  cell<T>(name: string, value: T): Cell<T> {
+    const cell = new Cell(name, value);
+    this.#cells.push(cell as Cell<unknown>);
+    return cell;
   }
 
   #keep<T>(store: Store<T>): Store<T> {
@@ -70,7 +78,7 @@ export class Engine {
   ): Collection<O> {
     assert(primary instanceof Store, "collections are made by an engine");
     const source = primary as Store<I>;
-    return this.#derived(name, () => source.pending.keys(), (key, fetch) => {
+    return this.#derived(name, { dirty: () => source.pending.keys(), all: () => source.items.keys() }, (key, fetch) => {
       const item = source.get(key);
       return item === undefined ? [] : transform(item, fetch, key);
     });
@@ -83,7 +91,7 @@ export class Engine {
     transform: (items: readonly I[], fetch: Fetch, indexKey: string) => O | undefined,
   ): Collection<O> {
     const groups = index as StoreIndex<I>;
-    return this.#derived(name, () => groups.touched, (indexKey, fetch) => {
+    return this.#derived(name, { dirty: () => groups.touched, all: () => groups.keys() }, (indexKey, fetch) => {
       const items = groups.get(indexKey);
       const output = items.length === 0 ? undefined : transform(items, fetch, indexKey);
       return output === undefined ? [] : [[indexKey, output]];
@@ -112,7 +120,7 @@ export class Engine {
 
   #derived<O>(
     name: string,
-    dirtyPrimary: () => Iterable<string>,
+    primary: { readonly dirty: () => Iterable<string>; readonly all: () => Iterable<string> },
     compute: (key: string, fetch: Fetch) => Outputs<O>,
   ): Collection<O> {
     const result = this.#keep(new Store<O>(name));
@@ -120,7 +128,8 @@ export class Engine {
     const ownerOf = new Map<string, string>();
     const tracker = new Tracker();
     const run = () => {
-      const dirty = new Set(dirtyPrimary());
+      const dirty = new Set(primary.dirty());
+      if (tracker.cellChanged) { for (const key of primary.all()) dirty.add(key); }
       for (const dependency of this.#changedDependencies()) tracker.addDependents(dependency, dirty);
       if (dirty.size === 0) return 0;
       const computed = [...dirty].map((key) => [key, compute(key, tracker.track(key))] as const);
@@ -172,6 +181,7 @@ export class Engine {
     const notifications = this.#subscriptions.map((subscription) => subscription.collect());
     for (const store of this.#stores) store.pending.clear();
     for (const index of this.#indexes) index.touched.clear();
+    for (const cell of this.#cells) cell.changed = false;
     for (const notify of notifications) notify?.();
   }
 }

@@ -24,6 +24,30 @@ export interface Index<T> {
   keys(): IterableIterator<string>;
 }
 
+/** One value that the whole graph shares, such as a setting. Whatever fetched it runs again when it changes. */
+export class Cell<T> {
+  readonly name: string;
+  #value: T;
+  /** Whether it changed in the settling under way. */
+  changed = false;
+
+  constructor(name: string, value: T) {
+    this.name = name;
+    this.#value = value;
+  }
+
+  get value(): T {
+    return this.#value;
+  }
+
+  /** Equal content is no change. */
+  write(value: T): void {
+    if (equal(this.#value, value)) return;
+    this.#value = value;
+    this.changed = true;
+  }
+}
+
 /** The items of a collection, and what changed in the settling under way. Written by sources and the engine alone. */
 export class Store<T> implements Collection<T> {
   readonly name: string;

@@ -1,10 +1,12 @@
 /** What each item fetched in its last run, so that it runs again when that changes. */
-import type { Collection, Index } from "./store.ts";
+import type { Cell, Collection, Index } from "./store.ts";
 
 /** How a transform reads beyond its primary item. What it asked for is remembered, absence included. */
 export interface Fetch {
   one<T>(collection: Collection<T>, key: string): T | undefined;
   by<T>(index: Index<T>, indexKey: string): readonly T[];
+  /** Noted for the whole collection, not for the item: when the value changes, every item runs again. */
+  value<T>(cell: Cell<T>): T;
 }
 
 /** Why an item must run again: something under this name changed. */
@@ -19,6 +21,13 @@ export const groupDependency = (name: string, key: string): Dependency => `g\0${
 export class Tracker {
   readonly #dependents = new Map<Dependency, Set<string>>();
   readonly #dependenciesOf = new Map<string, Set<Dependency>>();
+  readonly #cells = new Set<Cell<unknown>>();
+
+  /** Whether a value changed that any item ever fetched. */
+  get cellChanged(): boolean {
+    for (const cell of this.#cells) if (cell.changed) return true;
+    return false;
+  }
 
   addDependents(dependency: Dependency, into: Set<string>): void {
     for (const key of this.#dependents.get(dependency) ?? []) into.add(key);
@@ -48,6 +57,10 @@ export class Tracker {
       by: (index, indexKey) => {
         note(groupDependency(index.name, indexKey));
         return index.get(indexKey);
+      },
+      value: (cell) => {
+        this.#cells.add(cell as Cell<unknown>);
+        return cell.value;
       },
     };
   }

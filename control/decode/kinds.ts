@@ -4,6 +4,7 @@ import { decodeEndpointSlice, decodePod, decodeService } from "./core.ts";
 import { decodeGateway, decodeGatewayClass } from "./gateway.ts";
 import { decodeServiceEntry, decodeWorkloadEntry } from "./entries.ts";
 import { decodeAuthorizationPolicy, decodePeerAuthentication } from "./security.ts";
+import { decodeMeshConfigMap } from "./mesh_config.ts";
 import type { Field } from "./field.ts";
 import { label, subdomain, timestamp } from "./values.ts";
 
@@ -40,7 +41,11 @@ const KINDS: Readonly<Record<ObjectKind, KindRow>> = {
   PeerAuthentication: { versions: SECURITY, namespaced: true, name: subdomain, decode: decodePeerAuthentication },
   Gateway: { versions: GATEWAY, namespaced: true, name: subdomain, decode: decodeGateway, namesakes: NETWORKING },
   GatewayClass: { versions: GATEWAY, namespaced: false, name: subdomain, decode: decodeGatewayClass },
+  MeshConfig: { versions: ["v1"], namespaced: true, name: subdomain, decode: decodeMeshConfigMap },
 };
+
+/** The ConfigMap that holds the mesh's settings; every other one is none of ours. */
+const MESH_CONFIG_MAP = "istio";
 
 /** Which object a document is about, as far as it says; undefined when it does not, or is of a kind we do not read. */
 export interface Identification {
@@ -57,7 +62,10 @@ function rowOf(kind: string): KindRow | undefined {
 export function kindOf(root: Field): ObjectKind | undefined {
   const kind = root.get("kind").required().text();
   const version = root.get("apiVersion").required().text();
-  const row = rowOf(kind);
+  if (kind === "ConfigMap") {
+    return root.get("metadata").get("name").text() === MESH_CONFIG_MAP ? "MeshConfig" : undefined;
+  }
+  const row = kind === "MeshConfig" ? undefined : rowOf(kind); // Only a ConfigMap holds that.
   if (row === undefined || row.namesakes?.includes(version) === true) return undefined;
   if (!row.versions.includes(version)) {
     root.get("apiVersion").fail(
@@ -70,6 +78,7 @@ export function kindOf(root: Field): ObjectKind | undefined {
 /** Who the object is. Throws FieldRefusal. */
 export function identify(root: Field, kind: ObjectKind): Identification {
   const row = KINDS[kind], metadata = root.get("metadata").required();
+  if (kind === "MeshConfig") return { kind, namespace: "", name: MESH_CONFIG_MAP }; // One for the mesh: MESH_CONFIG_KEY.
   const namespace = metadata.get("namespace");
   if (!row.namespaced && namespace.present && namespace.text() !== "") {
     namespace.fail(`must be absent: a ${kind} has no namespace`);
