@@ -124,6 +124,19 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     default: Object.freeze(["istio-system/ztunnel"]) as readonly string[],
     help: "accounts of node proxies, which may ask for certificates of the pods on their node",
   },
+  clusterAliases: {
+    kind: list("ALIAS=CLUSTER"),
+    flag: "cluster-aliases",
+    default: Object.freeze([]) as readonly string[],
+    help: "other names that clients may say for a cluster",
+  },
+  tokenAudiences: {
+    kind: list("AUDIENCE"),
+    flag: "token-audiences",
+    env: "TOKEN_AUDIENCES",
+    default: Object.freeze(["istio-ca"]) as readonly string[],
+    help: "a cluster's service account tokens must be for one of these",
+  },
   defaultCertificateTtlMs: {
     kind: duration(60_000, YEAR_MS),
     flag: "default-workload-cert-ttl",

@@ -6,7 +6,7 @@ import { AUTHORIZATION_TYPE_URL } from "../mesh/proto/authorization_codec.ts";
 import { ADDRESS_TYPE_URL } from "../mesh/proto/workload_codec.ts";
 import { lookAround } from "./listening.ts";
 import { AmbientIndex } from "./ambient/index.ts";
-import { NodePods } from "./ca/node_pods.ts";
+import { aliasesOf, CallerClusters } from "./ca/caller_clusters.ts";
 import type { IstiodConfig } from "./config.ts";
 import { MeshSettings } from "./mesh_settings.ts";
 import { Metrics } from "./metrics.ts";
@@ -91,8 +91,9 @@ async function makeRole(config: IstiodConfig, options: RoleOptions): Promise<Rol
   const index = new AmbientIndex({ clusterId, network, trustDomain, rootNamespace, revision }, log.child("ambient"));
   const metrics = new Metrics();
   describeMetrics(metrics, { index, startedAtMs: Date.now() });
-  const pods = new NodePods(), readiness = new Readiness(), mesh = new MeshSettings({ trustDomain, rootNamespace });
-  return { config, self, around, api, index, mesh, pods, readiness, metrics, log, signal };
+  const clusters = new CallerClusters(clusterId, aliasesOf(config.clusterAliases)), readiness = new Readiness();
+  const pods = clusters.set(clusterId, api), mesh = new MeshSettings({ trustDomain, rootNamespace });
+  return { config, self, around, api, index, mesh, pods, clusters, readiness, metrics, log, signal };
 }
 
 function describeMetrics(metrics: Metrics, { index, startedAtMs }: { index: AmbientIndex; startedAtMs: number }): void {

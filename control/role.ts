@@ -3,6 +3,7 @@ import type { Logger } from "../base/log.ts";
 import type { KubeApi } from "../kube/api.ts";
 import type { Surroundings } from "./listening.ts";
 import type { AmbientIndex } from "./ambient/index.ts";
+import type { CallerClusters } from "./ca/caller_clusters.ts";
 import type { NodePods } from "./ca/node_pods.ts";
 import type { IstiodConfig } from "./config.ts";
 import type { MeshSettings } from "./mesh_settings.ts";
@@ -28,8 +29,10 @@ export interface Role {
   readonly index: AmbientIndex;
   /** The mesh's own settings, live; the index follows them by itself. */
   readonly mesh: MeshSettings;
-  /** Which pods a node runs, for the CA. */
+  /** Which pods a node runs, for the CA: those of our own cluster, among {@link Role.clusters}. */
   readonly pods: NodePods;
+  /** The clusters whose tokens and pods the CA believes. */
+  readonly clusters: CallerClusters;
   readonly readiness: Readiness;
   readonly metrics: Metrics;
   /** A part makes its own child of it. */

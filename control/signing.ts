@@ -2,12 +2,17 @@
 import type * as grpc from "@grpc/grpc-js";
 import { CertificateAuthority } from "./ca/authority.ts";
 import { addCertificateService } from "./ca/ca_grpc.ts";
-import { Authenticator } from "./ca/caller.ts";
+import { type AuthenticationWay, Authenticator } from "./ca/caller.ts";
 import { CertificateService } from "./ca/certificate_service.ts";
+import { ClientCertificateWay } from "./ca/client_certificate.ts";
 import { type KeyMaterial, loadPluggedIn, loadSelfSigned } from "./ca/key_material.ts";
+import { KubernetesTokenWay } from "./ca/kubernetes_token.ts";
 import { watchMaterial } from "./ca/material_watch.ts";
+import { NodeAuthorizer } from "./ca/node_authorizer.ts";
+import { OwnTokenWay } from "./ca/own_token.ts";
 import { openStateFolder, publishFile } from "./ca/state_files.ts";
 import type { IstiodConfig } from "./config.ts";
+import type { MeshSettings } from "./mesh_settings.ts";
 import type { Part, Role, Self } from "./role.ts";
 import { TokenIssuer } from "./tokens.ts";
 import { ListenerCredentials, type ServerTls } from "./xds/secure_server.ts";
@@ -21,31 +26,48 @@ export interface Signing {
 }
 
 /** Loads or makes the CA. @throws MeshError AMB021x */
-export async function openSigning({ config, self }: Role): Promise<Signing> {
-  const { stateDir, trustDomain, clusterId } = config;
-  await openStateFolder(stateDir);
+export async function openSigning(role: Role): Promise<Signing> {
+  const { config, self, mesh } = role;
+  await openStateFolder(config.stateDir);
   const authority = await openAuthority(config);
   await publishRoots(config, authority.material);
-  const tokens = await TokenIssuer.open(stateDir);
-  const authenticator = new Authenticator({ tokens, trustDomain, clusterId, now: Date.now });
+  const authenticator = new Authenticator([
+    new ClientCertificateWay((domain) => isOurs(mesh, domain)),
+    await tokenWay(role),
+  ]);
   const credentials = new ListenerCredentials(await serverTls(config, self, authority));
   return { authority, authenticator, credentials };
 }
 
+/** A cluster vouches for its tokens; where there is none, a key of our own does (CP-476). */
+async function tokenWay({ config, api, clusters, mesh }: Role): Promise<AuthenticationWay> {
+  const trustDomain = () => mesh.now.trustDomain, now = Date.now;
+  if (api !== undefined) {
+    return new KubernetesTokenWay({ clusters, audiences: config.tokenAudiences, trustDomain, now });
+  }
+  const tokens = await TokenIssuer.open(config.stateDir);
+  return new OwnTokenWay({ tokens, trustDomain, clusterId: config.clusterId, now });
+}
+
 /** Adds the certificate service to a server. */
 export function addSigning(server: grpc.Server, role: Role, { authority, authenticator }: Signing): void {
-  const { config, pods, metrics } = role, log = role.log.child("ca");
+  const { config, clusters, mesh, metrics } = role, log = role.log.child("ca");
+  const trustedAccounts = new Set(config.trustedNodeAccounts);
   const certificates = new CertificateService({
     authority,
     authenticator,
-    pods,
-    rules: { trustedAccounts: new Set(config.trustedNodeAccounts), trustDomain: config.trustDomain },
+    authorizer: new NodeAuthorizer({ clusters, trustedAccounts, isOurs: (domain) => isOurs(mesh, domain) }),
     defaultTtlMs: config.defaultCertificateTtlMs,
     maxTtlMs: config.maxCertificateTtlMs,
     metrics,
     log,
   });
   addCertificateService(server, certificates, log);
+}
+
+/** The trust domain that identities are signed in, and those that it was called before (CP-484). */
+function isOurs({ now }: MeshSettings, domain: string): boolean {
+  return domain === now.trustDomain || now.trustDomainAliases.includes(domain);
 }
 
 /** Follows plugged-in CA files and takes what changes into use. */

@@ -11,6 +11,7 @@ export interface TokenSubject {
   readonly pod: string;
   /** Empty if the pod's uid is not known to whoever minted the token. */
   readonly podUid: string;
+  /** Empty if the token does not say, or whoever vouches for it does not: then the pod's own object does. */
   readonly node: string;
 }
 
@@ -21,6 +22,16 @@ const KEY_FILE = "token-key.pem";
 /** RFC 1123 labels, as Kubernetes names namespaces; names of accounts, pods and nodes may hold dots. */
 const NAMESPACE_NAME = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 const OBJECT_NAME = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
+
+/** Whether Kubernetes would take it as a namespace's name. */
+export function isNamespaceName(text: string): boolean {
+  return NAMESPACE_NAME.test(text);
+}
+
+/** Whether Kubernetes would take it as an account's, a pod's or a node's name. */
+export function isObjectName(text: string): boolean {
+  return OBJECT_NAME.test(text);
+}
 
 export class TokenIssuer {
   readonly #privateKey: CryptoKey;

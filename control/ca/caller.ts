@@ -1,13 +1,17 @@
-/** Who calls: a verified client certificate, or a token, tried in that order (CP-430, CP-475). */
-import { formatIdentity, parseIdentity } from "../../mesh/identity.ts";
-import type { TokenIssuer, TokenSubject } from "../tokens.ts";
+/** Who calls: several ways of finding out, tried in order until one succeeds (CP-430, CP-475). */
+import type { TokenSubject } from "../tokens.ts";
+
+/** Whom a token speaks for, and the cluster that vouches for it. */
+export interface CallerToken extends TokenSubject {
+  readonly cluster: string;
+}
 
 /** An authenticated caller. */
 export interface Caller {
   /** SPIFFE URIs; never empty. */
   readonly identities: readonly string[];
-  /** Only with a token: a certificate says nothing of a pod, so it cannot impersonate (CP-477). */
-  readonly token: TokenSubject | undefined;
+  /** Only with a token of a pod: nothing else says which pod calls, so nothing else can impersonate (CP-477). */
+  readonly token: CallerToken | undefined;
 }
 
 /** What a call presents. */
@@ -18,49 +22,48 @@ export interface Credentials {
   readonly authorization: readonly string[];
   /** Values of the `clusterid` header. */
   readonly clusterId: readonly string[];
+  /** Values of the `x-forwarded-client-cert` header. */
+  readonly forwardedCertificate: readonly string[];
+  /** The address of the connection's other end, without its port; empty if it is not known. */
+  readonly peerAddress: string;
 }
 
-export interface AuthenticatorOptions {
-  readonly tokens: TokenIssuer;
-  readonly trustDomain: string;
-  readonly clusterId: string;
-  readonly now: () => number;
+/** Why a way failed: for the log, never for the caller (CP-472). */
+export interface Refused {
+  readonly refused: string;
+  /** Whoever would know cannot be asked now; the same call may succeed later. */
+  readonly unavailable?: boolean;
 }
 
-export class Authenticator {
-  readonly #options: AuthenticatorOptions;
+/** One way of finding out who calls. It never throws. */
+export interface AuthenticationWay {
+  authenticate(credentials: Credentials): Promise<Caller | Refused>;
+}
 
-  constructor(options: AuthenticatorOptions) {
-    this.#options = options;
+export class Authenticator implements AuthenticationWay {
+  readonly #ways: readonly AuthenticationWay[];
+
+  constructor(ways: readonly AuthenticationWay[]) {
+    this.#ways = ways;
   }
 
-  /** @returns The caller, or why every way failed as `{ refused }`: for the log, never for the caller (CP-472). */
-  async authenticate(credentials: Credentials): Promise<Caller | { refused: string }> {
-    const certificate = this.#byCertificate(credentials.certificateUris);
-    if (!("refused" in certificate)) return certificate;
-    const token = await this.#byToken(credentials);
-    if (!("refused" in token)) return token;
-    return { refused: `${certificate.refused}; ${token.refused}` };
-  }
-
-  #byCertificate(uris: readonly string[] | undefined): Caller | { refused: string } {
-    if (uris === undefined) return { refused: "no verified client certificate" };
-    const trustDomain = this.#options.trustDomain;
-    const identities = uris.filter((uri) => parseIdentity(uri)?.trustDomain === trustDomain);
-    if (identities.length === 0) return { refused: `the client certificate names no identity of ${trustDomain}` };
-    return { identities, token: undefined };
-  }
-
-  async #byToken({ authorization, clusterId }: Credentials): Promise<Caller | { refused: string }> {
-    if (authorization.length !== 1) return { refused: `${authorization.length} authorization headers` };
-    const token = /^(?:Bearer|Istio) (\S+)$/.exec(authorization[0]!)?.[1];
-    if (token === undefined) return { refused: "the authorization header is not Bearer and a token" };
-    const { trustDomain, tokens, now, clusterId: own } = this.#options;
-    if (clusterId.some((it) => it !== own)) { // CP-476: absent means ours, unknown is a failure.
-      return { refused: `cluster ${JSON.stringify(clusterId.join(",").slice(0, 100))} is unknown; ours is ${own}` };
+  /** @returns The caller of the first way that succeeds, or why every way failed. */
+  async authenticate(credentials: Credentials): Promise<Caller | Refused> {
+    const reasons: string[] = [];
+    let unavailable = false;
+    for (const way of this.#ways) {
+      const result = await way.authenticate(credentials);
+      if (!("refused" in result)) return result;
+      reasons.push(result.refused);
+      unavailable ||= result.unavailable === true;
     }
-    const subject = await tokens.verify(token, now());
-    if ("refused" in subject) return subject;
-    return { identities: [formatIdentity({ trustDomain, ...subject })], token: subject };
+    return { refused: reasons.join("; "), unavailable };
   }
+}
+
+/** The token of the one `authorization` header that a call may have. */
+export function bearerTokenOf({ authorization }: Credentials): { token: string } | Refused {
+  if (authorization.length !== 1) return { refused: `${authorization.length} authorization headers` };
+  const token = /^(?:Bearer|Istio) (\S+)$/.exec(authorization[0]!)?.[1];
+  return token === undefined ? { refused: "the authorization header is not Bearer and a token" } : { token };
 }

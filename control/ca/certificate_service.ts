@@ -4,22 +4,20 @@ import { chain, MeshError } from "../../base/errors.ts";
 import type { IstioCertificateRequest } from "../../mesh/proto/ca_codec.ts";
 import type { Metrics } from "../metrics.ts";
 import type { CertificateAuthority } from "./authority.ts";
-import type { Authenticator, Caller, Credentials } from "./caller.ts";
+import type { AuthenticationWay, Caller, Credentials, Refused } from "./caller.ts";
 import { acceptCsr } from "./csr.ts";
-import { type ImpersonationRules, refuseImpersonation } from "./impersonation.ts";
-import type { NodePods } from "./node_pods.ts";
+import type { NodeAuthorizer } from "./node_authorizer.ts";
 
 /** A gRPC status by name; the text is all that the caller learns. */
 export interface Refusal {
-  readonly status: "UNAUTHENTICATED" | "INVALID_ARGUMENT" | "INTERNAL" | "RESOURCE_EXHAUSTED";
+  readonly status: "UNAUTHENTICATED" | "INVALID_ARGUMENT" | "INTERNAL" | "RESOURCE_EXHAUSTED" | "UNAVAILABLE";
   readonly message: string;
 }
 
 export interface CertificateServiceOptions {
   readonly authority: CertificateAuthority;
-  readonly authenticator: Authenticator;
-  readonly pods: NodePods;
-  readonly rules: ImpersonationRules;
+  readonly authenticator: AuthenticationWay;
+  readonly authorizer: NodeAuthorizer;
   readonly defaultTtlMs: number;
   readonly maxTtlMs: number;
   readonly metrics: Metrics;
@@ -70,8 +68,11 @@ export class CertificateService {
       const caller = await this.#options.authenticator.authenticate(credentials);
       if ("refused" in caller) {
         this.#counters.unauthenticated.increment();
-        this.#options.log.warn("certificate request refused", { reason: caller.refused });
-        return { status: "UNAUTHENTICATED", message: "request authenticate failure" };
+        this.#options.log.warn("certificate request refused", {
+          reason: caller.refused,
+          from: credentials.peerAddress,
+        });
+        return refusalOf(caller, "request authenticate failure");
       }
       return await this.#sign(request, caller);
     } finally {
@@ -81,7 +82,7 @@ export class CertificateService {
 
   async #sign(request: IstioCertificateRequest, caller: Caller): Promise<{ certChain: readonly string[] } | Refusal> {
     const { authority, log, defaultTtlMs, maxTtlMs } = this.#options;
-    const identities = this.#identitiesFor(request, caller);
+    const identities = await this.#identitiesFor(request, caller);
     if ("status" in identities) return identities;
     if (request.validitySeconds * 1_000 > maxTtlMs) {
       this.#counters.signErrors.increment({ error: "TTL_ERROR" });
@@ -114,25 +115,35 @@ export class CertificateService {
   }
 
   /** The identities to certify: the caller's own, or the one it may impersonate (CP-478, CP-480). */
-  #identitiesFor(request: IstioCertificateRequest, caller: Caller): readonly string[] | Refusal {
+  async #identitiesFor(request: IstioCertificateRequest, caller: Caller): Promise<readonly string[] | Refusal> {
     const requested = request.metadata !== undefined && Object.hasOwn(request.metadata, IMPERSONATED_IDENTITY)
       ? request.metadata[IMPERSONATED_IDENTITY]
       : undefined;
     if (requested === undefined || requested === "") return caller.identities;
-    const reason = typeof requested === "string"
-      ? refuseImpersonation(caller, requested, this.#options)
-      : "the requested identity is not text";
-    if (reason === undefined) return [requested as string];
+    const refused = typeof requested === "string"
+      ? await this.#options.authorizer.refusal(caller, requested)
+      : { refused: "the requested identity is not text" };
+    if (refused === undefined) return [requested as string];
     this.#counters.badIdentity.increment();
     this.#counters.unauthenticated.increment();
     const identity = JSON.stringify(requested).slice(0, 300);
-    this.#options.log.warn("impersonation refused", { reason, requested: identity, ...factsOf(caller) });
-    return { status: "UNAUTHENTICATED", message: "request impersonation authentication failure" };
+    this.#options.log.warn("impersonation refused", {
+      reason: refused.refused,
+      requested: identity,
+      ...factsOf(caller),
+    });
+    return refusalOf(refused, "request impersonation authentication failure");
   }
+}
+
+/** An opaque text (CP-472). Whoever could not be checked is told to come again: stock agents do so for UNAVAILABLE alone. */
+function refusalOf({ unavailable }: Refused, message: string): Refusal {
+  return unavailable ? { status: "UNAVAILABLE", message } : { status: "UNAUTHENTICATED", message };
 }
 
 function factsOf({ identities, token }: Caller): Record<string, string> {
   if (token === undefined) return { caller: identities.join(",") };
-  const { namespace, pod, podUid, node } = token;
-  return { caller: identities.join(","), pod: `${namespace}/${pod}`, uid: podUid, node };
+  const { cluster, namespace, pod, podUid, node } = token;
+  const facts = { caller: identities.join(","), cluster, pod: `${namespace}/${pod}`, uid: podUid };
+  return node === "" ? facts : { ...facts, node };
 }

@@ -1,7 +1,15 @@
 /** Pods by node: what the CA asks before it signs an identity for a node's proxy (CP-481). */
 import type { ObjectChange, PodObject } from "../objects.ts";
 
-export class NodePods {
+/** Where pods can be looked up; a snapshot of a node as well as all that is known. */
+export interface PodView {
+  /** The pod of that name, wherever it runs. */
+  named(namespace: string, name: string): PodObject | undefined;
+  /** Whether a pod of that account is bound to the node; failed ones do not count, pending and finished ones do. */
+  runs(node: string, namespace: string, serviceAccount: string): boolean;
+}
+
+export class NodePods implements PodView {
   readonly #pods = new Map<string, PodObject>();
   readonly #byNode = new Map<string, Set<PodObject>>();
 
@@ -24,17 +32,20 @@ export class NodePods {
     else onNode.add(pod);
   }
 
-  /** The pod of that name, wherever it runs. */
   named(namespace: string, name: string): PodObject | undefined {
     return this.#pods.get(`Pod/${namespace}/${name}`);
   }
 
-  /** Whether a pod of that account is bound to the node; failed ones do not count, pending and finished ones do. */
   runs(node: string, namespace: string, serviceAccount: string): boolean {
-    for (const pod of this.#byNode.get(node) ?? []) {
-      const matches = pod.meta.namespace === namespace && pod.serviceAccountName === serviceAccount;
-      if (matches && pod.phase !== "Failed") return true;
-    }
-    return false;
+    return runsAmong(this.#byNode.get(node) ?? [], namespace, serviceAccount);
   }
+}
+
+/** Whether one of the pods counts for the account. */
+export function runsAmong(pods: Iterable<PodObject>, namespace: string, serviceAccount: string): boolean {
+  for (const pod of pods) {
+    const matches = pod.meta.namespace === namespace && pod.serviceAccountName === serviceAccount;
+    if (matches && pod.phase !== "Failed") return true;
+  }
+  return false;
 }

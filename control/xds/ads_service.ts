@@ -194,7 +194,7 @@ export class AdsService {
     const caller = await this.#options.authenticator.authenticate(credentialsOf(call));
     if (!("refused" in caller)) return caller;
     this.#options.log.warn("xds stream refused", { address: call.getPeer(), reason: caller.refused });
-    return this.#refuse(call, "UNAUTHENTICATED", "authentication failure");
+    return this.#refuse(call, caller.unavailable ? "UNAVAILABLE" : "UNAUTHENTICATED", "authentication failure");
   }
 
   #decode(call: Call, bytes: Buffer): DeltaDiscoveryRequest | undefined {

@@ -90,13 +90,19 @@ export async function stopServer(server: grpc.Server, graceMs: number): Promise<
 
 /** What a call presents. A client certificate counts only if TLS verified it against the mesh's roots. */
 export function credentialsOf(
-  call: { metadata: grpc.Metadata; getAuthContext(): { sslPeerCertificate?: { raw: Uint8Array } } },
+  call: {
+    metadata: grpc.Metadata;
+    getAuthContext(): { sslPeerCertificate?: { raw: Uint8Array } };
+    getPeer(): string;
+  },
 ): Credentials {
   const der = call.getAuthContext().sslPeerCertificate?.raw;
   return {
     certificateUris: der === undefined ? undefined : uriNamesOf(der),
     authorization: call.metadata.get("authorization").map(String),
     clusterId: call.metadata.get("clusterid").map(String),
+    forwardedCertificate: call.metadata.get("x-forwarded-client-cert").map(String),
+    peerAddress: call.getPeer().replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1"),
   };
 }
 

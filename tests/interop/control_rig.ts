@@ -5,9 +5,12 @@ import { Logger } from "../../base/log.ts";
 import { CertificateAuthority } from "../../control/ca/authority.ts";
 import { addCertificateService } from "../../control/ca/ca_grpc.ts";
 import { Authenticator } from "../../control/ca/caller.ts";
+import { CallerClusters } from "../../control/ca/caller_clusters.ts";
 import { CertificateService } from "../../control/ca/certificate_service.ts";
+import { ClientCertificateWay } from "../../control/ca/client_certificate.ts";
 import { loadSelfSigned } from "../../control/ca/key_material.ts";
-import { NodePods } from "../../control/ca/node_pods.ts";
+import { NodeAuthorizer } from "../../control/ca/node_authorizer.ts";
+import { OwnTokenWay } from "../../control/ca/own_token.ts";
 import { openStateFolder } from "../../control/ca/state_files.ts";
 import { Metrics } from "../../control/metrics.ts";
 import type { PodObject } from "../../control/objects.ts";
@@ -71,7 +74,8 @@ export function podObject(name: string, part: Partial<PodObject> & { namespace?:
 /** A running control plane; dispose it to stop it. */
 export class ControlRig implements AsyncDisposable {
   readonly mesh = new TestMesh();
-  readonly pods = new NodePods();
+  readonly clusters = new CallerClusters("Kubernetes");
+  readonly pods = this.clusters.set("Kubernetes");
   readonly metrics = new Metrics();
   readonly logLines: string[] = [];
   readonly stateDir: string;
@@ -107,12 +111,16 @@ export class ControlRig implements AsyncDisposable {
   async listen(port: number): Promise<void> {
     const log = new Logger("rig", { sink: (line) => this.logLines.push(line) });
     const metrics = this.metrics;
-    const authenticator = new Authenticator({
-      tokens: this.tokens,
-      trustDomain: TRUST_DOMAIN,
-      clusterId: "Kubernetes",
-      now: Date.now,
-    });
+    const isOurs = (trustDomain: string) => trustDomain === TRUST_DOMAIN;
+    const authenticator = new Authenticator([
+      new ClientCertificateWay(isOurs),
+      new OwnTokenWay({
+        tokens: this.tokens,
+        trustDomain: () => TRUST_DOMAIN,
+        clusterId: "Kubernetes",
+        now: Date.now,
+      }),
+    ]);
     this.#server = createServer({
       keepaliveIntervalMs: 30_000,
       keepaliveTimeoutMs: 10_000,
@@ -134,8 +142,11 @@ export class ControlRig implements AsyncDisposable {
     const service = new CertificateService({
       authority: this.authority,
       authenticator,
-      pods: this.pods,
-      rules: { trustedAccounts: new Set(["istio-system/ztunnel"]), trustDomain: TRUST_DOMAIN },
+      authorizer: new NodeAuthorizer({
+        clusters: this.clusters,
+        trustedAccounts: new Set(["istio-system/ztunnel"]),
+        isOurs,
+      }),
       defaultTtlMs: 86_400_000,
       maxTtlMs: 90 * 86_400_000,
       metrics,
