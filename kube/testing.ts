@@ -306,8 +306,12 @@ export class InMemoryKubeApi implements KubeApi {
     if (metadata?.managedFields !== undefined) {
       throw new KubeError(400, "BadRequest", "metadata.managedFields must be nil");
     }
+    const version = metadata?.resourceVersion;
+    if (version !== undefined && stored !== undefined && version !== stored.object.metadata.resourceVersion) {
+      throw new KubeError(409, "Conflict", "the object has been modified");
+    }
     const intent = place.subresource === "status"
-      ? { status }
+      ? { ...(status === undefined ? {} : { status }) }
       : { ...rest, metadata, ...(WITHOUT_STATUS.has(type.kind) && status !== undefined ? { status } : {}) };
     const before = stored ?? { object: {}, owners: new Map() };
     const manager = ownerKey(options.fieldManager, "Apply", place.subresource);

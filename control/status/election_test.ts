@@ -2,9 +2,11 @@
 import { assert, assertEquals } from "@std/assert";
 import { Logger } from "../../base/log.ts";
 import { type ElectionStatus, runElection } from "./election.ts";
-import { readRecord, writeRecord } from "./election_record.ts";
+import { InMemoryKubeApi } from "../../kube/testing.ts";
+import type { KubeObject } from "../../kube/api.ts";
+import { lockType, readRecord, writeRecord } from "./election_record.ts";
 import { ADDRESS_LOCK, gatewayStatusLock, type Lock, STATUS_LOCK } from "./locks.ts";
-import { LockObjects, Path, settle, SimulatedClock } from "./testing.ts";
+import { Path, settle, SimulatedClock } from "./testing.ts";
 
 const STORES: readonly Lock[] = [STATUS_LOCK, ADDRESS_LOCK];
 const LEASE_MS = 30_000, GIVES_UP_MS = 22_500, RETRY_MS_MAX = 9_000;
@@ -30,7 +32,7 @@ class Candidate {
   constructor(rig: Rig, identity: string, options: CandidateOptions) {
     const { lock = STATUS_LOCK, revision = "", remote, enabled, clock = rig.clock, work = untilAborted } = options;
     this.done = runElection({
-      api: this.path.through(rig.objects.api),
+      api: this.path.through(rig.api),
       lock,
       identity,
       namespace: "istio-system",
@@ -71,7 +73,7 @@ class Candidate {
 
 class Rig {
   readonly clock = new SimulatedClock();
-  readonly objects = new LockObjects();
+  readonly api = new InMemoryKubeApi();
   readonly candidates: Candidate[] = [];
   defaultRevision: string | undefined;
 
@@ -80,6 +82,12 @@ class Rig {
     this.candidates.push(candidate);
     await settle();
     return candidate;
+  }
+
+  object({ name, store }: Lock): KubeObject {
+    const object = this.api.object(lockType(store), "istio-system", name);
+    if (object === undefined) throw new Error("the lock has no object");
+    return object;
   }
 
   /** Who works now. Whatever happened, never more than one, unless the lock itself was taken away. */
@@ -121,7 +129,7 @@ for (const lock of STORES) {
     assertEquals(rig.leaders(), []);
     await rig.advance(LEASE_MS + RETRY_MS_MAX);
     assertEquals(rig.leaders().length, 1);
-    const record = readRecord(lock.store, rig.objects.get(lock.name)!);
+    const record = readRecord(lock.store, rig.object(lock));
     assertEquals(record.transitions, 1);
     assertEquals(record.leaseSeconds, 30);
   });
@@ -134,10 +142,10 @@ for (const lock of STORES) {
     await rig.add("istiod-b", { lock });
     await rig.advance(10_000);
     await first.stop();
-    assertEquals(readRecord(lock.store, rig.objects.get(lock.name)!).holder, "istiod-a", "its work still runs");
+    assertEquals(readRecord(lock.store, rig.object(lock)).holder, "istiod-a", "its work still runs");
     end();
     await settle();
-    const released = readRecord(lock.store, rig.objects.get(lock.name)!);
+    const released = readRecord(lock.store, rig.object(lock));
     assertEquals([released.holder, released.leaseSeconds], ["", 1]);
     await rig.advance(RETRY_MS_MAX);
     assertEquals(rig.leaders(), [1], "without waiting for the lease");
@@ -148,7 +156,7 @@ for (const lock of STORES) {
     await rig.add("istiod-a", { lock });
     await rig.add("istiod-b", { lock });
     for (let times = 0; times < 5; times++) {
-      rig.objects.remove(lock.name);
+      rig.api.remove(lockType(lock.store), "istio-system", lock.name);
       await rig.advance(20_000, { leadersMax: 2 }); // The other may make it first; the holder sees that at its next renewal.
       await rig.advance(40_000);
       assertEquals(rig.leaders().length, 1);
@@ -157,12 +165,12 @@ for (const lock of STORES) {
 
   Deno.test(`runElection() writes a ${lock.store} as client-go does, and leaves the rest of it alone (CP-650)`, async () => {
     await using rig = new Rig();
-    rig.objects.set(lock.name, {
+    rig.api.put(lockType(lock.store), {
       metadata: { name: lock.name, namespace: "istio-system", labels: { team: "mesh" }, annotations: { note: "kept" } },
       data: { kept: "too" },
     });
     await rig.add("istiod-a", { lock, revision: "blue" });
-    const { metadata, data, spec } = rig.objects.get(lock.name)!;
+    const { metadata, data, spec } = rig.object(lock);
     const annotations = metadata["annotations"] as Record<string, string>;
     assertEquals([metadata["labels"], annotations["note"], data], [{ team: "mesh" }, "kept", { kept: "too" }]);
     const at = "2023-11-14T22:13:20.000000Z", shared = { holderIdentity: "istiod-a", leaseDurationSeconds: 30 };
@@ -241,9 +249,9 @@ Deno.test("runElection() measures a lease by its own clock, however wrong the ho
     await using rig = new Rig();
     const record = { holder: "alien", key: "", leaseSeconds: 30, acquiredAt: renewedAt, renewedAt, transitions: 3 };
     const renew = (transitions: number) => {
-      const object = rig.objects.get(STATUS_LOCK.name);
-      rig.objects.set(
-        STATUS_LOCK.name,
+      const object = rig.api.object(lockType("Lease"), "istio-system", STATUS_LOCK.name);
+      rig.api.put(
+        lockType("Lease"),
         writeRecord(STATUS_LOCK, "istio-system", { record: { ...record, transitions }, object }),
       );
     };
@@ -287,7 +295,7 @@ Deno.test("runElection() holds a lock of one revision by no priority, and says n
   await rig.add("stable-2", { lock, revision: "stable" });
   rig.defaultRevision = "stable";
   await rig.advance(60_000);
-  assertEquals([rig.leaders(), readRecord("Lease", rig.objects.get(lock.name)!).key], [[0], ""]);
+  assertEquals([rig.leaders(), readRecord("Lease", rig.object(lock)).key], [[0], ""]);
 });
 
 Deno.test("runElection() lets everybody lead where elections are off, and touches no lock (CP-650)", async () => {
@@ -312,7 +320,7 @@ Deno.test("runElection() gives the lock up when the leader's work fails", async 
 Deno.test("runElection() takes a lock with an unreadable record once it stood still for a lease", async () => {
   await using rig = new Rig();
   const annotations = { "control-plane.alpha.kubernetes.io/leader": "{half" };
-  rig.objects.set(ADDRESS_LOCK.name, { metadata: { name: ADDRESS_LOCK.name, annotations } });
+  rig.api.put(lockType("ConfigMap"), { metadata: { name: ADDRESS_LOCK.name, namespace: "istio-system", annotations } });
   await rig.add("istiod-a", { lock: ADDRESS_LOCK });
   await rig.advance(LEASE_MS - 1_000);
   assertEquals(rig.leaders(), []);

@@ -1,5 +1,5 @@
-/** For tests of the controllers: a clock that they move, and the objects of locks in memory with everything that goes wrong on the way to them. */
-import { type KubeApi, KubeError, type KubeObject, KubeUnreachable, type ObjectPlace } from "../../kube/api.ts";
+/** For tests of the controllers: a clock that they move, and a way to the API server with everything that goes wrong on it. */
+import { type KubeApi, KubeError, KubeUnreachable } from "../../kube/api.ts";
 import type { Clock } from "./clock.ts";
 
 /** A clock that stands until it is advanced. */
@@ -70,8 +70,8 @@ export class Path {
     for (const go of this.#held.splice(0)) go();
   }
 
-  /** The same objects by this path. Of the API just what is used here. */
-  through(api: Pick<KubeApi, "get" | "create" | "replace" | "apply" | "patch" | "delete">): KubeApi {
+  /** The same objects by this path. Lists and watches go past it. */
+  through(api: KubeApi): KubeApi {
     const pass = async <T>(name: string, call: () => Promise<T>): Promise<T> => {
       this.calls.push(name);
       if (this.state === "cut") throw new KubeUnreachable("connection refused");
@@ -81,55 +81,13 @@ export class Path {
     };
     return {
       get: (type, place) => pass("get", () => api.get(type, place)),
-      create: (type, namespace, object) => pass("create", () => api.create(type, namespace, object)),
+      create: (type, namespace, object, options) => pass("create", () => api.create(type, namespace, object, options)),
       replace: (type, place, object) => pass("replace", () => api.replace(type, place, object)),
       apply: (type, place, object, options) => pass("apply", () => api.apply(type, place, object, options)),
       patch: (type, place, patch) => pass("patch", () => api.patch(type, place, patch)),
       delete: (type, place, guard) => pass("delete", () => api.delete(type, place, guard)),
-      list: () => Promise.reject(new Error("not used here")),
-      watch: () => {
-        throw new Error("not used here");
-      },
+      list: (type, scope, page) => api.list(type, scope, page),
+      watch: (type, scope, options) => api.watch(type, scope, options),
     };
   }
-}
-
-/** Lock objects with the guards of the API server. */
-export class LockObjects {
-  readonly #objects = new Map<string, KubeObject>();
-  #version = 0;
-
-  get(name: string): KubeObject | undefined {
-    return this.#objects.get(name);
-  }
-
-  set(name: string, object: KubeObject): KubeObject {
-    const stored = { ...object, metadata: { ...object.metadata, resourceVersion: String(++this.#version) } };
-    this.#objects.set(name, stored);
-    return structuredClone(stored);
-  }
-
-  remove(name: string): void {
-    this.#objects.delete(name);
-  }
-
-  readonly api = {
-    get: async (_type: unknown, { name }: ObjectPlace) => await structuredClone(this.get(name)),
-    create: async (_type: unknown, _namespace: string, object: object) => {
-      const { metadata: { name } } = object as KubeObject;
-      if (this.#objects.has(name)) throw new KubeError(409, "AlreadyExists", `${name} already exists`);
-      return await this.set(name, object as KubeObject);
-    },
-    replace: async (_type: unknown, { name }: ObjectPlace, object: object) => {
-      const stored = this.#objects.get(name), given = object as KubeObject;
-      if (stored === undefined) throw new KubeError(404, "NotFound", `${name} not found`);
-      if (stored.metadata.resourceVersion !== given.metadata.resourceVersion) {
-        throw new KubeError(409, "Conflict", "the object has been modified");
-      }
-      return await this.set(name, given);
-    },
-    apply: () => Promise.reject(new Error("not used here")),
-    patch: () => Promise.reject(new Error("not used here")),
-    delete: async (_type: unknown, { name }: ObjectPlace) => await void this.remove(name),
-  };
 }
