@@ -1,0 +1,158 @@
+/**
+ * Packs Ambit as one OCI image that runs every role: dist/ambit.tar. The lower layer is the runtime that runs this, the
+ * libraries it loads and OpenSSL; the upper one our modules and packages, nothing else. There is no shell in it.
+ */
+import { parseArgs } from "@std/cli";
+import { MeshError } from "../base/errors.ts";
+import { VERSION } from "../base/version.ts";
+import { ONE_FILE } from "../os/openssl_library.ts";
+import { writeOciArchive } from "./oci_archive.ts";
+
+const ROOT = new URL("..", import.meta.url).pathname;
+/** What roles are made of; whatever these import comes along. A worker's script is imported by nobody. */
+const ENTRIES = ["main.ts", "dataplane/worker/entry.ts"];
+const ARCHITECTURES = { x86_64: "amd64", aarch64: "arm64" } as const;
+const SYSTEM_OPENSSL = ["libssl.so.3", "libcrypto.so.3"];
+const NAME_SERVICES = ["libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2"]; // The C library loads them by name.
+/** In the image. */
+const PROGRAM = "/ambit", RUNTIME = "/usr/bin/deno", CACHE = "/var/cache/deno";
+
+interface Module {
+  readonly local?: string;
+  readonly kind?: string;
+}
+
+async function output(program: string, args: readonly string[], env: Record<string, string> = {}): Promise<string> {
+  const { success, stdout, stderr } = await new Deno.Command(program, { args: [...args], cwd: ROOT, env }).output();
+  if (success) return new TextDecoder().decode(stdout);
+  throw new MeshError("AMB9012", `${program} ${args[0]} failed:\n${new TextDecoder().decode(stderr).trim()}`, {
+    remedy: "see what it says above",
+  });
+}
+
+async function copy(from: string, to: string): Promise<void> {
+  await Deno.mkdir(to.replace(/\/[^/]*$/, ""), { recursive: true });
+  await Deno.copyFile(await Deno.realPath(from), to);
+}
+
+/** The files of ours that the roles import, from the repository's root. */
+async function modules(): Promise<string[]> {
+  const found = new Set<string>();
+  for (const entry of ENTRIES) {
+    const graph: { modules: readonly Module[] } = JSON.parse(await output(Deno.execPath(), ["info", "--json", entry]));
+    for (const { local } of graph.modules) if (local?.startsWith(ROOT)) found.add(local.slice(ROOT.length));
+  }
+  return [...found].sort();
+}
+
+/** The shared libraries of a program, and the loader that loads them, by absolute path. */
+async function librariesOf(file: string): Promise<string[]> {
+  const text = await output("ldd", [file]);
+  return [...text.matchAll(/(\/\S+) \(0x/g)].map(([, path]) => path!);
+}
+
+/** Where the loader finds a library of the system, if it does. */
+async function findLibrary(name: string): Promise<string | undefined> {
+  const line = (await output("/sbin/ldconfig", ["-p"])).split("\n").find((it) => it.trim().startsWith(`${name} (`));
+  return line?.split("=> ")[1];
+}
+
+async function makeRuntimeLayer(folder: string): Promise<void> {
+  await copy(Deno.execPath(), `${folder}${RUNTIME}`);
+  await Deno.chmod(`${folder}${RUNTIME}`, 0o755);
+  const wanted = new Set(await librariesOf(Deno.execPath()));
+  for (const name of [...SYSTEM_OPENSSL, ...NAME_SERVICES]) {
+    const path = await findLibrary(name);
+    if (path !== undefined) { for (const it of [path, ...await librariesOf(path)]) wanted.add(it); }
+    else if (SYSTEM_OPENSSL.includes(name)) {
+      throw new MeshError("AMB9013", `there is no ${name} to pack`, { remedy: "install the package libssl3 first" });
+    }
+  }
+  for (const path of wanted) await copy(path, `${folder}${path}`);
+  await Deno.mkdir(`${folder}/etc`, { recursive: true });
+  await Deno.writeTextFile(`${folder}/etc/passwd`, "root:x:0:0:root:/:/none\nambit:x:1337:1337:ambit:/:/none\n");
+  await Deno.writeTextFile(`${folder}/etc/group`, "root:x:0:\nambit:x:1337:\n");
+  await Deno.writeTextFile(`${folder}/etc/nsswitch.conf`, "hosts: files dns\n");
+  for (const name of ["proc", "sys", "dev", "tmp", "var/run", "var/lib/ambit"]) {
+    await Deno.mkdir(`${folder}/${name}`, { recursive: true });
+  }
+  await Deno.chmod(`${folder}/tmp`, 0o1777);
+}
+
+async function makeProgramLayer(folder: string): Promise<void> {
+  const files = [...await modules(), "deno.json", "deno.lock"];
+  for (const file of files) await copy(`${ROOT}${file}`, `${folder}${PROGRAM}/${file}`);
+  const own = `${ROOT}dist/${ONE_FILE}`;
+  if (await isFile(own)) await copy(own, `${folder}${PROGRAM}/dist/${ONE_FILE}`);
+  // Only the packages: what else the runtime keeps there names the folders of this machine.
+  const cache = `${folder}${CACHE}`;
+  const entries = ENTRIES.map((entry) => `${folder}${PROGRAM}/${entry}`);
+  await output(Deno.execPath(), ["cache", "--quiet", ...entries], { DENO_DIR: cache });
+  for await (const { name } of Deno.readDir(cache)) {
+    if (name !== "npm") await Deno.remove(`${cache}/${name}`, { recursive: true });
+  }
+}
+
+async function isFile(path: string): Promise<boolean> {
+  try {
+    return (await Deno.stat(path)).isFile;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+/** The runtime's own words in `deno task ambit`, so that the image runs what people run. */
+async function runtimeFlags(): Promise<string[]> {
+  const { tasks } = JSON.parse(await Deno.readTextFile(`${ROOT}deno.json`));
+  return `${tasks.ambit.command}`.split(" ").slice(2, -1);
+}
+
+async function build(name: string, into: string): Promise<void> {
+  const architecture = ARCHITECTURES[Deno.build.arch as keyof typeof ARCHITECTURES];
+  const createdAt = Number((await output("git", ["log", "-1", "--format=%ct"])).trim());
+  const commit = (await output("git", ["rev-parse", "HEAD"])).trim();
+  const work = await Deno.makeTempDir({ prefix: "ambit-image-" });
+  try {
+    for (const part of ["runtime", "program", "archive"]) await Deno.mkdir(`${work}/${part}`);
+    await makeRuntimeLayer(`${work}/runtime`);
+    await makeProgramLayer(`${work}/program`);
+    await Deno.mkdir(into.replace(/[^/]*$/, "") || ".", { recursive: true });
+    await writeOciArchive(`${into}.new`, [`${work}/runtime`, `${work}/program`], `${work}/archive`, {
+      name,
+      architecture,
+      entrypoint: [
+        RUNTIME,
+        "run",
+        "--quiet",
+        "--cached-only",
+        "--no-prompt",
+        ...await runtimeFlags(),
+        `${PROGRAM}/main.ts`,
+      ],
+      environment: [`DENO_DIR=${CACHE}`, "DENO_NO_UPDATE_CHECK=1", "NO_COLOR=1", "PATH=/usr/bin"],
+      labels: { "org.opencontainers.image.version": VERSION, "org.opencontainers.image.revision": commit },
+      createdAt,
+    });
+    await Deno.rename(`${into}.new`, into);
+  } finally {
+    await Deno.remove(work, { recursive: true });
+  }
+}
+
+const { name, output: into, help } = parseArgs(Deno.args, {
+  string: ["name", "output"],
+  boolean: ["help"],
+  default: { name: `localhost/ambit:${VERSION}`, output: `${ROOT}dist/ambit.tar` },
+});
+if (help) {
+  // deno-lint-ignore no-console -- a tool's output
+  console.log("deno task image [--name localhost/ambit:VERSION] [--output dist/ambit.tar]");
+} else {
+  const startedAt = performance.now();
+  await build(name, into);
+  const { size } = await Deno.stat(into);
+  const seconds = ((performance.now() - startedAt) / 1_000).toFixed(0);
+  // deno-lint-ignore no-console -- a tool's output
+  console.log(`${name}: ${into}, ${(size / 2 ** 20).toFixed(0)} MiB, in ${seconds} s`);
+}
