@@ -59,9 +59,16 @@ export class KubeError extends Error {
   }
 }
 
-/** No answer came: refused, timed out, cut, or not HTTP. */
+/** No answer came: refused, timed out, cut, or not what an API server says. */
 export class KubeUnreachable extends Error {
   override readonly name = "KubeUnreachable";
+  /** Whether something came that cannot be read: a watch that goes on from there would miss it. */
+  readonly undecodable: boolean;
+
+  constructor(message: string, options: { cause?: unknown; undecodable?: boolean } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.undecodable = options.undecodable ?? false;
+  }
 }
 
 export interface ListPage {
@@ -77,17 +84,23 @@ export type WatchEvent =
   /** `initialEventsEnd`: everything that was there when a streaming list began has been sent. */
   | { readonly type: "BOOKMARK"; readonly resourceVersion: string; readonly initialEventsEnd: boolean };
 
+export interface WatchOptions {
+  /** What to follow on from; empty: from what is there now, which is told first. */
+  readonly resourceVersion: string;
+  /** Whether it is a streaming list: what is there, a bookmark that says so, then what changes. */
+  readonly initialEvents?: boolean;
+  readonly signal: AbortSignal;
+  /** Called when the server has accepted it, before any event. */
+  readonly onOpen?: () => void;
+}
+
 /** Calls to one API server. Every call may throw KubeError or KubeUnreachable, and is bounded in time and bytes. */
 export interface KubeApi {
   /** @returns undefined if it is not there. */
   get(type: ResourceType, place: ObjectPlace): Promise<KubeObject | undefined>;
   list(type: ResourceType, scope: Scope, page: { limit: number; continueToken?: string }): Promise<ListPage>;
-  /** Ends when the server closes it or the signal is aborted; with `initialEvents` it is a streaming list. */
-  watch(
-    type: ResourceType,
-    scope: Scope,
-    options: { resourceVersion: string; initialEvents?: boolean; signal: AbortSignal },
-  ): AsyncIterable<WatchEvent>;
+  /** Ends when the server closes it or the signal is aborted. */
+  watch(type: ResourceType, scope: Scope, options: WatchOptions): AsyncIterable<WatchEvent>;
   create(type: ResourceType, namespace: string, object: object, options?: { dryRun?: boolean }): Promise<KubeObject>;
   /** Guarded by the object's own resourceVersion: KubeError 409 if it has changed meanwhile. */
   replace(type: ResourceType, place: ObjectPlace, object: object): Promise<KubeObject>;

@@ -10,6 +10,7 @@ import {
   type ResourceType,
   type Scope,
   type WatchEvent,
+  type WatchOptions,
 } from "./api.ts";
 import { applyIntent, type Owners, ownersAfterUpdate } from "./apply_testing.ts";
 import { jsonPatch, mergePatch, PatchError } from "./patch_testing.ts";
@@ -149,13 +150,13 @@ export class InMemoryKubeApi implements KubeApi {
     return this.fail(new KubeError(403, "Forbidden", `${named(type)} is forbidden`), { type, verb, times: Infinity });
   }
 
-  /** Whether the type exists here: a CRD comes or goes. Going ends its watches and takes its objects. */
+  /** Whether the type exists here: a CRD comes or goes. Going takes its objects and ends its watches. */
   serve(type: ResourceType, served: boolean): void {
     if (served) this.#unserved.delete(shelfKey(type));
     else {
       this.#unserved.add(shelfKey(type));
+      for (const stored of [...this.#shelf(type).objects.values()]) this.#drop(type, stored);
       this.cutWatches(undefined, type);
-      this.#shelves.delete(shelfKey(type));
     }
   }
 
@@ -221,7 +222,7 @@ export class InMemoryKubeApi implements KubeApi {
   async *watch(
     type: ResourceType,
     scope: Scope,
-    options: { resourceVersion: string; initialEvents?: boolean; signal: AbortSignal },
+    options: WatchOptions,
   ): AsyncGenerator<WatchEvent> {
     await this.#arrive("watch", type, scope.namespace ?? "");
     const streaming = options.initialEvents === true;
@@ -245,6 +246,7 @@ export class InMemoryKubeApi implements KubeApi {
       watcher.push({ type: "BOOKMARK", resourceVersion: String(this.#version), initialEventsEnd: true });
     }
     shelf.watchers.add(watcher);
+    options.onOpen?.();
     try {
       yield* watcher.events(options.signal);
     } finally {

@@ -59,7 +59,7 @@ Deno.test("InMemoryKubeApi holds and cuts watches, and stops serving a type or a
   const ended = first(api, "1000");
   while (api.watching(CONFIG_MAPS) === 0) await Promise.resolve();
   api.serve(CONFIG_MAPS, false);
-  assertEquals(await ended, undefined);
+  assertEquals((await ended)?.type, "DELETED");
   const absent = await assertRejects(() => api.list(CONFIG_MAPS, {}, { limit: 1 }), KubeError);
   assertEquals(absent.status, 404);
   api.unreachable = true;
