@@ -39,10 +39,11 @@ export class ForeignWatch {
     this.#own = ownSeconds(pids);
   }
 
-  read(): ForeignLoad {
+  /** @param ended What those of ours used that have come and gone meanwhile, in seconds. */
+  read(ended = 0): ForeignLoad {
     const now = readMachineTime(), total = Math.max(now.total - this.#machine.total, 1 / TICKS_PER_SECOND);
     // Work in interrupts is charged to whom they interrupt, so the difference can come out slightly below zero.
-    const others = Math.max(0, now.busy - this.#machine.busy - (ownSeconds(this.#pids) - this.#own));
+    const others = Math.max(0, now.busy - this.#machine.busy - (ownSeconds(this.#pids) - this.#own) - ended);
     return { others: others / total, stolen: (now.stolen - this.#machine.stolen) / total };
   }
 }

@@ -45,6 +45,7 @@ export class ApiServer implements AsyncDisposable {
   /** The administrator's. */
   readonly kubeconfig: string;
   readonly url: string;
+  readonly adminToken = ADMIN_TOKEN;
   readonly etcd: PartProcess;
   readonly apiServer: PartProcess;
   readonly controllers: PartProcess | undefined;

@@ -10,6 +10,7 @@ export interface PartOptions {
   readonly args: readonly string[];
   readonly logPath: string;
   readonly env?: Readonly<Record<string, string>>;
+  readonly cwd?: string;
   /** Whether it serves now. */
   readonly isReady: () => Promise<boolean>;
   readonly readyMs?: number;
@@ -28,6 +29,11 @@ export class PartProcess {
     this.#options = options;
   }
 
+  /** The running process; whoever kills it by hand leaves this where it is. */
+  get child(): Deno.ChildProcess | undefined {
+    return this.#child;
+  }
+
   /** The id of the running process. */
   get pid(): number | undefined {
     return this.#child?.pid;
@@ -35,11 +41,12 @@ export class PartProcess {
 
   /** Starts it and waits until it serves. @throws MeshError AMB0282 with the end of its log. */
   async start(): Promise<void> {
-    const { command, args, logPath, env } = this.#options;
+    const { command, args, logPath, env, cwd } = this.#options;
     // The kernel ends it should this process die without a word.
     this.#child = new Deno.Command("setpriv", {
       args: ["--pdeathsig", "KILL", "sh", "-c", 'exec "$@" >>"$AMBIT_LOG" 2>&1', "sh", command, ...args],
       env: { ...env, AMBIT_LOG: logPath },
+      cwd,
       stdin: "null",
       stdout: "null",
       stderr: "null",

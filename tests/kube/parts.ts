@@ -114,7 +114,11 @@ async function oldEtcd(cache: string): Promise<string> {
   if (await exists(kept)) return kept;
   const folder = await Deno.makeTempDir({ prefix: "ambit-etcd-" });
   try {
-    await output("apt-get", ["download", "-q", "etcd-server"], { cwd: folder });
+    const download = () => output("apt-get", ["download", "-q", "etcd-server"], { cwd: folder });
+    await download().catch(async () => {
+      await output("apt-get", ["update", "-q"]); // A machine that has not asked yet knows no package.
+      await download();
+    });
     const [archive] = [...Deno.readDirSync(folder)].map(({ name }) => name).filter((name) => name.endsWith(".deb"));
     await output("dpkg-deb", ["-x", `${folder}/${archive}`, folder]);
     await Deno.copyFile(`${folder}/usr/bin/etcd`, kept);
