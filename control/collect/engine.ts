@@ -6,8 +6,8 @@
  * All of it is synchronous and single-threaded; listeners run once per settling, when everything is consistent again.
  */
 import { assert } from "../../base/assert.ts";
-import { Cell, type Change, type Collection, type Index, Store, StoreIndex } from "./store.ts";
-import { type Dependency, type Fetch, groupDependency, itemDependency, Tracker } from "./tracker.ts";
+import { Cell, type Change, type ChangedKeys, type Collection, type Index, Store, StoreIndex } from "./store.ts";
+import { type Fetch, Tracker } from "./tracker.ts";
 
 /** What a transform returns: output items by key. */
 type Outputs<O> = readonly (readonly [key: string, item: O])[];
@@ -52,8 +52,8 @@ export class Engine {
   index<T>(collection: Collection<T>, name: string, keysOf: (item: T) => readonly string[]): Index<T> {
     assert(collection instanceof Store && collection.size === 0, `index ${name} is made while its collection is empty`);
     assert(this.#indexes.every((it) => it.name !== name), `index ${name} is made once`);
-    const index = new StoreIndex(name, keysOf);
-    (collection as Store<T>).indexes.push(index);
+    const store: Store<T> = collection, index = new StoreIndex(name, store, keysOf);
+    store.indexes.push(index);
     this.#indexes.push(index as StoreIndex<unknown>);
     return index;
   }
@@ -62,25 +62,11 @@ export class Engine {
   derive<I, O>(
     name: string,
     primary: Collection<I>,
-    transform: (item: I, fetch: Fetch) => O | undefined,
+    transform: (item: I, fetch: Fetch, key: string) => O | undefined,
   ): Collection<O> {
-    return this.deriveMany(name, primary, (item, fetch, key) => {
-      const output = transform(item, fetch);
-      return output === undefined ? [] : [[key, output]];
-    });
-  }
-
-  /** Any number of outputs for each item; no two items may have an output key in common. */
-  deriveMany<I, O>(
-    name: string,
-    primary: Collection<I>,
-    transform: (item: I, fetch: Fetch, key: string) => Outputs<O>,
-  ): Collection<O> {
-    assert(primary instanceof Store, "collections are made by an engine");
-    const source = primary as Store<I>;
-    return this.#derived(name, { dirty: () => source.pending.keys(), all: () => source.items.keys() }, (key, fetch) => {
-      const item = source.get(key);
-      return item === undefined ? [] : transform(item, fetch, key);
+    return this.#oneToOne(name, primary.changed, () => keysOf(primary), (key, fetch) => {
+      const item = primary.get(key);
+      return item === undefined ? undefined : transform(item, fetch, key);
     });
   }
 
@@ -90,12 +76,63 @@ export class Engine {
     index: Index<I>,
     transform: (items: readonly I[], fetch: Fetch, indexKey: string) => O | undefined,
   ): Collection<O> {
-    const groups = index as StoreIndex<I>;
-    return this.#derived(name, { dirty: () => groups.touched, all: () => groups.keys() }, (indexKey, fetch) => {
-      const items = groups.get(indexKey);
-      const output = items.length === 0 ? undefined : transform(items, fetch, indexKey);
-      return output === undefined ? [] : [[indexKey, output]];
+    return this.#oneToOne(name, index.changed, () => index.keys(), (indexKey, fetch) => {
+      const items = index.get(indexKey);
+      return items.length === 0 ? undefined : transform(items, fetch, indexKey);
     });
+  }
+
+  /** Any number of outputs for each item; no two items may have an output key in common. */
+  deriveMany<I, O>(
+    name: string,
+    primary: Collection<I>,
+    transform: (item: I, fetch: Fetch, key: string) => Outputs<O>,
+  ): Collection<O> {
+    const result = this.#keep(new Store<O>(name)), outputsOf = new Map<string, readonly string[]>();
+    this.#steps.push(stepOf(primary.changed, () => keysOf(primary), (dirty, tracker) => {
+      const computed: [key: string, outputs: Outputs<O>][] = [];
+      for (const key of dirty) {
+        const item = primary.get(key), fetch = tracker.begin(key);
+        computed.push([key, item === undefined ? [] : transform(item, fetch, key)]);
+        tracker.end();
+      }
+      // All that vanished goes before anything comes: an output key may pass from one item to another.
+      for (const [key, outputs] of computed) {
+        const before = outputsOf.get(key);
+        if (before === undefined) continue;
+        for (const outputKey of before) {
+          if (!outputs.some(([kept]) => kept === outputKey)) result.write(outputKey, undefined);
+        }
+      }
+      for (const [key, outputs] of computed) {
+        const before = outputsOf.get(key) ?? [];
+        for (const [outputKey, item] of outputs) {
+          const free = before.includes(outputKey) || result.get(outputKey) === undefined;
+          assert(free, `${name}: one item alone yields ${outputKey}`);
+          result.write(outputKey, item);
+        }
+        if (outputs.length > 0) outputsOf.set(key, outputs.map(([outputKey]) => outputKey));
+        else outputsOf.delete(key);
+      }
+    }));
+    return result;
+  }
+
+  #oneToOne<O>(
+    name: string,
+    changed: ChangedKeys,
+    all: () => Iterable<string>,
+    compute: (key: string, fetch: Fetch) => O | undefined,
+  ): Collection<O> {
+    const result = this.#keep(new Store<O>(name));
+    this.#steps.push(stepOf(changed, all, (dirty, tracker) => {
+      for (const key of dirty) {
+        const output = compute(key, tracker.begin(key));
+        tracker.end();
+        result.write(key, output);
+      }
+    }));
+    return result;
   }
 
   /** The items of several collections, whose keys must not overlap. */
@@ -118,51 +155,6 @@ export class Engine {
     return result;
   }
 
-  #derived<O>(
-    name: string,
-    primary: { readonly dirty: () => Iterable<string>; readonly all: () => Iterable<string> },
-    compute: (key: string, fetch: Fetch) => Outputs<O>,
-  ): Collection<O> {
-    const result = this.#keep(new Store<O>(name));
-    const outputsOf = new Map<string, readonly string[]>();
-    const ownerOf = new Map<string, string>();
-    const tracker = new Tracker();
-    const run = () => {
-      const dirty = new Set(primary.dirty());
-      if (tracker.cellChanged) { for (const key of primary.all()) dirty.add(key); }
-      for (const dependency of this.#changedDependencies()) tracker.addDependents(dependency, dirty);
-      if (dirty.size === 0) return 0;
-      const computed = [...dirty].map((key) => [key, compute(key, tracker.track(key))] as const);
-      // All that vanished goes before anything comes: an output key may pass from one item to another.
-      for (const [key, outputs] of computed) {
-        const kept = new Set(outputs.map(([outputKey]) => outputKey));
-        for (const outputKey of outputsOf.get(key) ?? []) {
-          if (kept.has(outputKey)) continue;
-          ownerOf.delete(outputKey);
-          result.write(outputKey, undefined);
-        }
-      }
-      for (const [key, outputs] of computed) {
-        for (const [outputKey, item] of outputs) {
-          const owner = ownerOf.get(outputKey);
-          assert(owner === undefined || owner === key, `${name}: one item alone yields ${outputKey}`);
-          ownerOf.set(outputKey, key);
-          result.write(outputKey, item);
-        }
-        if (outputs.length > 0) outputsOf.set(key, outputs.map(([outputKey]) => outputKey));
-        else outputsOf.delete(key);
-      }
-      return dirty.size;
-    };
-    this.#steps.push({ run });
-    return result;
-  }
-
-  *#changedDependencies(): Iterable<Dependency> {
-    for (const store of this.#stores) for (const key of store.pending.keys()) yield itemDependency(store.name, key);
-    for (const index of this.#indexes) for (const key of index.touched) yield groupDependency(index.name, key);
-  }
-
   /** Calls back after each settling that changed the collection. */
   subscribe<T>(collection: Collection<T>, listener: (changes: readonly Change<T>[]) => void): void {
     const store = collection as Store<T>;
@@ -179,9 +171,33 @@ export class Engine {
   settle(): void {
     for (const step of this.#steps) this.runCount += step.run();
     const notifications = this.#subscriptions.map((subscription) => subscription.collect());
-    for (const store of this.#stores) store.pending.clear();
-    for (const index of this.#indexes) index.touched.clear();
+    // Clearing a map makes it a new table, even of an empty one; most collections have not changed.
+    for (const { pending } of this.#stores) if (pending.size > 0) pending.clear();
+    for (const { touched } of this.#indexes) if (touched.size > 0) touched.clear();
     for (const cell of this.#cells) cell.changed = false;
     for (const notify of notifications) notify?.();
   }
+}
+
+function* keysOf(collection: Collection<unknown>): Iterable<string> {
+  for (const [key] of collection.entries()) yield key;
+}
+
+/** A step that reruns the items of a primary that changed themselves, and those whose fetches did. */
+function stepOf(
+  changed: ChangedKeys,
+  all: () => Iterable<string>,
+  rerun: (dirty: ReadonlySet<string>, tracker: Tracker) => void,
+): Step {
+  const tracker = new Tracker();
+  return {
+    run: () => {
+      const dirty = new Set<string>();
+      if (changed.size > 0) { for (const key of changed.keys()) dirty.add(key); }
+      tracker.addChanged(dirty);
+      if (tracker.cellChanged) { for (const key of all()) dirty.add(key); }
+      if (dirty.size > 0) rerun(dirty, tracker);
+      return dirty.size;
+    },
+  };
 }

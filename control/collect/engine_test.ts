@@ -150,3 +150,49 @@ Deno.test("Engine: an output key passes from one item to another, but two items 
   source.write("a", "shared");
   assertThrows(() => engine.settle(), AssertionError, "one item alone yields shared");
 });
+
+Deno.test("Engine: a transform that fetches other things than before is rerun for those, and no longer for the old", () => {
+  const engine = new Engine();
+  const choices = engine.source<readonly string[]>("choices"), values = engine.source<number>("values");
+  let runs = 0;
+  const sums = engine.derive("sums", choices, (names, fetch) => {
+    runs++;
+    return names.reduce((sum, name) => sum + (fetch.one(values, name) ?? 0), 0);
+  });
+  const write = (change: () => void): [runs: number, sum: number | undefined] => {
+    runs = 0;
+    change();
+    engine.settle();
+    return [runs, sums.get("it")];
+  };
+  write(() => ["a", "b", "c", "d"].forEach((name, at) => values.write(name, 10 ** at)));
+  assertEquals(write(() => choices.write("it", ["a", "b"])), [1, 11]);
+  assertEquals(write(() => choices.write("it", ["a", "c", "a", "c"])), [1, 202]);
+  assertEquals(write(() => values.write("b", 20)), [0, 202], "left");
+  assertEquals(write(() => values.write("c", 200)), [1, 402], "entered");
+  assertEquals(write(() => choices.write("it", ["a"])), [1, 1], "a shorter run of the same");
+  assertEquals(write(() => values.write("c", 300)), [0, 1]);
+  choices.write("other", ["a"]);
+  assertEquals(write(() => choices.write("it", undefined)), [1, undefined], "one came, one went");
+  assertEquals(write(() => values.write("a", 2)), [1, undefined], "only the other is left");
+  assertEquals(sums.get("other"), 2);
+});
+
+Deno.test("Engine: every item of a collection that fetched a cell is rerun when it changes, and only then (CP-217)", () => {
+  const engine = new Engine(), factor = engine.cell("factor", { by: 2 });
+  const numbers = engine.source<number>("numbers");
+  const products = engine.derive("products", numbers, (it, fetch) => it * fetch.value(factor).by);
+  const byParity = engine.index(numbers, "by parity", (it) => [String(it % 2)]);
+  const groups = engine.group("groups", byParity, (items, fetch) => items.length * fetch.value(factor).by);
+  [1, 2, 3].forEach((it) => numbers.write(`n${it}`, it));
+  engine.settle();
+  const state = () => [...products.entries(), ...groups.entries()].map(([, it]) => it);
+  assertEquals(state(), [2, 4, 6, 4, 2]);
+  const before = engine.runCount;
+  factor.write({ by: 2 });
+  engine.settle();
+  assertEquals(engine.runCount, before);
+  factor.write({ by: 3 });
+  engine.settle();
+  assertEquals([state(), engine.runCount - before], [[3, 6, 9, 6, 3], 5]);
+});

@@ -1,5 +1,6 @@
 /** Collections and their indexes, and the changes that wait in them for the next settling. */
 import { equal } from "./equal.ts";
+import { SortedKeys } from "./sorted_keys.ts";
 
 /** One changed item: `before` undefined was added, `after` undefined was removed. */
 export interface Change<T> {
@@ -8,9 +9,16 @@ export interface Change<T> {
   readonly after: T | undefined;
 }
 
+/** What changed in the settling under way, by key. */
+export interface ChangedKeys {
+  readonly size: number;
+  keys(): Iterable<string>;
+}
+
 /** A set of items by key, as readers see it. */
 export interface Collection<T> {
   readonly name: string;
+  readonly changed: ChangedKeys;
   get(key: string): T | undefined;
   entries(): IterableIterator<[string, T]>;
   readonly size: number;
@@ -19,6 +27,7 @@ export interface Collection<T> {
 /** A grouping of a collection's items by keys computed from each. */
 export interface Index<T> {
   readonly name: string;
+  readonly changed: ChangedKeys;
   /** The items under a key, ordered by their own key. */
   get(indexKey: string): readonly T[];
   keys(): IterableIterator<string>;
@@ -60,6 +69,10 @@ export class Store<T> implements Collection<T> {
     this.name = name;
   }
 
+  get changed(): ChangedKeys {
+    return this.pending;
+  }
+
   get size(): number {
     return this.items.size;
   }
@@ -78,56 +91,76 @@ export class Store<T> implements Collection<T> {
     if (equal(previous, value)) return;
     if (value === undefined) this.items.delete(key);
     else this.items.set(key, value);
-    const before = this.pending.has(key) ? this.pending.get(key)!.before : previous;
-    if (equal(before, value)) this.pending.delete(key);
-    else this.pending.set(key, { key, before, after: value });
+    const earlier = this.pending.get(key);
+    if (earlier === undefined) this.pending.set(key, { key, before: previous, after: value });
+    else if (equal(earlier.before, value)) this.pending.delete(key);
+    else this.pending.set(key, { key, before: earlier.before, after: value });
     for (const index of this.indexes) index.move(key, previous, value);
   }
 }
 
-/** The items of a store by computed keys, kept current by the store. */
+const NO_KEYS: readonly string[] = [];
+
+/** The keys of a store's items by computed keys, kept current by the store. */
 export class StoreIndex<T> implements Index<T> {
   readonly name: string;
+  readonly #store: Store<T>;
   readonly #keysOf: (item: T) => readonly string[];
-  readonly #groups = new Map<string, Map<string, T>>();
-  readonly #sorted = new Map<string, readonly T[]>();
+  /** A group of one, as most are, is just that one's key. */
+  readonly #groups = new Map<string, string | SortedKeys>();
   /** Index keys whose group may have changed in the settling under way. */
   readonly touched = new Set<string>();
 
-  constructor(name: string, keysOf: (item: T) => readonly string[]) {
+  constructor(name: string, store: Store<T>, keysOf: (item: T) => readonly string[]) {
     this.name = name;
+    this.#store = store;
     this.#keysOf = keysOf;
   }
 
+  get changed(): ChangedKeys {
+    return this.touched;
+  }
+
+  /** Follows an item of the store that came, changed or went. */
   move(key: string, before: T | undefined, after: T | undefined): void {
-    const next = after === undefined ? [] : this.#keysOf(after);
-    for (const indexKey of before === undefined ? [] : this.#keysOf(before)) {
-      this.#touch(indexKey);
-      const group = this.#groups.get(indexKey);
-      group?.delete(key);
-      if (group?.size === 0) this.#groups.delete(indexKey);
+    const left = before === undefined ? NO_KEYS : this.#keysOf(before);
+    const entered = after === undefined ? NO_KEYS : this.#keysOf(after);
+    for (const indexKey of left) {
+      this.touched.add(indexKey);
+      if (!entered.includes(indexKey)) this.#leave(indexKey, key);
     }
-    for (const indexKey of next) {
-      this.#touch(indexKey);
-      let group = this.#groups.get(indexKey);
-      if (group === undefined) this.#groups.set(indexKey, group = new Map());
-      group.set(key, after!);
+    for (const indexKey of entered) {
+      this.touched.add(indexKey);
+      if (!left.includes(indexKey)) this.#enter(indexKey, key);
     }
   }
 
-  #touch(indexKey: string): void {
-    this.touched.add(indexKey);
-    this.#sorted.delete(indexKey);
+  #enter(indexKey: string, key: string): void {
+    const group = this.#groups.get(indexKey);
+    if (group === undefined) this.#groups.set(indexKey, key);
+    else if (typeof group !== "string") group.add(key);
+    else if (group !== key) this.#groups.set(indexKey, new SortedKeys(group, key));
+  }
+
+  #leave(indexKey: string, key: string): void {
+    const group = this.#groups.get(indexKey);
+    if (group === undefined || typeof group === "string") {
+      if (group === key) this.#groups.delete(indexKey);
+      return;
+    }
+    group.delete(key);
+    if (group.size === 1) this.#groups.set(indexKey, group.read()[0]!);
   }
 
   get(indexKey: string): readonly T[] {
-    let sorted = this.#sorted.get(indexKey);
-    if (sorted !== undefined) return sorted;
     const group = this.#groups.get(indexKey);
     if (group === undefined) return [];
-    sorted = [...group].sort(([left], [right]) => left < right ? -1 : 1).map(([, item]) => item);
-    this.#sorted.set(indexKey, sorted);
-    return sorted;
+    const items: T[] = [];
+    for (const key of typeof group === "string" ? [group] : group.read()) {
+      const item = this.#store.get(key);
+      if (item !== undefined) items.push(item);
+    }
+    return items;
   }
 
   keys(): IterableIterator<string> {

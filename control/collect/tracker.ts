@@ -1,5 +1,5 @@
 /** What each item fetched in its last run, so that it runs again when that changes. */
-import type { Cell, Collection, Index } from "./store.ts";
+import type { Cell, ChangedKeys, Collection, Index } from "./store.ts";
 
 /** How a transform reads beyond its primary item. What it asked for is remembered, absence included. */
 export interface Fetch {
@@ -9,19 +9,61 @@ export interface Fetch {
   value<T>(cell: Cell<T>): T;
 }
 
-/** Why an item must run again: something under this name changed. */
-export type Dependency = string;
+/** A collection or an index, as what was fetched from. */
+interface Source {
+  readonly changed: ChangedKeys;
+}
 
-/** That an item of a collection was asked for. */
-export const itemDependency = (name: string, key: string): Dependency => `i\0${name}\0${key}`;
-/** That a group of an index was asked for. */
-export const groupDependency = (name: string, key: string): Dependency => `g\0${name}\0${key}`;
+/** One key of one source, and the items that fetched it: one is kept without a set, since most have just that. */
+class Dependency {
+  readonly source: Source;
+  readonly key: string;
+  #one: string | undefined;
+  #more: Set<string> | undefined;
 
-/** Which items fetched what in their last run. */
-export class Tracker {
-  readonly #dependents = new Map<Dependency, Set<string>>();
-  readonly #dependenciesOf = new Map<string, Set<Dependency>>();
+  constructor(source: Source, key: string) {
+    this.source = source;
+    this.key = key;
+  }
+
+  add(item: string): void {
+    if (this.#more !== undefined) this.#more.add(item);
+    else if (this.#one === undefined) this.#one = item;
+    else if (this.#one !== item) {
+      this.#more = new Set([this.#one, item]);
+      this.#one = undefined;
+    }
+  }
+
+  /** @returns whether nobody is left. */
+  remove(item: string): boolean {
+    if (this.#more !== undefined) return this.#more.delete(item) && this.#more.size === 0;
+    if (this.#one === item) this.#one = undefined;
+    return this.#one === undefined;
+  }
+
+  addTo(items: Set<string>): void {
+    if (this.#one !== undefined) items.add(this.#one);
+    if (this.#more !== undefined) { for (const item of this.#more) items.add(item); }
+  }
+}
+
+const NONE: readonly Dependency[] = [];
+
+/**
+ * Which items of one collection fetched what in their last run. Between {@link begin} and {@link end} it is what the
+ * item fetches with. An item that fetches the same as last time, in the same order, costs a comparison for each fetch.
+ */
+export class Tracker implements Fetch {
+  readonly #sources = new Map<Source, Map<string, Dependency>>();
+  readonly #dependenciesOf = new Map<string, readonly Dependency[]>();
   readonly #cells = new Set<Cell<unknown>>();
+  #item = "";
+  #before = NONE;
+  /** How many fetches of this run are as in the last. */
+  #same = 0;
+  /** The fetches of this run, once they differ from the last. */
+  #now: Dependency[] | undefined;
 
   /** Whether a value changed that any item ever fetched. */
   get cellChanged(): boolean {
@@ -29,39 +71,64 @@ export class Tracker {
     return false;
   }
 
-  addDependents(dependency: Dependency, into: Set<string>): void {
-    for (const key of this.#dependents.get(dependency) ?? []) into.add(key);
+  /** Adds the items that fetched what has changed. */
+  addChanged(items: Set<string>): void {
+    for (const [source, dependencies] of this.#sources) {
+      if (source.changed.size === 0) continue;
+      for (const key of source.changed.keys()) dependencies.get(key)?.addTo(items);
+    }
   }
 
-  /** Forgets what the item fetched before, and returns the means to fetch anew. */
-  track(key: string): Fetch {
-    for (const dependency of this.#dependenciesOf.get(key) ?? []) {
-      const dependents = this.#dependents.get(dependency);
-      dependents?.delete(key);
-      if (dependents?.size === 0) this.#dependents.delete(dependency);
+  /** Starts an item's run. An item that is gone begins and ends without fetching. */
+  begin(item: string): Fetch {
+    this.#item = item;
+    this.#before = this.#dependenciesOf.get(item) ?? NONE;
+    this.#same = 0;
+    this.#now = undefined;
+    return this;
+  }
+
+  end(): void {
+    const before = this.#before, item = this.#item;
+    if (this.#now === undefined && this.#same === before.length) return;
+    const now = this.#now ?? before.slice(0, this.#same), kept = new Set(now);
+    for (const dependency of before) {
+      if (kept.has(dependency) || !dependency.remove(item)) continue;
+      this.#sources.get(dependency.source)?.delete(dependency.key);
     }
-    this.#dependenciesOf.delete(key);
-    const note = (dependency: Dependency) => {
-      let mine = this.#dependenciesOf.get(key);
-      if (mine === undefined) this.#dependenciesOf.set(key, mine = new Set());
-      mine.add(dependency);
-      let dependents = this.#dependents.get(dependency);
-      if (dependents === undefined) this.#dependents.set(dependency, dependents = new Set());
-      dependents.add(key);
-    };
-    return {
-      one: (collection, itemKey) => {
-        note(itemDependency(collection.name, itemKey));
-        return collection.get(itemKey);
-      },
-      by: (index, indexKey) => {
-        note(groupDependency(index.name, indexKey));
-        return index.get(indexKey);
-      },
-      value: (cell) => {
-        this.#cells.add(cell as Cell<unknown>);
-        return cell.value;
-      },
-    };
+    for (const dependency of kept) dependency.add(item);
+    if (now.length > 0) this.#dependenciesOf.set(item, now);
+    else this.#dependenciesOf.delete(item);
+  }
+
+  #note(source: Source, key: string): void {
+    if (this.#now === undefined) {
+      const expected = this.#before[this.#same];
+      if (expected !== undefined && expected.source === source && expected.key === key) {
+        this.#same++;
+        return;
+      }
+      this.#now = this.#before.slice(0, this.#same);
+    }
+    let dependencies = this.#sources.get(source);
+    if (dependencies === undefined) this.#sources.set(source, dependencies = new Map());
+    let dependency = dependencies.get(key);
+    if (dependency === undefined) dependencies.set(key, dependency = new Dependency(source, key));
+    this.#now.push(dependency);
+  }
+
+  one<T>(collection: Collection<T>, key: string): T | undefined {
+    this.#note(collection, key);
+    return collection.get(key);
+  }
+
+  by<T>(index: Index<T>, indexKey: string): readonly T[] {
+    this.#note(index, indexKey);
+    return index.get(indexKey);
+  }
+
+  value<T>(cell: Cell<T>): T {
+    this.#cells.add(cell as Cell<unknown>);
+    return cell.value;
   }
 }
