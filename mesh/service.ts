@@ -18,10 +18,16 @@ export interface ServiceAddress {
   readonly prefixLength?: number;
 }
 
+/** What a port's traffic speaks (CP-226); for waypoints and gateways, which route by it. */
+export const AppProtocol = { UNKNOWN: 0, HTTP11: 1, HTTP2: 2, GRPC: 3, TCP: 4, TLS: 5 } as const;
+export type AppProtocol = (typeof AppProtocol)[keyof typeof AppProtocol];
+
 export interface ServicePort {
   readonly servicePort: number;
   /** 0: named, resolved by each endpoint (ZT-027). */
   readonly targetPort: number;
+  /** Absent: unknown. */
+  readonly appProtocol?: AppProtocol;
 }
 
 export interface LoadBalancing {
@@ -43,6 +49,8 @@ export interface Service {
   readonly loadBalancing?: LoadBalancing;
   readonly ipFamilies: IpFamilies;
   readonly canonical: boolean;
+  /** Whether gateways at the mesh's edge go through the waypoint too (CP-230). */
+  readonly ingressUseWaypoint: boolean;
   /** Visibility NAMESPACE: only clients of its own namespace see it (ZT-141). */
   readonly namespaceOnly: boolean;
 }

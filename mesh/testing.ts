@@ -61,6 +61,7 @@ export function service(name: string, vips: string, portsText: string, fields: P
     loadBalancing: undefined,
     ipFamilies: 0,
     canonical: false,
+    ingressUseWaypoint: false,
     namespaceOnly: false,
     ...fields,
   };

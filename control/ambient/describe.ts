@@ -1,7 +1,7 @@
 /** The index as plain JSON for people: what the debug endpoints show. */
 import { formatIp, type IpWords } from "../../base/address.ts";
 import { type Policy, PolicyAction, type PolicyMatch, PolicyScope } from "../../mesh/policy.ts";
-import { LoadBalancingMode, LoadBalancingScope, type Service } from "../../mesh/service.ts";
+import { AppProtocol, LoadBalancingMode, LoadBalancingScope, type Service } from "../../mesh/service.ts";
 import { type GatewayAddress, TunnelProtocol, type Workload, WORKLOAD_TYPE_NAMES } from "../../mesh/workload.ts";
 import { addressAlias } from "./addresses.ts";
 import type { AmbientIndex } from "./index.ts";
@@ -77,7 +77,9 @@ export function describeService(service: Service): JsonMap {
     namespace: service.namespace,
     hostname: service.hostname,
     addresses: service.addresses.map(({ network, ip, prefixLength }) => addressAlias(network, ip, prefixLength)),
-    ports: service.ports.map(({ servicePort, targetPort }) => `${servicePort}:${targetPort}`),
+    ports: service.ports.map(({ servicePort, targetPort, appProtocol }) =>
+      `${servicePort}:${targetPort}${appProtocol === undefined ? "" : ` ${nameOf(AppProtocol, appProtocol)}`}`
+    ),
     subjectAltNames: service.subjectAltNames,
     waypoint: describeGateway(service.waypoint),
     weightedWaypoints: service.weightedWaypoints.map(({ destination, weight }) => ({
@@ -91,6 +93,7 @@ export function describeService(service: Service): JsonMap {
     },
     ipFamilies: ["AUTOMATIC", "IPV4_ONLY", "IPV6_ONLY", "DUAL"][service.ipFamilies],
     canonical: service.canonical,
+    ingressUseWaypoint: service.ingressUseWaypoint,
     visibility: service.namespaceOnly ? "NAMESPACE" : "PUBLIC",
   });
 }

@@ -9,8 +9,10 @@ import type { ConvertedPolicy } from "./authorization_policy.ts";
 import { isOfRevision } from "./labels.ts";
 import type { AmbientOptions, Problem } from "./options.ts";
 import { buildPolicies } from "./policy_graph.ts";
+import type { ServiceCandidate } from "./service_candidates.ts";
 import { buildServices } from "./service_graph.ts";
 import { itemsOf, makeMeshCells, makeSources, type MeshCells, problemsOf, type Sources } from "./sources.ts";
+import { buildWaypoints, type WaypointCollections } from "./waypoint_graph.ts";
 import { buildWorkloads } from "./workload_graph.ts";
 
 /** What comes out at the end. */
@@ -21,6 +23,9 @@ export interface AmbientGraph {
   readonly workloads: Collection<Workload>;
   /** By `namespace/hostname`. */
   readonly services: Collection<Service>;
+  /** The claim that each service stands on, by the same keys. */
+  readonly winners: Collection<ServiceCandidate>;
+  readonly waypoints: WaypointCollections;
   /** By `namespace/name`. */
   readonly policies: Collection<Policy>;
   /** Every AuthorizationPolicy of our revision with its condition, by object key. */
@@ -42,10 +47,11 @@ export function buildAmbientGraph(engine: Engine, options: AmbientOptions): Ambi
     peerAuthentications: ofRevision(sources.PeerAuthentication),
   }, { mesh, options });
   const serviceEntries = ofRevision(sources.ServiceEntry), workloadEntries = ofRevision(sources.WorkloadEntry);
-  const services = buildServices(engine, { sources, mesh, serviceEntries }, options);
+  const waypoints = buildWaypoints(engine, sources, mesh);
+  const services = buildServices(engine, { sources, mesh, serviceEntries, waypoints }, options);
   const outcomes = buildWorkloads(
     engine,
-    { sources, mesh, serviceEntries, workloadEntries, services, policies },
+    { sources, mesh, serviceEntries, workloadEntries, waypoints, services, policies },
     options,
   );
   return {
@@ -53,8 +59,14 @@ export function buildAmbientGraph(engine: Engine, options: AmbientOptions): Ambi
     mesh,
     workloads: engine.join("workloads", outcomes.map((it) => itemsOf(engine, it))),
     services: services.services,
+    winners: services.winners,
+    waypoints,
     policies: policies.all,
     converted: policies.converted,
-    problems: engine.join("problems", [...services.problems, ...outcomes.map((it) => problemsOf(engine, it))]),
+    problems: engine.join("problems", [
+      waypoints.problems,
+      ...services.problems,
+      ...outcomes.map((it) => problemsOf(engine, it)),
+    ]),
   };
 }

@@ -15,6 +15,7 @@ import { type AmbientGraph, buildAmbientGraph } from "./graph.ts";
 import { AMBIENT_DEFAULTS, type AmbientOptions } from "./options.ts";
 import { writeObject } from "./sources.ts";
 import { versionOf } from "./version.ts";
+import { waypointsOfService, waypointsOfWorkload, WaypointUsers } from "./waypoint_users.ts";
 
 type Listener = (change: ResourceChange) => void;
 
@@ -22,14 +23,19 @@ function resource(name: string, aliases: readonly string[], bytes: Uint8Array): 
   return { name, aliases, bytes, version: versionOf(bytes) };
 }
 
+function withWaypoints(plain: Resource, waypoints: readonly string[]): Resource {
+  return waypoints.length === 0 ? plain : { ...plain, waypoints };
+}
+
 function resourceOfWorkload(workload: Workload): Resource {
   const aliases = workload.addresses.map((ip) => addressAlias(workload.network, ip));
-  return resource(workload.uid, aliases, encodeWorkloadAddress(workload));
+  return withWaypoints(resource(workload.uid, aliases, encodeWorkloadAddress(workload)), waypointsOfWorkload(workload));
 }
 
 function resourceOfService(service: Service): Resource {
   const aliases = service.addresses.map(({ network, ip, prefixLength }) => addressAlias(network, ip, prefixLength));
-  return resource(serviceKey(service.namespace, service.hostname), aliases, encodeServiceAddress(service));
+  const plain = resource(serviceKey(service.namespace, service.hostname), aliases, encodeServiceAddress(service));
+  return withWaypoints(plain, waypointsOfService(service));
 }
 
 /**
@@ -40,6 +46,8 @@ function resourceOfService(service: Service): Resource {
 export class AmbientIndex implements ResourceView {
   readonly options: AmbientOptions;
   readonly graph: AmbientGraph;
+  /** Who goes through which waypoint. */
+  readonly waypointUsers: WaypointUsers;
   readonly #engine = new Engine();
   readonly #workloads: Collection<Resource>;
   readonly #services: Collection<Resource>;
@@ -56,6 +64,7 @@ export class AmbientIndex implements ResourceView {
     this.options = { ...AMBIENT_DEFAULTS, ...options };
     const engine = this.#engine;
     this.graph = buildAmbientGraph(engine, this.options);
+    this.waypointUsers = new WaypointUsers(engine, this.graph);
     this.#workloads = engine.derive("workload resources", this.graph.workloads, resourceOfWorkload);
     this.#services = engine.derive("service resources", this.graph.services, resourceOfService);
     this.#policies = engine.derive(
@@ -111,12 +120,19 @@ export class AmbientIndex implements ResourceView {
 
   #announce(typeUrl: string, changes: readonly Change<Resource>[]): void {
     if (changes.length === 0) return;
-    const updated: Resource[] = [], removed: string[] = [];
-    for (const { key, after } of changes) {
+    const updated: Resource[] = [], removed: string[] = [], waypoints = new Map<string, readonly string[]>();
+    for (const { key, before, after } of changes) {
+      const referred = new Set([...before?.waypoints ?? [], ...after?.waypoints ?? []]);
+      if (referred.size > 0) waypoints.set(key, [...referred]);
       if (after === undefined) removed.push(key);
       else updated.push(after);
     }
-    const change: ResourceChange = { typeUrl, updated, removed: removed.sort() };
+    const change: ResourceChange = {
+      typeUrl,
+      updated,
+      removed: removed.sort(),
+      ...(waypoints.size > 0 && { waypoints }),
+    };
     for (const listener of [...this.#listeners]) listener(change);
   }
 

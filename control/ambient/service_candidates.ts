@@ -9,9 +9,10 @@ import {
   serviceKey,
 } from "../../mesh/service.ts";
 import { keyOf, type Labels, type ObjectMeta, type ServiceEntryObject, type ServiceObject } from "../objects.ts";
+import { appProtocolOfEntryPort, appProtocolOfPort } from "./app_protocol.ts";
 import { parsePrefix } from "./addresses.ts";
 import type { AmbientOptions, Outcome } from "./options.ts";
-import { waypointProblems } from "./waypoint.ts";
+import { bindingProblems, type BindingRefusal, type ServiceBinding } from "./waypoint_binding.ts";
 
 /** A port as workloads need it to find their own (CP-210 to CP-212). */
 export interface CandidatePort {
@@ -19,6 +20,14 @@ export interface CandidatePort {
   readonly port: number;
   /** A name (Kubernetes Service only), a number, or 0 for none given (ServiceEntry only). */
   readonly target: number | string;
+}
+
+/** What came of an object's waypoint labels, as its status says it. */
+export interface CandidateBinding {
+  /** `namespace/name` of the waypoint; undefined without one. */
+  readonly waypoint: string | undefined;
+  readonly ingress: boolean | undefined;
+  readonly refusal: BindingRefusal | undefined;
 }
 
 /** One claim to a hostname in a namespace. */
@@ -31,6 +40,7 @@ export interface ServiceCandidate {
   /** Of the workloads behind it; undefined without one, or with an empty one. */
   readonly selector: Labels | undefined;
   readonly ports: readonly CandidatePort[];
+  readonly binding: CandidateBinding;
   /** As it would be sent, `canonical` excepted. */
   readonly service: Service;
 }
@@ -90,10 +100,26 @@ function badAddress(object: ServiceObject | ServiceEntryObject, text: string): O
   return { items: [], problems: [{ object: keyOf(object), reason: "BadAddress", message }] };
 }
 
+/** What a service needs beyond its own object. */
+export interface ServiceSurroundings {
+  readonly namespace: ObjectMeta | undefined;
+  readonly binding: ServiceBinding;
+}
+
+/** The fields of a service that its binding decides. */
+function boundFields({ waypoint, weighted, ingress }: ServiceBinding) {
+  const ingressUseWaypoint = ingress === true;
+  return { ...(waypoint && { waypoint: waypoint.address }), weightedWaypoints: weighted, ingressUseWaypoint };
+}
+
+function summaryOf({ waypoint, ingress, refusal }: ServiceBinding): CandidateBinding {
+  return { waypoint: waypoint?.key, ingress, refusal };
+}
+
 /** A Kubernetes Service as a candidate; ExternalName ones are not part of the mesh (CP-220). */
 export function candidateOfService(
   object: ServiceObject,
-  namespace: ObjectMeta | undefined,
+  { namespace, binding }: ServiceSurroundings,
   options: Pick<AmbientOptions, "network" | "clusterDomain">,
 ): Outcome<ServiceCandidate> {
   if (object.type === "ExternalName") return { items: [], problems: [] };
@@ -109,6 +135,7 @@ export function candidateOfService(
     objectName: meta.name,
     selector: object.selector.size > 0 ? object.selector : undefined,
     ports: object.ports.map((port) => ({ name: port.name, port: port.port, target: port.targetPort })),
+    binding: summaryOf(binding),
     service: {
       name: meta.name,
       namespace: meta.namespace,
@@ -117,16 +144,17 @@ export function candidateOfService(
       ports: object.ports.map((port) => ({
         servicePort: port.port,
         targetPort: typeof port.targetPort === "number" ? port.targetPort : 0,
+        ...appProtocolOfPort(port),
       })),
       subjectAltNames: [],
-      weightedWaypoints: [],
+      ...boundFields(binding),
       loadBalancing: loadBalancingOf(object, namespace?.annotations ?? new Map()),
       ipFamilies: familiesOf(object.ipFamilies),
       canonical: false,
       namespaceOnly: false,
     },
   };
-  return { items: [[key, candidate]], problems: waypointProblems(keyOf(object), meta, namespace?.labels) };
+  return { items: [[key, candidate]], problems: bindingProblems(key, binding.refusal) };
 }
 
 /** The hostname of a Kubernetes Service. */
@@ -146,7 +174,7 @@ export function entryCandidateKey(object: ServiceEntryObject, host: string): str
 /** A ServiceEntry as one candidate per host. */
 export function candidatesOfServiceEntry(
   object: ServiceEntryObject,
-  namespace: ObjectMeta | undefined,
+  { namespace, binding, namespaceOnly }: ServiceSurroundings & { readonly namespaceOnly: boolean },
   options: Pick<AmbientOptions, "network">,
 ): Outcome<ServiceCandidate> {
   const { meta } = object;
@@ -168,23 +196,28 @@ export function candidatesOfServiceEntry(
       objectName: meta.name,
       selector: object.selector !== undefined && object.selector.size > 0 ? object.selector : undefined,
       ports: object.ports.map((port) => ({ name: port.name, port: port.port, target: port.targetPort })),
+      binding: summaryOf(binding),
       service: {
         name: meta.name,
         namespace: meta.namespace,
         hostname: host,
         addresses: [...stated.addresses, ...assigned.addresses],
-        ports: object.ports.map((port) => ({ servicePort: port.port, targetPort: port.targetPort || port.port })),
+        ports: object.ports.map((port) => ({
+          servicePort: port.port,
+          targetPort: port.targetPort || port.port,
+          ...appProtocolOfEntryPort(port.protocol),
+        })),
         subjectAltNames: object.subjectAltNames,
-        weightedWaypoints: [],
+        ...boundFields(binding),
         loadBalancing,
         ipFamilies: IpFamilies.AUTOMATIC,
         canonical: false,
-        namespaceOnly: false,
+        namespaceOnly,
       },
     };
     items.push([key, candidate]);
   }
-  return { items, problems: waypointProblems(keyOf(object), meta, namespace?.labels) };
+  return { items, problems: bindingProblems(keyOf(object), binding.refusal) };
 }
 
 /** Which of two claims comes first: a Kubernetes Service, then the oldest, then by namespace and name (CP-235). */

@@ -3,7 +3,7 @@ import type { Service } from "../../mesh/service.ts";
 import type { Engine } from "../collect/engine.ts";
 import type { Collection, Index } from "../collect/store.ts";
 import type { Fetch } from "../collect/tracker.ts";
-import { type Labels, objectKey, type ObjectMeta } from "../objects.ts";
+import type { Labels } from "../objects.ts";
 import { labelIndexKeys, selectorIndexKey, selects } from "./labels.ts";
 import type { AmbientOptions, Problem } from "./options.ts";
 import {
@@ -14,6 +14,8 @@ import {
   winnerOf,
 } from "./service_candidates.ts";
 import { itemsOf, type MeshCells, type ObjectOf, problemsOf, type Sources } from "./sources.ts";
+import { bindService } from "./waypoint_binding.ts";
+import { finderOf, namespaceMeta, type WaypointCollections } from "./waypoint_graph.ts";
 
 export interface ServiceCollections {
   /** By `namespace/hostname`. */
@@ -27,28 +29,33 @@ export interface ServiceCollections {
 /** Builds the part of the graph that yields services. */
 export function buildServices(
   engine: Engine,
-  { sources, mesh, serviceEntries }: {
+  { sources, mesh, serviceEntries, waypoints }: {
     readonly sources: Sources;
     readonly mesh: MeshCells;
     readonly serviceEntries: Collection<ObjectOf<"ServiceEntry">>;
+    readonly waypoints: WaypointCollections;
   },
   options: AmbientOptions,
 ): ServiceCollections {
-  const namespaceOf = (name: string, fetch: Fetch): ObjectMeta | undefined =>
-    fetch.one(sources.Namespace, objectKey("Namespace", "", name))?.meta;
   const ofServices = engine.derive(
     "candidates of Services",
     sources.Service,
     (service, fetch) => {
+      const namespace = namespaceMeta(sources, service.meta.namespace, fetch), find = finderOf(waypoints, fetch);
+      const binding = bindService(service.meta, namespace, { find, namespaceOnly: false });
       const { network } = fetch.value(mesh.place);
-      return candidateOfService(service, namespaceOf(service.meta.namespace, fetch), { ...options, network });
+      return candidateOfService(service, { namespace, binding }, { ...options, network });
     },
   );
   const ofEntries = engine.derive(
     "candidates of ServiceEntries",
     serviceEntries,
-    (entry, fetch) =>
-      candidatesOfServiceEntry(entry, namespaceOf(entry.meta.namespace, fetch), fetch.value(mesh.place)),
+    (entry, fetch) => {
+      const namespace = namespaceMeta(sources, entry.meta.namespace, fetch), find = finderOf(waypoints, fetch);
+      const namespaceOnly = false;
+      const binding = bindService(entry.meta, namespace, { find, namespaceOnly });
+      return candidatesOfServiceEntry(entry, { namespace, binding, namespaceOnly }, fetch.value(mesh.place));
+    },
   );
   const candidates = engine.join("candidates", [itemsOf(engine, ofServices), itemsOf(engine, ofEntries)]);
   const claims = engine.index(candidates, "claims", (candidate) => [claimedKey(candidate)]);

@@ -14,8 +14,9 @@ import { canonicalNameOf, canonicalRevisionOf, tunnelOf } from "./labels.ts";
 import type { Outcome, Place, Problem } from "./options.ts";
 import { portsOnEntry } from "./port_mappings.ts";
 import { claimedKey, type ServiceCandidate } from "./service_candidates.ts";
-import { waypointProblems } from "./waypoint.ts";
-import { NO_LOCALITY, type WorkloadSurroundings } from "./workload_pod.ts";
+import type { WorkloadBinding } from "./waypoint_binding.ts";
+import { NO_WORKLOAD_BINDING } from "./waypoint_binding.ts";
+import { boundFields, NO_LOCALITY, workloadProblems, type WorkloadSurroundings } from "./workload_pod.ts";
 
 type Services = ReadonlyMap<string, readonly PortMapping[]>;
 
@@ -52,6 +53,7 @@ function workloadOfEndpoint(
     tunnelProtocol: tunnel.hbone ? TunnelProtocol.HBONE : TunnelProtocol.NONE,
     trustDomain: place.trustDomain,
     serviceAccount: endpoint.serviceAccount,
+    ...boundFields(surroundings.binding),
     node: "",
     canonicalName: canonicalNameOf(described.labels, described.workloadName),
     canonicalRevision: canonicalRevisionOf(described.labels),
@@ -85,7 +87,7 @@ export function workloadOfEntry(
   const uid = `${place.clusterId}/networking.istio.io/WorkloadEntry/${namespace}/${name}`;
   const described = { uid, name, namespace, labels, annotations, workloadName };
   const workload = workloadOfEndpoint(described, object.spec, surroundings, place);
-  return { items: [[uid, workload]], problems: waypointProblems(keyOf(object), object.meta) };
+  return { items: [[uid, workload]], problems: workloadProblems(keyOf(object), surroundings.binding) };
 }
 
 /** Resolutions under which a host without endpoints is its own endpoint (CP-213). */
@@ -108,12 +110,16 @@ const NO_ENDPOINT: EntryEndpoint = {
 export function workloadsOfServiceEntry(
   object: ServiceEntryObject,
   won: ReadonlyMap<string, ServiceCandidate>,
-  policies: readonly string[],
+  { policies, bind }: {
+    readonly policies: readonly string[];
+    /** By the labels of an endpoint. */
+    readonly bind: (labels: Labels) => WorkloadBinding;
+  },
   place: Place,
 ): Outcome<Workload> {
   const { name, namespace, labels, annotations } = object.meta;
   const items = new Map<string, Workload>(), problems: Problem[] = [];
-  const add = (endpoint: EntryEndpoint, candidates: readonly ServiceCandidate[]) => {
+  const add = (endpoint: EntryEndpoint, candidates: readonly ServiceCandidate[], binding: WorkloadBinding) => {
     const address = canonicalAddress(endpoint.address);
     const uid = `${place.clusterId}/networking.istio.io/ServiceEntry/${namespace}/${name}/${address}`;
     if (items.has(uid)) {
@@ -123,12 +129,18 @@ export function workloadsOfServiceEntry(
     }
     const described = { uid, name, namespace, labels, annotations, workloadName: name };
     const mapped: Services = new Map(candidates.map((it) => [claimedKey(it), portsOnEntry(it, endpoint)]));
-    items.set(uid, workloadOfEndpoint(described, endpoint, { services: mapped, policies }, place));
+    items.set(uid, workloadOfEndpoint(described, endpoint, { services: mapped, policies, binding }, place));
   };
-  if (won.size > 0) { for (const endpoint of object.endpoints) add(endpoint, [...won.values()]); }
+  if (won.size > 0) {
+    for (const endpoint of object.endpoints) {
+      add(endpoint, [...won.values()], bind(endpoint.labels));
+    }
+  }
   const implied = object.endpoints.length === 0 && object.selector === undefined &&
     RESOLVED_BY_NAME.includes(object.resolution);
-  if (implied) { for (const [host, candidate] of won) add({ ...NO_ENDPOINT, address: host }, [candidate]); }
+  if (implied) {
+    for (const [host, candidate] of won) add({ ...NO_ENDPOINT, address: host }, [candidate], NO_WORKLOAD_BINDING);
+  }
   return { items: [...items], problems };
 }
 

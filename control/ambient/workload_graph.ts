@@ -11,9 +11,12 @@ import { portsOnEntry, portsOnPod, portsOnSlice } from "./port_mappings.ts";
 import { claimedKey, entryCandidateKey, hostnameOf, type ServiceCandidate } from "./service_candidates.ts";
 import { selectingServices, type ServiceCollections } from "./service_graph.ts";
 import type { MeshCells, ObjectOf, Sources } from "./sources.ts";
+import { bindWorkload } from "./waypoint_binding.ts";
+import { finderOf, namespaceMeta, type WaypointCollections } from "./waypoint_graph.ts";
 import { workloadOfEntry, workloadsOfServiceEntry, workloadsOfSlice } from "./workload_entry.ts";
 import { hasWorkload, mergedLabels, workloadOfPod } from "./workload_pod.ts";
 
+const NO_LABELS: Labels = new Map();
 const SERVICE_NAME_LABEL = "kubernetes.io/service-name";
 
 /** What workloads are made from. */
@@ -22,6 +25,7 @@ interface WorkloadInputs {
   readonly mesh: MeshCells;
   readonly serviceEntries: Collection<ObjectOf<"ServiceEntry">>;
   readonly workloadEntries: Collection<ObjectOf<"WorkloadEntry">>;
+  readonly waypoints: WaypointCollections;
   readonly services: ServiceCollections;
   readonly policies: PolicyCollections;
 }
@@ -32,6 +36,10 @@ type Workloads = Collection<Outcome<Workload>>;
 export function buildWorkloads(engine: Engine, inputs: WorkloadInputs, options: AmbientOptions): readonly Workloads[] {
   const references = (namespace: string, labels: Labels, fetch: Fetch) =>
     policyReferences(inputs.policies, namespace, labels, fetch, inputs.mesh);
+  const binder = (namespace: string, fetch: Fetch) => {
+    const meta = namespaceMeta(inputs.sources, namespace, fetch), find = finderOf(inputs.waypoints, fetch);
+    return (labels: Labels) => bindWorkload({ namespace, labels, annotations: NO_LABELS }, meta, find);
+  };
   const slicesByPod = engine.index(inputs.sources.EndpointSlice, "slices by pod", podsOfSlice);
 
   const ofPods = engine.derive("workloads of pods", inputs.sources.Pod, (pod, fetch) => {
@@ -39,16 +47,16 @@ export function buildWorkloads(engine: Engine, inputs: WorkloadInputs, options: 
     const { namespace, labels } = pod.meta;
     const node = pod.nodeName === "" ? undefined : fetch.one(inputs.sources.Node, objectKey("Node", "", pod.nodeName));
     const services = servicesOfPod(pod, inputs.services, slicesByPod, fetch, options);
-    const policies = references(namespace, labels, fetch);
-    return workloadOfPod(pod, node, { services, policies }, fetch.value(inputs.mesh.place));
+    const policies = references(namespace, labels, fetch), binding = binder(namespace, fetch)(labels);
+    return workloadOfPod(pod, node, { services, policies, binding }, fetch.value(inputs.mesh.place));
   });
 
   const ofEntries = engine.derive("workloads of WorkloadEntries", inputs.workloadEntries, (entry, fetch) => {
     const labels = mergedLabels(entry.spec.labels, entry.meta.labels), { namespace } = entry.meta;
     const selecting = selectingServices(inputs.services, namespace, labels, fetch);
     const services = new Map(selecting.map((it) => [claimedKey(it), portsOnEntry(it, entry.spec)] as const));
-    const policies = references(namespace, labels, fetch);
-    return workloadOfEntry(entry, labels, { services, policies }, fetch.value(inputs.mesh.place));
+    const policies = references(namespace, labels, fetch), binding = binder(namespace, fetch)(labels);
+    return workloadOfEntry(entry, labels, { services, policies, binding }, fetch.value(inputs.mesh.place));
   });
 
   const ofServiceEntries = engine.derive("workloads of ServiceEntries", inputs.serviceEntries, (entry, fetch) => {
@@ -57,7 +65,8 @@ export function buildWorkloads(engine: Engine, inputs: WorkloadInputs, options: 
       const winner = fetch.one(inputs.services.winners, serviceKey(namespace, host));
       if (winner?.key === entryCandidateKey(entry, host)) won.set(host, winner);
     }
-    return workloadsOfServiceEntry(entry, won, references(namespace, labels, fetch), fetch.value(inputs.mesh.place));
+    const policies = references(namespace, labels, fetch), bind = binder(namespace, fetch);
+    return workloadsOfServiceEntry(entry, won, { policies, bind }, fetch.value(inputs.mesh.place));
   });
 
   const ofSlices = engine.derive("workloads of EndpointSlices", inputs.sources.EndpointSlice, (slice, fetch) => {

@@ -1,10 +1,10 @@
 /** Pods as workloads (CP-202 to CP-211). Pure. */
 import { type Locality, type PortMapping, TunnelProtocol, type Workload, WorkloadType } from "../../mesh/workload.ts";
-import { keyOf, type Labels, type NodeObject, type PodObject } from "../objects.ts";
+import { keyOf, type Labels, type NodeObject, type ObjectKey, type PodObject } from "../objects.ts";
 import { parseIps } from "./addresses.ts";
 import { canonicalNameOf, canonicalRevisionOf, tunnelOf } from "./labels.ts";
-import type { Outcome, Place } from "./options.ts";
-import { waypointProblems } from "./waypoint.ts";
+import type { Outcome, Place, Problem } from "./options.ts";
+import { bindingProblems, type WorkloadBinding } from "./waypoint_binding.ts";
 
 /** What a workload needs beyond its own object. */
 export interface WorkloadSurroundings {
@@ -12,6 +12,17 @@ export interface WorkloadSurroundings {
   readonly services: ReadonlyMap<string, readonly PortMapping[]>;
   /** Keys of policies, in the order of CP-215. */
   readonly policies: readonly string[];
+  readonly binding: WorkloadBinding;
+}
+
+/** The fields of a workload that its binding decides. */
+export function boundFields({ waypoint, tunnel }: WorkloadBinding) {
+  return { ...(waypoint && { waypoint: waypoint.address }), ...(tunnel && { applicationTunnel: tunnel }) };
+}
+
+/** A pod that only lives in a namespace whose waypoint is not ready is no news of its own. */
+export function workloadProblems(object: ObjectKey, { refusal, own }: WorkloadBinding): Problem[] {
+  return own ? bindingProblems(object, refusal) : [];
 }
 
 export const NO_LOCALITY: Locality = { region: "", zone: "", subzone: "" };
@@ -89,6 +100,7 @@ export function workloadOfPod(
     tunnelProtocol: tunnel.hbone ? TunnelProtocol.HBONE : TunnelProtocol.NONE,
     trustDomain: place.trustDomain,
     serviceAccount: pod.serviceAccountName,
+    ...boundFields(surroundings.binding),
     node: pod.nodeName,
     canonicalName: canonicalNameOf(labels, workloadName),
     canonicalRevision: canonicalRevisionOf(labels),
@@ -103,7 +115,7 @@ export function workloadOfPod(
     hostNetwork: pod.hostNetwork,
     capacity: 1,
   };
-  return { items: [[uid, workload]], problems: waypointProblems(keyOf(pod), pod.meta) };
+  return { items: [[uid, workload]], problems: workloadProblems(keyOf(pod), surroundings.binding) };
 }
 
 /** Metadata labels win over those of a spec (CP-212). */

@@ -11,6 +11,8 @@ export interface Resource {
   readonly bytes: Uint8Array;
   /** Equal content, equal version (CP-415). */
   readonly version: string;
+  /** The waypoints that an address refers to, by names under which those can be looked up; absent without any. */
+  readonly waypoints?: readonly string[];
 }
 
 /** The newest committed state. */
@@ -27,6 +29,11 @@ export interface ResourceChange {
   readonly typeUrl: string;
   readonly updated: readonly Resource[];
   readonly removed: readonly string[];
+  /**
+   * By the name of what changed, the waypoints it referred to before or refers to now (CP-424): whom else the change may
+   * concern. What refers to none, before and after, is left out.
+   */
+  readonly waypoints?: ReadonlyMap<string, readonly string[]>;
 }
 
 /** The types served, with the names that metrics use for them. */

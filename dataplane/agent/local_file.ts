@@ -214,6 +214,7 @@ function readService(field: Field): Service {
       IpFamilies.AUTOMATIC,
     ),
     canonical: field.at("canonical").flag(false),
+    ingressUseWaypoint: false,
     namespaceOnly: field.at("visibility").word({ Public: false, Namespace: true }, false),
   };
 }

@@ -57,6 +57,7 @@ export function serviceOf(namespace: string, hostname: string, change: Partial<S
     loadBalancing: undefined,
     ipFamilies: 0,
     canonical: false,
+    ingressUseWaypoint: false,
     namespaceOnly: false,
     ...change,
   };

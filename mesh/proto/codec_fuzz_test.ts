@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import type { IpWords } from "../../base/address.ts";
 import { type Policy, type PolicyMatch, type StringMatch } from "../policy.ts";
-import type { LoadBalancingMode, LoadBalancingScope, Service } from "../service.ts";
+import type { AppProtocol, LoadBalancingMode, LoadBalancingScope, Service } from "../service.ts";
 import { seeds } from "../testing.ts";
 import type { GatewayAddress, Workload } from "../workload.ts";
 import { decodeAuthorization, encodeAuthorization } from "./authorization_codec.ts";
@@ -113,7 +113,9 @@ function anyService(make: Maker): Service {
     namespace: make.text(),
     hostname: make.text(),
     addresses: make.list(() => make.flag() ? range() : { network: make.text(), ip: make.ip() }),
-    ports: make.ports(),
+    ports: make.ports().map((port) =>
+      make.flag() ? port : { ...port, appProtocol: (1 + make.below(5)) as AppProtocol }
+    ),
     subjectAltNames: make.list(() => make.text()),
     waypoint: make.maybe(() => make.gateway()),
     weightedWaypoints: make.list(() => ({ destination: make.gateway(), weight: make.below(2 ** 32) })),
@@ -124,6 +126,7 @@ function anyService(make: Maker): Service {
     })),
     ipFamilies: make.below(4) as 0 | 1 | 2 | 3,
     canonical: make.flag(),
+    ingressUseWaypoint: make.flag(),
     namespaceOnly: make.flag(),
   };
 }

@@ -1,6 +1,7 @@
 /** Codec of istio.workload.Address (workload.proto) from and to the domain's types (ZT section 7.4). */
 import { ipFromBytes, ipToBytes, type IpWords, isIpv4 } from "../../base/address.ts";
 import type {
+  AppProtocol,
   IpFamilies,
   LoadBalancing,
   LoadBalancingMode,
@@ -38,6 +39,7 @@ const NO_POLICIES: readonly string[] = Object.freeze([]);
 const NO_SERVICES: ReadonlyMap<string, readonly PortMapping[]> = new Map();
 const DEFAULT_TRUST_DOMAIN = "cluster.local";
 const DEFAULT_SERVICE_ACCOUNT = "default";
+const APP_PROTOCOL_MAX = 5;
 const DEFAULT_CLUSTER_ID = "Kubernetes";
 
 /** Decodes an Address and applies the defaults of ZT section 7.4. @throws WireFormatError */
@@ -179,6 +181,7 @@ function readService(reader: MessageReader): Service {
     loadBalancing: undefined,
     ipFamilies: 0,
     canonical: false,
+    ingressUseWaypoint: false,
     namespaceOnly: false,
   };
   while (reader.next()) {
@@ -196,7 +199,7 @@ function readService(reader: MessageReader): Service {
         addresses.push(reader.message(readNetworkAddress));
         break;
       case 5:
-        ports.push(reader.message(readPort));
+        ports.push(reader.message(readServicePort));
         break;
       case 6:
         subjectAltNames.push(reader.text());
@@ -212,6 +215,9 @@ function readService(reader: MessageReader): Service {
         break;
       case 11:
         service.canonical = reader.bool();
+        break;
+      case 12:
+        service.ingressUseWaypoint = reader.bool();
         break;
       case 13:
         weightedWaypoints.push(reader.message(readWeightedWaypoint));
@@ -265,7 +271,20 @@ function readPortList(reader: MessageReader): readonly PortMapping[] {
   return ports;
 }
 
-function readPort(reader: MessageReader): ServicePort {
+/** A service's own port; in a workload's the protocol is not looked at. An unknown protocol counts as none. */
+function readServicePort(reader: MessageReader): ServicePort {
+  let servicePort = 0, targetPort = 0, appProtocol = 0;
+  while (reader.next()) {
+    if (reader.field === 1) servicePort = reader.port();
+    else if (reader.field === 2) targetPort = reader.port();
+    else if (reader.field === 3) appProtocol = reader.int32();
+    else reader.skip();
+  }
+  if (appProtocol <= 0 || appProtocol > APP_PROTOCOL_MAX) return { servicePort, targetPort };
+  return { servicePort, targetPort, appProtocol: appProtocol as AppProtocol };
+}
+
+function readPort(reader: MessageReader): PortMapping {
   let servicePort = 0, targetPort = 0;
   while (reader.next()) {
     if (reader.field === 1) servicePort = reader.port();
@@ -399,12 +418,13 @@ function writeService(writer: MessageWriter, service: Service): void {
   writer.text(2, service.namespace);
   writer.text(3, service.hostname);
   writer.messages(4, service.addresses, writeNetworkAddress);
-  writer.messages(5, service.ports, writePort);
+  writer.messages(5, service.ports, writeServicePort);
   writer.texts(6, service.subjectAltNames);
   if (service.waypoint !== undefined) writer.message(7, service.waypoint, writeGatewayAddress);
   if (service.loadBalancing !== undefined) writer.message(8, service.loadBalancing, writeLoadBalancing);
   writer.uint32(9, service.ipFamilies);
   writer.bool(11, service.canonical);
+  writer.bool(12, service.ingressUseWaypoint);
   writer.messages(13, service.weightedWaypoints, writeWeightedWaypoint);
   writer.uint32(14, service.namespaceOnly ? 1 : 0);
 }
@@ -424,7 +444,12 @@ function writePortList(writer: MessageWriter, ports: readonly PortMapping[]): vo
   writer.messages(1, ports, writePort);
 }
 
-function writePort(writer: MessageWriter, port: ServicePort): void {
+function writeServicePort(writer: MessageWriter, port: ServicePort): void {
+  writePort(writer, port);
+  writer.uint32(3, port.appProtocol ?? 0);
+}
+
+function writePort(writer: MessageWriter, port: PortMapping): void {
   writer.uint32(1, port.servicePort);
   writer.uint32(2, port.targetPort);
 }

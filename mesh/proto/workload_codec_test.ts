@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { type IpWords, parseIp } from "../../base/address.ts";
-import type { Service } from "../service.ts";
+import { AppProtocol, type Service } from "../service.ts";
 import type { Workload } from "../workload.ts";
 import { assertSurvivesHostileBytes, decodes } from "./hostile_bytes_testing.ts";
 import { decodeAddress, encodeServiceAddress, encodeWorkloadAddress } from "./workload_codec.ts";
@@ -49,7 +49,7 @@ const FULL_SERVICE: Service = {
     { network: "net1", ip: ip("10.97.0.0"), prefixLength: 16 },
     { network: "", ip: ip("2001:db8::"), prefixLength: 0 },
   ],
-  ports: [{ servicePort: 80, targetPort: 8080 }, { servicePort: 443, targetPort: 0 }],
+  ports: [{ servicePort: 80, targetPort: 8080, appProtocol: AppProtocol.GRPC }, { servicePort: 443, targetPort: 0 }],
   subjectAltNames: ["spiffe://cluster.local/ns/shop/sa/cart"],
   waypoint: { hostname: { namespace: "shop", hostname: "waypoint.shop.svc.cluster.local" }, hboneMtlsPort: 15008 },
   weightedWaypoints: [
@@ -59,6 +59,7 @@ const FULL_SERVICE: Service = {
   loadBalancing: { routingPreference: [6, 1, 2], mode: 2, allowUnhealthy: true },
   ipFamilies: 3,
   canonical: true,
+  ingressUseWaypoint: true,
   namespaceOnly: true,
 };
 
