@@ -47,6 +47,33 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     default: "",
     help: "which istiod of several this is: objects labelled istio.io/rev with another are left to that one",
   },
+  meshConfigFile: {
+    kind: text("PATH"),
+    flag: "mesh-config",
+    default: "./etc/istio/config/mesh",
+    help: "file of the mesh's settings; if it is there at the start it is read in place of the ConfigMap istio",
+  },
+  sharedMeshConfig: {
+    kind: text("NAME"),
+    flag: "shared-mesh-config",
+    env: "SHARED_MESH_CONFIG",
+    default: "",
+    help: "ConfigMap of the system namespace whose settings hold where the mesh's own name none",
+  },
+  ignoredResources: {
+    kind: list("NAME,*.GROUP"),
+    flag: "ignore-resources",
+    env: "PILOT_IGNORE_RESOURCES",
+    default: Object.freeze([]) as readonly string[],
+    help: "kinds with a CRD that are not read, such as *.istio.io; policies among them are then not in force",
+  },
+  includedResources: {
+    kind: list("NAME,*.GROUP"),
+    flag: "include-resources",
+    env: "PILOT_INCLUDE_RESOURCES",
+    default: Object.freeze([]) as readonly string[],
+    help: "kinds that are read although they are ignored",
+  },
   stateDir: {
     kind: text("DIR"),
     flag: "state-dir",

@@ -6,6 +6,8 @@ import type { StreamStatus } from "./xds/ads_service.ts";
 
 export interface DebugSources {
   readonly ready: () => boolean;
+  /** What readiness hangs on, line by line. */
+  readonly readiness: () => string;
   readonly metrics: Metrics;
   readonly version: string;
   readonly clusterId: string;
@@ -41,9 +43,10 @@ export function serveDebugPages(address: ListenAddress, sources: DebugSources, s
 }
 
 function pagesOf(sources: DebugSources): ReadonlyMap<string, Page> {
-  const { ready, metrics, version, streams, objects } = sources;
+  const { ready, readiness, metrics, version, streams, objects } = sources;
   return new Map<string, Page>([
     ["/ready", () => new Response(null, { status: ready() ? 200 : 503 })],
+    ["/debug/readyz", () => new Response(readiness(), { status: ready() ? 200 : 503 })],
     ["/version", () => new Response(`${version}\n`)],
     ["/metrics", () => new Response(metrics.render(), { headers: { "content-type": "text/plain; version=0.0.4" } })],
     ["/debug/syncz", (url) => json(url, synchronization(streams(), url.searchParams.get("namespace"), sources))],
@@ -54,7 +57,10 @@ function pagesOf(sources: DebugSources): ReadonlyMap<string, Page> {
       })],
     ["/debug/adsz", (url) => json(url, { totalClients: streams().length, clients: streams() })],
     ["/debug/configz", (url) => json(url, objects())],
-    ["/debug/list", (url) => json(url, ["adsz", "configz", "connections", "syncz"].map((it) => `/debug/${it}`))],
+    [
+      "/debug/list",
+      (url) => json(url, ["adsz", "configz", "connections", "readyz", "syncz"].map((it) => `/debug/${it}`)),
+    ],
   ]);
 }
 

@@ -11,7 +11,7 @@ import type { IstiodConfig } from "./config.ts";
 import { MeshSettings } from "./mesh_settings.ts";
 import { Metrics } from "./metrics.ts";
 import { Readiness } from "./readiness.ts";
-import type { Role } from "./role.ts";
+import type { Part, Role } from "./role.ts";
 import { openXds, startGrpc, startHttp } from "./serving.ts";
 import { openSigning, startRotation } from "./signing.ts";
 import { openApi, openSource } from "./source.ts";
@@ -35,46 +35,55 @@ export interface RunningIstiod {
   readonly done: Promise<void>;
 }
 
-/** Runs until the signal. @throws MeshError if it cannot start. */
+/** Runs until the signal, which may come before it is ready. @throws MeshError if it cannot start. */
 export async function runIstiod(config: IstiodConfig, options: RoleOptions): Promise<void> {
-  const running = await startIstiod(config, options);
-  await running.done;
+  try {
+    const running = await startIstiod(config, options);
+    await running.done;
+  } catch (error) {
+    if (!options.signal.aborted) throw error;
+    options.log.info("istiod ended before it was ready");
+  }
 }
 
-/** Starts the role and returns once it serves (CP-011). @throws MeshError if it cannot. */
+/** Starts the role and returns once it serves (CP-011). @throws MeshError if it cannot, or the signal's reason. */
 export async function startIstiod(config: IstiodConfig, options: RoleOptions): Promise<RunningIstiod> {
-  const own = new AbortController(); // Ends what was started when a later step fails.
+  const own = new AbortController(), parts: Part[] = [];
   const signal = AbortSignal.any([options.signal, own.signal]);
   try {
-    return await start(config, { ...options, signal });
+    return await start(config, { ...options, signal }, parts);
   } catch (error) {
-    own.abort();
+    own.abort(); // Ends what was started before the step that failed.
+    await Promise.allSettled(parts.map((part) => part.stopped));
     throw error;
   }
 }
 
-async function start(config: IstiodConfig, options: RoleOptions): Promise<RunningIstiod> {
-  const role = await makeRole(config, options), { log, readiness, signal } = role;
+/** @param parts what was started is added to it. */
+async function start(config: IstiodConfig, options: RoleOptions, parts: Part[]): Promise<RunningIstiod> {
+  const role = await makeRole(config, options), { log, self, readiness, signal } = role;
+  log.info("istiod starts", { version: VERSION, clusterId: config.clusterId, ...self });
   const source = openSource(role);
   const signing = await openSigning(role);
   const xds = openXds(role, signing.authenticator);
 
   // Probes first (CP-011): they say 503 until everything that is there is in the index, and may be served.
   const http = startHttp(role, xds.ads, source.objects);
-  const reading = await source.start();
+  parts.push(http, source);
+  await source.start();
   const grpc = await startGrpc(role, xds, signing);
-  const rotation = startRotation(role, signing);
+  parts.push(startRotation(role, signing));
   readiness.open();
-  const { clusterId, trustDomain } = config, { secureGrpcPort } = grpc;
+  const { secureGrpcPort } = grpc, { trustDomain, rootNamespace } = role.mesh.now;
   const objects = source.objects().length;
-  log.info("istiod is ready", { version: VERSION, secureGrpcPort, clusterId, trustDomain, objects });
+  log.info("istiod is ready", { secureGrpcPort, trustDomain, rootNamespace, objects });
 
   const stop = async () => {
     readiness.close();
     log.info("istiod stops");
     xds.close();
     await grpc.stop();
-    await Promise.all([http.stopped, reading.stopped, rotation.stopped]);
+    await Promise.all(parts.map((part) => part.stopped));
   };
   const { httpPort, monitoringPort } = http, { rootsPem } = signing.authority.material;
   return { secureGrpcPort, httpPort, monitoringPort, rootsPem, done: aborted(signal).then(stop) };

@@ -58,6 +58,7 @@ export function startHttp(role: Role, ads: AdsService, objects: () => readonly s
   const { config, around, readiness, metrics, signal } = role;
   const pages = {
     ready: () => readiness.ready,
+    readiness: () => readiness.describe(),
     metrics,
     version: VERSION,
     clusterId: config.clusterId,

@@ -62,6 +62,7 @@ export class FolderSource {
    */
   async start(signal: AbortSignal): Promise<void> {
     assert(this.#watch === undefined, "a folder source is started once");
+    this.#options.log.info("watching a folder of Kubernetes objects", { directory: this.directory });
     const watch = this.#watch = new FolderWatch(this.directory, this.#options.log);
     try {
       await watch.renew();
