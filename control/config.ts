@@ -1,5 +1,15 @@
 /** The settings of role istiod, as one table. */
-import { type ConfigOf, defineConfig, duration, integer, list, listenAddress, optional, text } from "../base/config.ts";
+import {
+  type ConfigOf,
+  defineConfig,
+  duration,
+  integer,
+  list,
+  listenAddress,
+  optional,
+  text,
+  toggle,
+} from "../base/config.ts";
 
 const DAY_MS = 86_400_000;
 const YEAR_MS = 365 * DAY_MS;
@@ -87,6 +97,13 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     defaultText: listenText(15012),
     help: "where xDS and the CA are served, over TLS",
   },
+  grpcAddress: {
+    kind: optional(listenAddress()),
+    flag: "grpc-address",
+    default: undefined,
+    defaultText: "not served",
+    help: "where xDS is served without TLS, to whoever can reach it; 15010 in Istio",
+  },
   httpAddress: {
     kind: optional(listenAddress()),
     flag: "http-address",
@@ -100,6 +117,41 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     default: undefined,
     defaultText: listenText(15014),
     help: "where /metrics, /version and the debug pages are served",
+  },
+  debugOnHttp: {
+    kind: toggle(),
+    flag: "debug-on-http",
+    env: "ENABLE_DEBUG_ON_HTTP",
+    default: true,
+    help: "whether both HTTP listeners serve the debug pages",
+  },
+  debugAuthorization: {
+    kind: toggle(),
+    flag: "debug-endpoint-auth",
+    env: "ENABLE_DEBUG_ENDPOINT_AUTH",
+    default: true,
+    help: "whether callers of ordinary namespaces see nothing but proxies of their own on debug pages",
+  },
+  debugNamespaces: {
+    kind: list("NAMESPACE"),
+    flag: "debug-namespaces",
+    env: "DEBUG_ENDPOINT_AUTH_ALLOWED_NAMESPACES",
+    default: Object.freeze([]) as readonly string[],
+    help: "namespaces besides istiod's own and the root whose callers may read every debug page",
+  },
+  unsafeAdminEndpoints: {
+    kind: toggle(),
+    flag: "unsafe-admin-endpoints",
+    env: "UNSAFE_ENABLE_ADMIN_ENDPOINTS",
+    default: false,
+    help: "whether /debug/force_disconnect is served",
+  },
+  localMetrics: {
+    kind: toggle(),
+    flag: "metrics-localhost-only",
+    env: "METRICS_LOCALHOST_ACCESS_ONLY",
+    default: false,
+    help: "whether /metrics is served to callers on this machine alone",
   },
   clusterId: {
     kind: text("NAME"),

@@ -27,6 +27,8 @@ export interface RoleOptions {
 /** A control plane that is up and serves. */
 export interface RunningIstiod {
   readonly secureGrpcPort: number;
+  /** Of the plaintext listener; undefined without --grpc-address. */
+  readonly grpcPort: number | undefined;
   readonly httpPort: number;
   readonly monitoringPort: number;
   /** The trust bundle that clients need, also in the state folder as root-cert.pem. */
@@ -65,16 +67,16 @@ async function start(config: IstiodConfig, options: RoleOptions, parts: Part[]):
   log.info("istiod starts", { version: VERSION, clusterId: config.clusterId, ...self });
   const source = openSource(role);
   const signing = await openSigning(role);
-  const xds = openXds(role, signing.authenticator);
+  const xds = openXds(role, signing.authenticator, source.objects);
 
   // Probes first (CP-011): they say 503 until everything that is there is in the index, and may be served.
-  const http = startHttp(role, xds.ads, source.objects);
+  const http = startHttp(role, xds, signing.authenticator);
   parts.push(http, source);
   await source.start();
   const grpc = await startGrpc(role, xds, signing);
   parts.push(startRotation(role, signing));
   readiness.open();
-  const { secureGrpcPort } = grpc, { trustDomain, rootNamespace } = role.mesh.now;
+  const { secureGrpcPort, grpcPort } = grpc, { trustDomain, rootNamespace } = role.mesh.now;
   const objects = source.objects().length;
   log.info("istiod is ready", { secureGrpcPort, trustDomain, rootNamespace, objects });
 
@@ -86,7 +88,7 @@ async function start(config: IstiodConfig, options: RoleOptions, parts: Part[]):
     await Promise.all(parts.map((part) => part.stopped));
   };
   const { httpPort, monitoringPort } = http, { rootsPem } = signing.authority.material;
-  return { secureGrpcPort, httpPort, monitoringPort, rootsPem, done: aborted(signal).then(stop) };
+  return { secureGrpcPort, grpcPort, httpPort, monitoringPort, rootsPem, done: aborted(signal).then(stop) };
 }
 
 async function makeRole(config: IstiodConfig, options: RoleOptions): Promise<Role> {

@@ -1,16 +1,19 @@
 /** The listeners: plain HTTP for probes, metrics and debug pages; gRPC over TLS for xDS and certificates. */
+import * as grpc from "@grpc/grpc-js";
 import { VERSION } from "../base/version.ts";
 import { listenOn } from "./listening.ts";
 import type { Authenticator } from "./ca/caller.ts";
 import type { IstiodConfig } from "./config.ts";
-import { serveDebugPages } from "./debug_pages.ts";
+import type { DebugAccessRules } from "./debug/access.ts";
+import { serveHttp } from "./debug/listener.ts";
+import { DebugPages } from "./debug/pages.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Part, Role } from "./role.ts";
 import { addSigning, type Signing } from "./signing.ts";
 import { AdsService } from "./xds/ads_service.ts";
 import { Debouncer } from "./xds/debounce.ts";
 import type { ResourceChange } from "./xds/resources.ts";
-import { createServer, listenSecure, stopServer } from "./xds/secure_server.ts";
+import { createServer, listenGrpc, stopServer } from "./xds/secure_server.ts";
 
 const IDLE_QUIET_MS = 10; // a folder pass commits at once; this joins what the next turn still brings (CP-440)
 const STREAMS_PER_SECOND_BASE = 15; // CP-400, with the next two
@@ -21,12 +24,14 @@ const CONVERGENCE_SECONDS = [0.1, 0.5, 1, 3, 5, 10, 20, 30]; // CP-025
 /** xDS without a listener yet: who is subscribed, and what changes are on their way to them. */
 export interface Xds {
   readonly ads: AdsService;
+  readonly pages: DebugPages;
   /** Ends all streams and forgets what was to be pushed. */
   close(): void;
 }
 
 /** Ties the index to the streams, which {@link startGrpc} lets in. */
-export function openXds({ config, self, index, metrics, log }: Role, authenticator: Authenticator): Xds {
+export function openXds(role: Role, authenticator: Authenticator, objects: () => readonly string[]): Xds {
+  const { config, self, index, mesh, metrics, log } = role;
   const ads = new AdsService({
     view: index,
     authenticator,
@@ -35,7 +40,19 @@ export function openXds({ config, self, index, metrics, log }: Role, authenticat
     newStreamsPerSecond: config.newStreamsPerSecond ?? defaultStreamsPerSecond(),
     trustedNodeAccounts: config.trustedNodeAccounts,
     controlPlane: JSON.stringify({ Component: "istiod", ID: self.podName, Info: { version: VERSION } }),
+    debugRules: () => debugRulesOf(role),
+    debug: () => pages,
     now: Date.now,
+  });
+  const pages: DebugPages = new DebugPages({
+    ads,
+    index,
+    clusterId: config.clusterId,
+    readiness: role.readiness,
+    objects,
+    settings: () => mesh.now,
+    clusters: () => [{ id: config.clusterId, syncStatus: role.readiness.ready ? "synced" : "syncing" }],
+    disconnects: config.unsafeAdminEndpoints,
   });
   const debouncer = createDebouncer(config, { metrics, push: (changes) => ads.push(changes) });
   const unsubscribe = index.subscribe((change) => debouncer.add(change));
@@ -44,7 +61,7 @@ export function openXds({ config, self, index, metrics, log }: Role, authenticat
     debouncer.stop();
     ads.close();
   };
-  return { ads, close };
+  return { ads, pages, close };
 }
 
 /** The two HTTP listeners. */
@@ -54,19 +71,20 @@ export interface HttpPart extends Part {
 }
 
 /** Opens both HTTP listeners: from here on /ready says 503. @throws MeshError AMB0221 */
-export function startHttp(role: Role, ads: AdsService, objects: () => readonly string[]): HttpPart {
+export function startHttp(role: Role, { pages }: Xds, authenticator: Authenticator): HttpPart {
   const { config, around, readiness, metrics, signal } = role;
-  const pages = {
+  const sources = {
     ready: () => readiness.ready,
-    readiness: () => readiness.describe(),
     metrics,
     version: VERSION,
-    clusterId: config.clusterId,
-    streams: () => ads.status(),
-    objects,
+    pages,
+    authenticator,
+    debugRules: () => debugRulesOf(role),
+    debug: config.debugOnHttp,
+    localMetrics: config.localMetrics,
   };
-  const http = serveDebugPages(listenOn(config.httpAddress, 8080, around), pages, signal);
-  const monitoring = serveDebugPages(listenOn(config.monitoringAddress, 15014, around), pages, signal);
+  const http = serveHttp(listenOn(config.httpAddress, 8080, around), sources, signal);
+  const monitoring = serveHttp(listenOn(config.monitoringAddress, 15014, around), sources, signal);
   return {
     httpPort: (http.addr as Deno.NetAddr).port,
     monitoringPort: (monitoring.addr as Deno.NetAddr).port,
@@ -77,19 +95,41 @@ export function startHttp(role: Role, ads: AdsService, objects: () => readonly s
 /** The gRPC listener. */
 export interface GrpcPart {
   readonly secureGrpcPort: number;
+  /** Of the plaintext listener; undefined if there is none. */
+  readonly grpcPort: number | undefined;
   /** Stops taking calls and waits for those there are, for a while. */
   stop(): Promise<void>;
 }
 
-/** Opens 15012 for xDS and certificates. @throws MeshError AMB0220 */
+/** Opens 15012 for xDS and certificates, and 15010 for xDS alone if it is asked for (CP-430). @throws MeshError AMB0220 */
 export async function startGrpc(role: Role, { ads }: Xds, signing: Signing): Promise<GrpcPart> {
-  const server = createServer(role.config);
-  ads.addTo(server);
-  addSigning(server, role, signing);
+  const { config, around } = role;
+  const secure = createServer(config);
+  ads.addTo(secure, "tls");
+  addSigning(secure, role, signing);
   ads.open();
-  const address = listenOn(role.config.secureGrpcAddress, 15012, role.around);
-  const secureGrpcPort = await listenSecure(server, address, signing.credentials);
-  return { secureGrpcPort, stop: () => stopServer(server, role.config.shutdownMs) };
+  const secureGrpcPort = await listenGrpc(
+    secure,
+    listenOn(config.secureGrpcAddress, 15012, around),
+    signing.credentials,
+  );
+  if (config.grpcAddress === undefined) {
+    return { secureGrpcPort, grpcPort: undefined, stop: () => stopServer(secure, config.shutdownMs) };
+  }
+  const open = createServer(config);
+  ads.addTo(open, "plaintext");
+  const grpcPort = await listenGrpc(open, config.grpcAddress, grpc.ServerCredentials.createInsecure());
+  const servers = [secure, open];
+  const stop = async () => void await Promise.all(servers.map((server) => stopServer(server, config.shutdownMs)));
+  return { secureGrpcPort, grpcPort, stop };
+}
+
+/** Who may read debug pages: the mesh's own namespaces, and those that a setting adds (CP-017). */
+function debugRulesOf({ config, self, mesh }: Role): DebugAccessRules {
+  return {
+    namespaces: new Set([mesh.now.rootNamespace, self.namespace, ...config.debugNamespaces]),
+    enforced: config.debugAuthorization,
+  };
 }
 
 function defaultStreamsPerSecond(): number {

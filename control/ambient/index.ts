@@ -136,6 +136,11 @@ export class AmbientIndex implements ResourceView {
     for (const listener of [...this.#listeners]) listener(change);
   }
 
+  /** Everything that is derived, and what from, for the debug page. */
+  collections(): readonly Collection<unknown>[] {
+    return this.#engine.collections();
+  }
+
   /** Calls back for every later change, until the returned function is called. The listener must not call {@link apply}. */
   subscribe(listener: Listener): () => void {
     this.#listeners.add(listener);

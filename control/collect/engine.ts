@@ -30,6 +30,11 @@ export class Engine {
   /** How often transforms ran, since the beginning; tests hold it down. */
   runCount = 0;
 
+  /** Every collection, in the order they were made. */
+  collections(): readonly Collection<unknown>[] {
+    return this.#stores;
+  }
+
   /** A collection that is written from outside; call {@link settle} after a batch of writes. */
   source<T>(name: string): Store<T> {
     return this.#keep(new Store<T>(name));

@@ -1,20 +1,25 @@
-/** Delta ADS over gRPC: streams in and out of sessions, each at its client's own pace (CP-400 to CP-445). */
-import { Buffer } from "node:buffer";
-import * as grpc from "@grpc/grpc-js";
+/** ADS over gRPC: delta streams of data planes and the questions of tools, each at its client's own pace (CP-400 to CP-445). */
+import type { Buffer } from "node:buffer";
+import type * as grpc from "@grpc/grpc-js";
 import { assert } from "../../base/assert.ts";
 import type { Logger } from "../../base/log.ts";
 import { decodeDeltaDiscoveryRequest, type DeltaDiscoveryRequest } from "../../mesh/proto/discovery_codec.ts";
+import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
 import { WireFormatError } from "../../mesh/proto/wire_format_error.ts";
+import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
 import type { Authenticator, Caller } from "../ca/caller.ts";
+import { ALL_PAGES, type DebugAccess, debugAccess, type DebugAccessRules } from "../debug/access.ts";
 import type { Metrics } from "../metrics.ts";
+import { type DebugSource, isDebugType } from "./debug_types.ts";
 import { type ClientNode, identityFits, parseNode } from "./node.ts";
-import { type ResourceChange, type ResourceView, SERVED_TYPES } from "./resources.ts";
+import { type Resource, type ResourceChange, type ResourceView, SERVED_TYPES } from "./resources.ts";
 import { ResponseEncoder } from "./response.ts";
-import { credentialsOf } from "./secure_server.ts";
-import { DeltaSession, type Outgoing, type WatchStatus } from "./session.ts";
-import { StreamLimit } from "./stream_limit.ts";
-
-type Call = grpc.ServerDuplexStream<Buffer, Buffer>;
+import { ResponseWriter, type WrittenResponse } from "./response_writer.ts";
+import { ServedView } from "./served_view.ts";
+import { DeltaSession, type Outgoing } from "./session.ts";
+import { DebugDesk, type StreamStatus, toBuffer } from "./stream.ts";
+import { type AdsCall, StreamGate, type Transport } from "./stream_gate.ts";
+import { serveTools } from "./tool_streams.ts";
 
 export interface AdsServiceOptions {
   readonly view: ResourceView;
@@ -26,27 +31,23 @@ export interface AdsServiceOptions {
   readonly trustedNodeAccounts: readonly string[];
   /** `control_plane.identifier` of every response: JSON, as tools parse it (CP-021). */
   readonly controlPlane: string;
+  /** Who may ask for which debug page. */
+  readonly debugRules: () => DebugAccessRules;
+  /** What the debug types are answered from; asked for with each stream and question. */
+  readonly debug: () => DebugSource;
   readonly now: () => number;
-}
-
-/** A connected client, for the debug pages. */
-export interface StreamStatus {
-  readonly connectionId: string;
-  readonly connectedAt: string;
-  readonly address: string;
-  readonly node: ClientNode;
-  readonly watches: readonly WatchStatus[];
 }
 
 interface Stream {
   readonly id: string;
   readonly connectedAtMs: number;
-  readonly call: Call;
+  readonly call: AdsCall;
   readonly node: ClientNode;
   readonly session: DeltaSession;
+  readonly desk: DebugDesk;
+  readonly writer: ResponseWriter;
   /** By type, when its last response went out. */
   readonly sentAtMs: Map<string, number>;
-  writing: boolean;
 }
 
 const ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService";
@@ -59,35 +60,33 @@ const bidirectional = {
   responseSerialize: raw,
   responseDeserialize: raw,
 };
-const SERVICE = { deltaAggregatedResources: { path: `${ADS}/DeltaAggregatedResources`, ...bidirectional } };
+const SERVICE = {
+  deltaAggregatedResources: { path: `${ADS}/DeltaAggregatedResources`, ...bidirectional },
+  streamAggregatedResources: { path: `${ADS}/StreamAggregatedResources`, ...bidirectional },
+};
 const HEALTH_INFORMATION = /HealthInformation$/;
-const STREAMS_MAX = 20_000; // CP-658's storm, twice over
 const SETTLE_MS_MAX = 5 * 60_000; // a client that holds changes up for this long is blind: reconnecting may cure it
-const NEW_STREAM_WAIT_MS_MAX = 1_000; // CP-400
 
 export class AdsService {
   readonly #options: AdsServiceOptions;
+  readonly #view: ServedView;
   readonly #streams = new Set<Stream>();
   readonly #encoder: ResponseEncoder;
-  readonly #limit: StreamLimit;
+  readonly #gate: StreamGate;
   readonly #counters;
   readonly #nonceSuffix = crypto.randomUUID(); // Nonces of another replica or an earlier run are never ours (CP-412).
   readonly #startedAt: string;
   #nonces = 0;
   #connections = 0;
   #pushes = 0;
-  #ready = false;
 
   constructor(options: AdsServiceOptions) {
     this.#options = options;
+    const { view, metrics } = options;
+    this.#view = new ServedView(view);
     this.#encoder = new ResponseEncoder(options.controlPlane);
     this.#startedAt = new Date(options.now()).toISOString();
-    this.#limit = new StreamLimit({
-      perSecond: options.newStreamsPerSecond,
-      waitMsMax: NEW_STREAM_WAIT_MS_MAX,
-      now: options.now,
-    });
-    const { metrics } = options;
+    this.#gate = new StreamGate(options);
     this.#counters = { // Names of CP-022.
       pushes: metrics.counter("pilot_xds_pushes", "Responses sent, by type.", { labelled: true }),
       rejects: metrics.counter("pilot_total_xds_rejects", "Responses that clients refused, by type.", {
@@ -95,7 +94,6 @@ export class AdsService {
       }),
       expiredNonces: metrics.counter("pilot_xds_expired_nonce", "Requests with a nonce that is not the last one sent."),
       timeouts: metrics.counter("pilot_xds_write_timeout", "Streams ended because responses stayed unacknowledged."),
-      refused: metrics.counter("pilot_xds_refused_streams", "Streams refused, by status.", { labelled: true }),
     };
     metrics.gauge("pilot_xds", "Connected xDS clients.", () => this.#streams.size);
     metrics.gauge(
@@ -105,26 +103,42 @@ export class AdsService {
     );
   }
 
-  addTo(server: grpc.Server): void {
-    server.addService(SERVICE, { deltaAggregatedResources: (call: Call) => this.#onCall(call) });
+  /** Adds both methods to a server. Over plaintext nobody is authenticated, and tools are told nothing but on this machine. */
+  addTo(server: grpc.Server, transport: Transport): void {
+    server.addService(SERVICE, {
+      deltaAggregatedResources: (call: AdsCall) => this.#onCall(call, transport),
+      streamAggregatedResources: (call: AdsCall) =>
+        serveTools(call, {
+          admit: () => this.#gate.admit(call, transport),
+          refuse: (status, details) => this.#gate.refuse(call, status, details),
+          accessOf: (caller) => this.#accessOf(call, caller),
+          debug: this.#options.debug(),
+          controlPlane: this.#options.controlPlane,
+          nextNonce: () => this.#nextNonce(),
+          log: this.#options.log,
+        }),
+    });
   }
 
   /** Lets streams in: the state they are served from is complete (CP-013). */
   open(): void {
-    this.#ready = true;
+    this.#gate.setReady(true);
   }
 
-  /** Hands a change to every stream. */
+  /** Hands changes to every stream. */
   push(changes: readonly ResourceChange[]): void {
     this.#pushes++;
+    const all = changes.flatMap((change) =>
+      change.typeUrl === ADDRESS_TYPE_URL ? [change, this.#view.workloadChange(change)] : [change]
+    );
     for (const stream of this.#streams) {
-      for (const change of changes) stream.session.push(change);
+      for (const change of all) stream.session.push(change);
       if (this.#isBlind(stream)) {
         this.#counters.timeouts.increment();
         this.#options.log.warn("xds client does not acknowledge", { connection: stream.id });
-        this.#streams.delete(stream);
-        this.#refuse(stream.call, "DEADLINE_EXCEEDED", "a response stayed unacknowledged");
-      } else this.#pump(stream);
+        this.#forget(stream);
+        this.#gate.refuse(stream.call, "DEADLINE_EXCEEDED", "a response stayed unacknowledged");
+      } else stream.writer.pump();
     }
   }
 
@@ -135,27 +149,71 @@ export class AdsService {
 
   /** Ends every stream; clients go to another replica, or come back. */
   close(): void {
-    this.#ready = false;
-    for (const stream of this.#streams) stream.call.end();
-    this.#streams.clear();
+    this.#gate.setReady(false);
+    for (const stream of [...this.#streams]) {
+      this.#forget(stream);
+      stream.call.end();
+    }
+  }
+
+  /** What a change of the whole mesh's settings sends: every policy; addresses come as changes of their own (CP-416, CP-425). */
+  pushAll(): number {
+    this.push([{
+      typeUrl: AUTHORIZATION_TYPE_URL,
+      updated: [...this.#view.all(AUTHORIZATION_TYPE_URL)],
+      removed: [],
+    }]);
+    return this.#streams.size;
+  }
+
+  /** What a client would be sent of a type, were it to ask anew; nothing of what it does not watch. */
+  resourcesOf(connectionId: string, typeUrl: string): readonly Resource[] {
+    const stream = [...this.#streams].find(({ id }) => id === connectionId);
+    return stream === undefined ? [] : stream.session.watched(typeUrl);
+  }
+
+  /** Ends one stream; its client comes back. @returns Whether there is one of that id. */
+  disconnect(connectionId: string): boolean {
+    const stream = [...this.#streams].find(({ id }) => id === connectionId);
+    if (stream === undefined) return false;
+    this.#forget(stream);
+    stream.call.end();
+    return true;
   }
 
   status(): StreamStatus[] {
-    return [...this.#streams].map(({ id, connectedAtMs, call, node, session }) => ({
+    return [...this.#streams].map(({ id, connectedAtMs, call, node, session, sentAtMs }) => ({
       connectionId: id,
-      connectedAt: new Date(connectedAtMs).toISOString(),
+      connectedAtMs,
       address: call.getPeer(),
       node,
-      watches: session.status(),
+      watches: session.status().map((watch) => ({ ...watch, sentAtMs: sentAtMs.get(watch.typeUrl) })),
     }));
   }
 
-  #onCall(call: Call): void {
+  #forget(stream: Stream): boolean {
+    stream.writer.end();
+    this.#gate.leave(stream.call);
+    return this.#streams.delete(stream);
+  }
+
+  #nextNonce(): string {
+    return `${++this.#nonces}-${this.#nonceSuffix}`;
+  }
+
+  /** A caller on this machine may read everything over plaintext, as over HTTP (CP-016). */
+  #accessOf(call: AdsCall, { identities }: Caller): DebugAccess {
+    return identities.length === 0 && isLoopbackPeer(call.getPeer())
+      ? ALL_PAGES
+      : debugAccess(identities, this.#options.debugRules());
+  }
+
+  #onCall(call: AdsCall, transport: Transport): void {
     let stream: Stream | undefined, caller: Caller | undefined;
     let over = false; // What is still buffered of a call that is over must not open a stream that nobody ends.
     const leave = () => {
       over = true;
-      if (stream === undefined || !this.#streams.delete(stream)) return;
+      if (stream === undefined || !this.#forget(stream)) return;
       this.#options.log.info("xds stream ended", { connection: stream.id });
     };
     call.on("cancelled", leave);
@@ -172,59 +230,42 @@ export class AdsService {
       stream ??= this.#open(call, request, caller);
       if (stream !== undefined) this.#onRequest(stream, request);
     };
-    this.#admit(call).then(
+    this.#gate.admit(call, transport).then(
       (admitted) => {
         caller = admitted;
         if (admitted !== undefined) call.on("data", onData); // Nothing is read before.
       },
       (error) => {
         this.#options.log.error("xds stream failed", { error: String(error) });
-        call.emit("error", { code: grpc.status.INTERNAL, details: "internal error" });
+        this.#gate.refuse(call, "INTERNAL", "internal error");
       },
     );
   }
 
-  /** CP-400, steps 1 to 3. @returns The caller, or undefined if the stream was refused. */
-  async #admit(call: Call): Promise<Caller | undefined> {
-    if (!this.#ready) return this.#refuse(call, "UNAVAILABLE", "the server is not ready"); // CP-013
-    if (this.#streams.size >= STREAMS_MAX) return this.#refuse(call, "RESOURCE_EXHAUSTED", "too many streams");
-    const waitMs = this.#limit.take();
-    if (waitMs === undefined) return this.#refuse(call, "RESOURCE_EXHAUSTED", "too many new streams");
-    if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
-    const caller = await this.#options.authenticator.authenticate(credentialsOf(call));
-    if (!("refused" in caller)) return caller;
-    this.#options.log.warn("xds stream refused", { address: call.getPeer(), reason: caller.refused });
-    return this.#refuse(call, caller.unavailable ? "UNAVAILABLE" : "UNAUTHENTICATED", "authentication failure");
-  }
-
-  #decode(call: Call, bytes: Buffer): DeltaDiscoveryRequest | undefined {
+  #decode(call: AdsCall, bytes: Buffer): DeltaDiscoveryRequest | undefined {
     try {
       return decodeDeltaDiscoveryRequest(bytes);
     } catch (error) {
       if (!(error instanceof WireFormatError)) throw error;
-      return this.#refuse(call, "INVALID_ARGUMENT", error.message);
+      return this.#gate.refuse(call, "INVALID_ARGUMENT", error.message);
     }
   }
 
   /** CP-400, steps 4 to 6: the first request says who the client is. */
-  #open(call: Call, request: DeltaDiscoveryRequest, caller: Caller): Stream | undefined {
+  #open(call: AdsCall, request: DeltaDiscoveryRequest, caller: Caller): Stream | undefined {
     const node = parseNode(request.node);
-    if ("invalid" in node) return this.#refuse(call, "INVALID_ARGUMENT", node.invalid);
-    const { log, view, now } = this.#options;
-    if (!identityFits(node, caller.identities)) {
-      log.warn("xds stream refused", {
-        node: node.name,
-        caller: caller.identities.join(","),
-        reason: "not its identity",
-      });
-      return this.#refuse(call, "PERMISSION_DENIED", `no identity of ${node.name} was presented`);
+    if ("invalid" in node) return this.#gate.refuse(call, "INVALID_ARGUMENT", node.invalid);
+    const { log, now } = this.#options, { identities, token } = caller;
+    if (identities.length > 0 && !identityFits(node, identities)) { // Nobody is asked over plaintext.
+      log.warn("xds stream refused", { node: node.name, caller: identities.join(","), reason: "not its identity" });
+      return this.#gate.refuse(call, "PERMISSION_DENIED", `no identity of ${node.name} was presented`);
     }
-    const nextNonce = () => `${++this.#nonces}-${this.#nonceSuffix}`;
-    const session = new DeltaSession({ view, nextNonce, node: node.node });
+    const session = new DeltaSession({ view: this.#view, nextNonce: () => this.#nextNonce(), node: node.node });
     const id = `${node.name}-${++this.#connections}`; // CP-402
-    const stream = { id, connectedAtMs: now(), call, node, session, sentAtMs: new Map(), writing: false };
+    const desk = new DebugDesk(this.#accessOf(call, caller));
+    const writer = new ResponseWriter(call, () => this.#next(stream));
+    const stream: Stream = { id, connectedAtMs: now(), call, node, session, desk, writer, sentAtMs: new Map() };
     this.#streams.add(stream); // Before its first answer is made, so that no change falls between (CP-445).
-    const { token } = caller;
     if (node.type === "ztunnel" && token !== undefined) {
       const account = `${token.namespace}/${token.serviceAccount}`;
       const untrusted = !this.#options.trustedNodeAccounts.includes(account);
@@ -236,7 +277,13 @@ export class AdsService {
   }
 
   #onRequest(stream: Stream, request: DeltaDiscoveryRequest): void {
-    const { session, id, call } = stream;
+    const { session, id, call, desk, writer } = stream;
+    if (isDebugType(request.typeUrl)) {
+      const question = { typeUrl: request.typeUrl, names: request.resourceNamesSubscribe };
+      desk.receive(question, { nonce: request.responseNonce, rejects: request.errorDetail !== undefined });
+      writer.pump();
+      return;
+    }
     const type = SERVED_TYPES.get(request.typeUrl) ?? "other";
     const outcome = session.receive(request);
     if (outcome === "rejected") {
@@ -248,27 +295,30 @@ export class AdsService {
       this.#options.log.debug("type not served", { connection: id, typeUrl: request.typeUrl.slice(0, 200) });
     }
     if (session.exhausted) {
-      this.#streams.delete(stream);
-      this.#refuse(call, "RESOURCE_EXHAUSTED", "too many names on one stream");
+      this.#forget(stream);
+      this.#gate.refuse(call, "RESOURCE_EXHAUSTED", "too many names on one stream");
       return;
     }
-    this.#pump(stream);
+    writer.pump();
   }
 
-  /** Writes one response at a time; which is next, and whether it is due, the session knows (CP-441). */
-  #pump(stream: Stream): void {
-    if (stream.writing || !this.#streams.has(stream)) return;
+  /** The next response of a stream; which, and whether it is due, the session knows (CP-441, CP-442). */
+  #next(stream: Stream): WrittenResponse | undefined {
+    const version = `${this.#startedAt}/${this.#pushes}`;
     const outgoing = stream.session.next();
-    if (outgoing === undefined) return;
-    const bytes = this.#encoder.encode(outgoing, `${this.#startedAt}/${this.#pushes}`);
-    this.#countPush(stream, outgoing, bytes.length);
-    stream.writing = true;
-    stream.sentAtMs.set(outgoing.typeUrl, this.#options.now());
-    stream.call.write(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length), (error?: Error | null) => {
-      stream.writing = false;
-      if (error) this.#streams.delete(stream);
-      else this.#pump(stream);
-    });
+    if (outgoing !== undefined) {
+      const bytes = toBuffer(this.#encoder.encode(outgoing, version));
+      this.#countPush(stream, outgoing, bytes.length);
+      stream.sentAtMs.set(outgoing.typeUrl, this.#options.now());
+      return { bytes };
+    }
+    const answer = stream.desk.next(this.#options.debug(), () => this.#nextNonce());
+    if (answer === undefined) return undefined;
+    if ("status" in answer) {
+      this.#forget(stream);
+      return this.#gate.refuse(stream.call, answer.status, answer.details);
+    }
+    return { bytes: toBuffer(this.#encoder.encodeDebug(answer, version)) };
   }
 
   #countPush(stream: Stream, { typeUrl, resources, removed, answers }: Outgoing, bytes: number): void {
@@ -277,9 +327,10 @@ export class AdsService {
     const facts = { resources: resources.length, removed: removed.length, bytes, answers };
     this.#options.log.debug("response sent", { connection: stream.id, type, ...facts });
   }
+}
 
-  #refuse(call: Call, status: keyof typeof grpc.status, details: string): undefined {
-    this.#counters.refused.increment({ status });
-    call.emit("error", { code: grpc.status[status], details });
-  }
+/** @param peer `address:port`, as gRPC says it; IPv6 with brackets or without. */
+function isLoopbackPeer(peer: string): boolean {
+  const host = peer.slice(0, Math.max(0, peer.lastIndexOf(":")));
+  return /^(::ffff:)?127\.\d+\.\d+\.\d+$/.test(host) || host === "::1" || host === "[::1]";
 }

@@ -15,10 +15,19 @@ export interface ClientNode {
   readonly node: string;
   readonly clusterId: string;
   readonly version: string;
+  /** Of the pod, as the client says them. */
+  readonly labels: Readonly<Record<string, string>>;
+  /** What of its metadata debug pages show (CP-401). */
+  readonly metadata: Readonly<Record<string, string>>;
 }
 
 const NODE_TYPES = ["sidecar", "router", "waypoint", "ztunnel", "agentgateway"];
 const NODE_ID_LENGTH_MAX = 1_024; // a pod's and a namespace's name are at most 253 and 63 long
+const SHOWN_METADATA =
+  "NAME NAMESPACE INSTANCE_IPS NODE_NAME CLUSTER_ID SERVICE_ACCOUNT NETWORK ISTIO_VERSION MESH_ID OWNER"
+    .split(" ");
+const SHOWN_LENGTH_MAX = 1_024; // what a client says of itself is kept as long as its stream, so it is bounded
+const LABELS_MAX = 64;
 
 /** Reads a node. @returns What is wrong with its id as `{ invalid }`. */
 export function parseNode(node: DiscoveryNode | undefined): ClientNode | { invalid: string } {
@@ -31,8 +40,9 @@ export function parseNode(node: DiscoveryNode | undefined): ClientNode | { inval
   if (!NODE_TYPES.includes(type)) return { invalid: `node type ${JSON.stringify(type)} is unknown` };
   const dot = name.lastIndexOf("."); // A namespace has no dots, a pod's name may.
   if (dot < 0) return { invalid: "the node id does not name POD.NAMESPACE" };
+  const member = (key: string) => Object.hasOwn(node.metadata, key) ? node.metadata[key] : undefined;
   const text = (key: string): string => {
-    const value = Object.hasOwn(node.metadata, key) ? node.metadata[key] : undefined;
+    const value = member(key);
     return typeof value === "string" ? value : "";
   };
   return {
@@ -45,7 +55,17 @@ export function parseNode(node: DiscoveryNode | undefined): ClientNode | { inval
     node: text("NODE_NAME"),
     clusterId: text("CLUSTER_ID"),
     version: text("ISTIO_VERSION"),
+    labels: shown(Object.entries(member("LABELS") ?? {}).slice(0, LABELS_MAX)),
+    metadata: shown(SHOWN_METADATA.map((key) => [key, text(key)])),
   };
+}
+
+/** The entries that are text and not too long. */
+function shown(entries: readonly (readonly [string, unknown])[]): Readonly<Record<string, string>> {
+  const kept = entries.filter(([key, value]) =>
+    typeof value === "string" && value !== "" && key.length + value.length <= SHOWN_LENGTH_MAX
+  );
+  return Object.fromEntries(kept) as Record<string, string>;
 }
 
 /** Whether one of the identities is of the node's namespace and, if it names one, of its service account. */

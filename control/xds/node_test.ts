@@ -22,6 +22,8 @@ Deno.test("parseNode() reads what a ztunnel sends, and needs none of the optiona
     node: "",
     clusterId: "",
     version: "",
+    labels: {},
+    metadata: {},
   });
   const metadata = { NODE_NAME: "n1", CLUSTER_ID: "c", SERVICE_ACCOUNT: "s", ISTIO_VERSION: "1", NAMESPACE: "other" };
   const node = good({ id, metadata });

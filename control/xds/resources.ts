@@ -2,6 +2,9 @@
 import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
 import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
 
+/** A workload alone, without the Address around it (CP-421). */
+export const WORKLOAD_TYPE_URL = "type.googleapis.com/istio.workload.Workload";
+
 /** One resource, encoded once. The object's identity stands for its content: a change makes a new object. */
 export interface Resource {
   readonly name: string;
@@ -21,7 +24,7 @@ export interface ResourceView {
   /** All that a name stands for: its resource, those it is an alias of, and a service's workloads (CP-418). */
   lookup(typeUrl: string, name: string): readonly Resource[];
   /** The workloads of a node, as addresses: an on-demand client has those of its own node unasked (CP-419). */
-  workloadsOnNode(node: string): readonly Resource[];
+  workloadsOnNode(node: string, typeUrl?: string): readonly Resource[];
 }
 
 /** What changed of one type. A removed name may be one the client never had. */
@@ -39,6 +42,7 @@ export interface ResourceChange {
 /** The types served, with the names that metrics use for them. */
 export const SERVED_TYPES: ReadonlyMap<string, string> = new Map([
   [ADDRESS_TYPE_URL, "wds"],
+  [WORKLOAD_TYPE_URL, "wds"],
   [AUTHORIZATION_TYPE_URL, "wads"],
 ]);
 

@@ -1,5 +1,5 @@
 /** DeltaDiscoveryResponse bytes put together from resources that were encoded once for all streams (CP-658). */
-import { encodeDeltaDiscoveryResponse } from "../../mesh/proto/discovery_codec.ts";
+import { type DiscoveryResource, encodeDeltaDiscoveryResponse } from "../../mesh/proto/discovery_codec.ts";
 import type { Resource } from "./resources.ts";
 import type { Outgoing } from "./session.ts";
 
@@ -37,6 +37,19 @@ export class ResponseEncoder {
       at += field.length;
     }
     return bytes;
+  }
+
+  /** The answer to a tool. */
+  encodeDebug(
+    answer: { typeUrl: string; nonce: string; resources: readonly DiscoveryResource[] },
+    version: string,
+  ): Uint8Array {
+    return encodeDeltaDiscoveryResponse({
+      ...NOTHING,
+      ...answer,
+      systemVersionInfo: version,
+      controlPlane: this.#controlPlane,
+    });
   }
 
   /** One `resources` field, tag and length included. */

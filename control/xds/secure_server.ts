@@ -61,16 +61,16 @@ export function createServer(options: SecureServerOptions): grpc.Server {
 }
 
 /** Binds a server. @returns The port. @throws MeshError AMB0220 */
-export async function listenSecure(
+export async function listenGrpc(
   server: grpc.Server,
   address: ListenAddress,
-  credentials: ListenerCredentials,
+  credentials: grpc.ServerCredentials,
 ): Promise<number> {
   const target = address.host.includes(":") ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;
   const { promise, resolve, reject } = Promise.withResolvers<number>();
   server.bindAsync(target, credentials, (cause, port) => {
     if (cause === null) return resolve(port);
-    const remedy = "choose another --secure-grpc-address, or stop what listens there";
+    const remedy = "choose another --secure-grpc-address or --grpc-address, or stop what listens there";
     reject(new MeshError("AMB0220", `cannot listen on ${target} for gRPC`, { remedy, cause }));
   });
   return await promise;

@@ -3,8 +3,15 @@ import { assert } from "../../base/assert.ts";
 import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
 import type { DeltaDiscoveryRequest } from "../../mesh/proto/discovery_codec.ts";
 import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
-import { mergeChange, type MergedChanges, type Resource, type ResourceChange, type ResourceView } from "./resources.ts";
-import { SERVED_TYPES } from "./resources.ts";
+import {
+  mergeChange,
+  type MergedChanges,
+  type Resource,
+  type ResourceChange,
+  type ResourceView,
+  SERVED_TYPES,
+  WORKLOAD_TYPE_URL,
+} from "./resources.ts";
 
 /** A response to send, its resources still shared with every other stream. */
 export interface Outgoing {
@@ -139,14 +146,29 @@ export class DeltaSession {
       if (watch.question !== undefined && watch.settled) return this.#answer(watch, watch.question);
     }
     // CP-427: a policy arrives before the workload that names it, and leaves after the workload has stopped doing so.
-    const policies = this.#watches.get(AUTHORIZATION_TYPE_URL), addresses = this.#watches.get(ADDRESS_TYPE_URL);
+    const policies = this.#watches.get(AUTHORIZATION_TYPE_URL);
     if (policies !== undefined && hasUpdates(policies.waiting)) {
       return this.#drain(policies, { updates: true, removals: false });
     }
-    if (addresses !== undefined && addresses.waiting.size > 0) {
-      return this.#drain(addresses, { updates: true, removals: true });
+    let held = false; // By a client that has not acknowledged: then the removals wait too.
+    for (const typeUrl of [ADDRESS_TYPE_URL, WORKLOAD_TYPE_URL]) {
+      const watch = this.#watches.get(typeUrl);
+      if (watch === undefined || watch.waiting.size === 0) continue;
+      if (watch.settled) return this.#drain(watch, { updates: true, removals: true });
+      held = true;
     }
+    if (held) return undefined;
     return policies === undefined ? undefined : this.#drain(policies, { updates: false, removals: true });
+  }
+
+  /** Everything of a type that this client watches, as it is now. */
+  watched(typeUrl: string): readonly Resource[] {
+    const watch = this.#watches.get(typeUrl);
+    if (watch === undefined) return [];
+    if (watch.wildcard) return [...this.#view.all(typeUrl)];
+    const found = new Set<Resource>(this.#localTo(watch));
+    for (const name of watch.names) for (const resource of this.#view.lookup(typeUrl, name)) found.add(resource);
+    return [...found];
   }
 
   /** Types whose last response is neither acknowledged nor rejected yet. */
@@ -218,7 +240,8 @@ export class DeltaSession {
 
   /** What a watch gets for the node its client is on. */
   #localTo(watch: Watch): readonly Resource[] {
-    return this.#node === "" || watch.typeUrl !== ADDRESS_TYPE_URL ? [] : this.#view.workloadsOnNode(this.#node);
+    const local = watch.typeUrl === ADDRESS_TYPE_URL || watch.typeUrl === WORKLOAD_TYPE_URL;
+    return local && this.#node !== "" ? this.#view.workloadsOnNode(this.#node, watch.typeUrl) : [];
   }
 
   #drain(watch: Watch, { updates, removals }: { updates: boolean; removals: boolean }): Outgoing | undefined {

@@ -37,15 +37,18 @@ export interface DeltaDiscoveryRequest {
   readonly errorDetail?: ErrorDetail;
 }
 
-/** A resource with its body still encoded. */
-export interface DiscoveryResource {
-  readonly name: string;
-  readonly version: string;
-  readonly aliases: readonly string[];
-  /** The type URL of the body's Any. */
+/** google.protobuf.Any with its body still encoded. */
+export interface AnyMessage {
   readonly typeUrl: string;
   /** A view into what was decoded; copy it to keep it longer than the response. */
   readonly bytes: Uint8Array;
+}
+
+/** A resource with its body still encoded; the type URL is that of the body's Any. */
+export interface DiscoveryResource extends AnyMessage {
+  readonly name: string;
+  readonly version: string;
+  readonly aliases: readonly string[];
 }
 
 export interface DeltaDiscoveryResponse {
@@ -89,7 +92,8 @@ function readRequest(reader: MessageReader): DeltaDiscoveryRequest {
   return request;
 }
 
-function readNode(reader: MessageReader): DiscoveryNode {
+/** For the messages of this family alone. */
+export function readNode(reader: MessageReader): DiscoveryNode {
   let id = "", cluster = "", metadata: StructObject = {};
   while (reader.next()) {
     if (reader.field === 1) id = reader.text();
@@ -110,7 +114,7 @@ function readVersion(reader: MessageReader): [string, string] {
   return [name, version];
 }
 
-function readErrorDetail(reader: MessageReader): ErrorDetail {
+export function readErrorDetail(reader: MessageReader): ErrorDetail {
   let code = 0, message = "";
   while (reader.next()) {
     if (reader.field === 1) code = reader.int32();
@@ -158,7 +162,7 @@ function readResource(reader: MessageReader): DiscoveryResource {
   return { name, version, aliases, typeUrl: body.typeUrl, bytes: body.bytes };
 }
 
-function readAny(reader: MessageReader): { typeUrl: string; bytes: Uint8Array } {
+export function readAny(reader: MessageReader): AnyMessage {
   let typeUrl = "", bytes: Uint8Array = new Uint8Array(0);
   while (reader.next()) {
     if (reader.field === 1) typeUrl = reader.text();
@@ -168,7 +172,7 @@ function readAny(reader: MessageReader): { typeUrl: string; bytes: Uint8Array } 
   return { typeUrl, bytes };
 }
 
-function readControlPlane(reader: MessageReader): string {
+export function readControlPlane(reader: MessageReader): string {
   let identifier = "";
   while (reader.next()) {
     if (reader.field === 1) identifier = reader.text();
@@ -189,7 +193,7 @@ export function encodeDeltaDiscoveryRequest(request: DeltaDiscoveryRequest): Uin
   return writer.finish();
 }
 
-function writeNode(writer: MessageWriter, node: DiscoveryNode): void {
+export function writeNode(writer: MessageWriter, node: DiscoveryNode): void {
   writer.text(1, node.id);
   writer.text(2, node.cluster ?? "");
   writer.message(3, node.metadata, writeStruct);
@@ -200,7 +204,7 @@ function writeVersion(writer: MessageWriter, entry: readonly [string, string]): 
   writer.text(2, entry[1]);
 }
 
-function writeErrorDetail(writer: MessageWriter, detail: ErrorDetail): void {
+export function writeErrorDetail(writer: MessageWriter, detail: ErrorDetail): void {
   writer.uint32(1, detail.code);
   writer.text(2, detail.message);
 }
@@ -223,11 +227,12 @@ function writeResource(writer: MessageWriter, resource: DiscoveryResource): void
   writer.texts(4, resource.aliases);
 }
 
-function writeAny(writer: MessageWriter, resource: DiscoveryResource): void {
+/** google.protobuf.Any. */
+export function writeAny(writer: MessageWriter, resource: AnyMessage): void {
   writer.text(1, resource.typeUrl);
   writer.bytes(2, resource.bytes);
 }
 
-function writeControlPlane(writer: MessageWriter, identifier: string): void {
+export function writeControlPlane(writer: MessageWriter, identifier: string): void {
   writer.text(1, identifier);
 }

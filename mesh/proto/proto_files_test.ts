@@ -9,18 +9,25 @@ import {
   encodeIstioCertificateRequest,
   encodeIstioCertificateResponse,
 } from "./ca_codec.ts";
+import { ConfigStatus, decodeClientConfig, encodeClientConfig } from "./client_status_codec.ts";
 import {
   decodeDeltaDiscoveryRequest,
   decodeDeltaDiscoveryResponse,
   encodeDeltaDiscoveryRequest,
   encodeDeltaDiscoveryResponse,
 } from "./discovery_codec.ts";
+import {
+  decodeDiscoveryRequest,
+  decodeDiscoveryResponse,
+  encodeDiscoveryRequest,
+  encodeDiscoveryResponse,
+} from "./sotw_codec.ts";
 import { decodeAddress, encodeServiceAddress, encodeWorkloadAddress } from "./workload_codec.ts";
 import { decodeZdsAcknowledgement, decodeZdsRequest, encodeZdsAcknowledgement, encodeZdsRequest } from "./zds_codec.ts";
 
 function typeOf(file: string, name: string): protobuf.Type {
   const root = new protobuf.Root();
-  for (const common of ["any", "struct", "wrappers", "empty"]) {
+  for (const common of ["any", "struct", "wrappers", "empty", "timestamp"]) {
     root.addJSON(protobuf.common.get(`google/protobuf/${common}.proto`)!.nested!);
   }
   protobuf.parse(Deno.readTextFileSync(new URL(file, import.meta.url)), root);
@@ -117,6 +124,33 @@ Deno.test("discovery.proto agrees with its codec", () => {
     controlPlane: "c",
   };
   check("discovery.proto", `${name}Response`, encodeDeltaDiscoveryResponse(response), decodeDeltaDiscoveryResponse);
+});
+
+Deno.test("discovery.proto agrees with the codec of tools' messages", () => {
+  const request = {
+    node: { id: "i", cluster: "c", metadata: {} },
+    typeUrl: "t",
+    resourceNames: ["a", "b"],
+    responseNonce: "o",
+    errorDetail: { code: 3, message: "m" },
+  };
+  const name = "envoy.service.discovery.v3.Discovery";
+  check("discovery.proto", `${name}Request`, encodeDiscoveryRequest(request), decodeDiscoveryRequest);
+  const resources = [{ typeUrl: "t", bytes: Uint8Array.of(1, 2) }];
+  const response = { versionInfo: "s", resources, typeUrl: "t", nonce: "o", controlPlane: "c" };
+  check("discovery.proto", `${name}Response`, encodeDiscoveryResponse(response), decodeDiscoveryResponse);
+});
+
+Deno.test("client_status.proto agrees with its codec", () => {
+  const node = { id: "i", cluster: "c", metadata: { a: "b" } };
+  const types = [
+    { typeUrl: "t", status: ConfigStatus.SYNCED, lastUpdatedMs: 1_700_000_000_250, error: "" },
+    { typeUrl: "u", status: ConfigStatus.ERROR, lastUpdatedMs: 1_700_000_000_000, error: "e" },
+    { typeUrl: "v", status: ConfigStatus.NOT_SENT, lastUpdatedMs: undefined, error: "" },
+  ];
+  const bytes = encodeClientConfig({ node, types });
+  check("client_status.proto", "envoy.service.status.v3.ClientConfig", bytes, decodeClientConfig);
+  assertEquals(decodeClientConfig(bytes), { node, types });
 });
 
 Deno.test("citadel.proto agrees with its codec", () => {

@@ -17,7 +17,7 @@ import type { PodObject } from "../../control/objects.ts";
 import { TokenIssuer } from "../../control/tokens.ts";
 import { AdsService } from "../../control/xds/ads_service.ts";
 import type { Resource, ResourceView } from "../../control/xds/resources.ts";
-import { createServer, ListenerCredentials, listenSecure, stopServer } from "../../control/xds/secure_server.ts";
+import { createServer, ListenerCredentials, listenGrpc, stopServer } from "../../control/xds/secure_server.ts";
 import type { ControlEndpoint } from "../../dataplane/agent/control_channel.ts";
 
 export const TRUST_DOMAIN = "cluster.local";
@@ -83,8 +83,11 @@ export class ControlRig implements AsyncDisposable {
   readonly tokens: TokenIssuer;
   ads: AdsService;
   port = 0;
+  /** Of a second listener, without TLS. */
+  plainPort = 0;
   credentials: ListenerCredentials;
   #server: grpc.Server;
+  #plainServer: grpc.Server;
   #connectionAgeMs = 0;
 
   private constructor(stateDir: string, authority: CertificateAuthority, tokens: TokenIssuer) {
@@ -94,6 +97,7 @@ export class ControlRig implements AsyncDisposable {
     this.ads = undefined!;
     this.credentials = undefined!;
     this.#server = undefined!;
+    this.#plainServer = undefined!;
   }
 
   static async start({ connectionAgeMs = 3_600_000 } = {}): Promise<ControlRig> {
@@ -121,12 +125,14 @@ export class ControlRig implements AsyncDisposable {
         now: Date.now,
       }),
     ]);
-    this.#server = createServer({
+    const limits = {
       keepaliveIntervalMs: 30_000,
       keepaliveTimeoutMs: 10_000,
       connectionAgeMsMax: this.#connectionAgeMs,
       connectionAgeGraceMs: 200,
-    });
+    };
+    this.#server = createServer(limits);
+    this.#plainServer = createServer(limits);
     this.ads = new AdsService({
       view: this.mesh,
       authenticator,
@@ -135,9 +141,12 @@ export class ControlRig implements AsyncDisposable {
       newStreamsPerSecond: 10_000,
       trustedNodeAccounts: ["istio-system/ztunnel"],
       controlPlane: "{}",
+      debugRules: () => ({ namespaces: new Set(["istio-system"]), enforced: true }),
+      debug: () => ({ page: (name) => `page ${name}`, clients: () => [], configOf: () => undefined }),
       now: Date.now,
     });
-    this.ads.addTo(this.#server);
+    this.ads.addTo(this.#server, "tls");
+    this.ads.addTo(this.#plainServer, "plaintext");
     this.ads.open();
     const service = new CertificateService({
       authority: this.authority,
@@ -156,12 +165,14 @@ export class ControlRig implements AsyncDisposable {
     const certificate = await this.authority.issueServer(["localhost", "127.0.0.1"]);
     const address = { host: "127.0.0.1", port };
     this.credentials = new ListenerCredentials({ ...certificate, rootsPem: this.authority.material.rootsPem });
-    this.port = await listenSecure(this.#server, address, this.credentials);
+    this.port = await listenGrpc(this.#server, address, this.credentials);
+    const plain = grpc.ServerCredentials.createInsecure();
+    this.plainPort = await listenGrpc(this.#plainServer, { host: "127.0.0.1", port: 0 }, plain);
   }
 
   async stopServing(): Promise<void> {
     this.ads.close();
-    await stopServer(this.#server, 300);
+    await Promise.all([stopServer(this.#server, 300), stopServer(this.#plainServer, 300)]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -198,6 +209,13 @@ export class ControlRig implements AsyncDisposable {
       tls12: false,
       headers: {},
     };
+  }
+
+  /** A client of the listener without TLS. */
+  plainClient(): grpc.Client {
+    return new grpc.Client(`127.0.0.1:${this.plainPort}`, grpc.credentials.createInsecure(), {
+      "grpc.use_local_subchannel_pool": 1,
+    });
   }
 
   /** A plain gRPC client, ours only in its certificates. */

@@ -3,7 +3,7 @@ import { Buffer } from "node:buffer";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import * as grpc from "@grpc/grpc-js";
 import * as x509 from "@peculiar/x509";
-import { createServer, ListenerCredentials, listenSecure } from "../../control/xds/secure_server.ts";
+import { createServer, ListenerCredentials, listenGrpc } from "../../control/xds/secure_server.ts";
 import { makeRequest } from "../../dataplane/agent/workload_certificate.ts";
 import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
 import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
@@ -130,7 +130,7 @@ Deno.test(
     const certificate = await rig.authority.issueServer(["localhost"]);
     const credentials = new ListenerCredentials({ ...certificate, rootsPem: rig.authority.material.rootsPem });
     await rig.stopServing();
-    rig.port = await listenSecure(hostile, { host: "127.0.0.1", port: 0 }, credentials);
+    rig.port = await listenGrpc(hostile, { host: "127.0.0.1", port: 0 }, credentials);
     {
       await using it = new ClientRig(rig, await rig.token());
       await until(() => opened >= 4, "four tries");

@@ -1,0 +1,75 @@
+/** Lets streams in: the first three steps of opening one, and how one is refused (CP-400). */
+import type { Buffer } from "node:buffer";
+import * as grpc from "@grpc/grpc-js";
+import type { Logger } from "../../base/log.ts";
+import type { Authenticator, Caller } from "../ca/caller.ts";
+import type { Counter, Metrics } from "../metrics.ts";
+import { credentialsOf } from "./secure_server.ts";
+import { StreamLimit } from "./stream_limit.ts";
+
+/** A discovery stream, its messages still bytes. */
+export type AdsCall = grpc.ServerDuplexStream<Buffer, Buffer>;
+
+/** How a listener is reached. */
+export type Transport = "tls" | "plaintext";
+
+export interface StreamGateOptions {
+  readonly authenticator: Authenticator;
+  readonly newStreamsPerSecond: number;
+  readonly metrics: Metrics;
+  readonly log: Logger;
+  readonly now: () => number;
+}
+
+const STREAMS_MAX = 20_000; // CP-658's storm, twice over
+const NEW_STREAM_WAIT_MS_MAX = 1_000; // CP-400
+/** Over plaintext nobody says who he is, and nobody is asked (CP-430). */
+const ANONYMOUS: Caller = { identities: [], token: undefined };
+
+export class StreamGate {
+  readonly #options: StreamGateOptions;
+  readonly #limit: StreamLimit;
+  readonly #refused: Counter;
+  readonly #open = new Set<AdsCall>();
+  #ready = false;
+
+  constructor(options: StreamGateOptions) {
+    this.#options = options;
+    const { newStreamsPerSecond: perSecond, now, metrics } = options;
+    this.#limit = new StreamLimit({ perSecond, waitMsMax: NEW_STREAM_WAIT_MS_MAX, now });
+    this.#refused = metrics.counter("pilot_xds_refused_streams", "Streams refused, by status.", { labelled: true });
+  }
+
+  /** Lets streams in from here on, or no longer. */
+  setReady(ready: boolean): void {
+    this.#ready = ready;
+  }
+
+  /** @returns The caller, or undefined if the stream was refused. */
+  async admit(call: AdsCall, transport: Transport): Promise<Caller | undefined> {
+    if (!this.#ready) return this.refuse(call, "UNAVAILABLE", "the server is not ready"); // CP-013
+    if (this.#open.size >= STREAMS_MAX) return this.refuse(call, "RESOURCE_EXHAUSTED", "too many streams");
+    this.#open.add(call);
+    for (const event of ["cancelled", "error", "end"]) call.once(event, () => this.leave(call));
+    const waitMs = this.#limit.take();
+    if (waitMs === undefined) return this.refuse(call, "RESOURCE_EXHAUSTED", "too many new streams");
+    if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
+    if (transport === "plaintext") return ANONYMOUS;
+    const caller = await this.#options.authenticator.authenticate(credentialsOf(call));
+    if (!("refused" in caller)) return caller;
+    this.#options.log.warn("xds stream refused", { address: call.getPeer(), reason: caller.refused });
+    return this.refuse(call, caller.unavailable ? "UNAVAILABLE" : "UNAUTHENTICATED", "authentication failure");
+  }
+
+  /** A stream that ends otherwise than by its client or a refusal counts no longer. */
+  leave(call: AdsCall): void {
+    this.#open.delete(call);
+  }
+
+  /** Ends a stream with a status other than OK. */
+  refuse(call: AdsCall, status: keyof typeof grpc.status, details: string): undefined {
+    this.leave(call);
+    this.#refused.increment({ status });
+    call.emit("error", { code: grpc.status[status], details });
+  }
+}
