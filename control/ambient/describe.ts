@@ -138,16 +138,16 @@ function sorted<T>(entries: Iterable<[string, T]>): [string, T][] {
   return [...entries].sort(([left], [right]) => left < right ? -1 : 1);
 }
 
-/** Everything in the index, in stable order, with the problems and the conditions of AuthorizationPolicies. */
+/** Everything in the index, in stable order, with the problems and the conditions of objects. */
 export function describeIndex(index: AmbientIndex): JsonMap {
-  const { workloads, services, policies, converted, problems } = index.graph;
+  const { workloads, services, policies, conditions, problems } = index.graph;
   return {
     workloads: sorted(workloads.entries()).map(([, it]) => describeWorkload(it)),
     services: sorted(services.entries()).map(([, it]) => describeService(it)),
     policies: sorted(policies.entries()).map(([, it]) => describePolicy(it)),
     conditions: Object.fromEntries(
-      sorted(converted.entries()).flatMap(([key, { condition }]) =>
-        condition === undefined ? [] : [[key, { ...condition }] as const]
+      sorted(conditions.entries()).flatMap(([key, { conditions: said }]) =>
+        said.length === 0 ? [] : [[key, said.map((it) => ({ ...it }))] as const]
       ),
     ),
     problems: sorted(problems.entries()).map(([, it]) => ({ ...it })),

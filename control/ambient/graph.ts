@@ -5,7 +5,9 @@ import type { Workload } from "../../mesh/workload.ts";
 import type { Engine } from "../collect/engine.ts";
 import type { Collection } from "../collect/store.ts";
 import type { KubernetesObject } from "../objects.ts";
+import type { WantedConditions } from "../status/conditions.ts";
 import type { ConvertedPolicy } from "./authorization_policy.ts";
+import { buildConditions } from "./condition_graph.ts";
 import { isOfRevision } from "./labels.ts";
 import type { AmbientOptions, Problem } from "./options.ts";
 import { buildPolicies } from "./policy_graph.ts";
@@ -31,6 +33,8 @@ export interface AmbientGraph {
   /** Every AuthorizationPolicy of our revision with its condition, by object key. */
   readonly converted: Collection<ConvertedPolicy>;
   readonly problems: Collection<Problem>;
+  /** What is wanted in the status of objects, by purpose and object. */
+  readonly conditions: Collection<WantedConditions>;
 }
 
 /** Builds the graph on an engine; nothing is in it yet. */
@@ -42,8 +46,9 @@ export function buildAmbientGraph(engine: Engine, options: AmbientOptions): Ambi
       objects,
       (object) => isOfRevision(object.meta, options.revision) ? object : undefined,
     );
+  const authorizationPolicies = ofRevision(sources.AuthorizationPolicy);
   const policies = buildPolicies(engine, {
-    authorizationPolicies: ofRevision(sources.AuthorizationPolicy),
+    authorizationPolicies,
     peerAuthentications: ofRevision(sources.PeerAuthentication),
   }, { mesh, options });
   const serviceEntries = ofRevision(sources.ServiceEntry), workloadEntries = ofRevision(sources.WorkloadEntry);
@@ -54,6 +59,17 @@ export function buildAmbientGraph(engine: Engine, options: AmbientOptions): Ambi
     { sources, mesh, serviceEntries, workloadEntries, waypoints, services, policies },
     options,
   );
+  const { converted } = policies;
+  const conditions = buildConditions(engine, {
+    sources,
+    mesh,
+    serviceEntries,
+    workloadEntries,
+    authorizationPolicies,
+    services,
+    waypoints,
+    converted,
+  });
   return {
     sources,
     mesh,
@@ -62,7 +78,8 @@ export function buildAmbientGraph(engine: Engine, options: AmbientOptions): Ambi
     winners: services.winners,
     waypoints,
     policies: policies.all,
-    converted: policies.converted,
+    converted,
+    conditions,
     problems: engine.join("problems", [
       waypoints.problems,
       ...services.problems,

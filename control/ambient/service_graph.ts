@@ -5,7 +5,7 @@ import type { Collection, Index } from "../collect/store.ts";
 import type { Fetch } from "../collect/tracker.ts";
 import type { Labels } from "../objects.ts";
 import { labelIndexKeys, selectorIndexKey, selects } from "./labels.ts";
-import type { AmbientOptions, Problem } from "./options.ts";
+import type { AmbientOptions, Outcome, Problem } from "./options.ts";
 import {
   candidateOfService,
   candidatesOfServiceEntry,
@@ -23,6 +23,9 @@ export interface ServiceCollections {
   /** Winners with a selector, by {@link selectorIndexKey}. */
   readonly selecting: Index<ServiceCandidate>;
   readonly services: Collection<Service>;
+  /** What became of each object, by its key. */
+  readonly ofServices: Collection<Outcome<ServiceCandidate>>;
+  readonly ofEntries: Collection<Outcome<ServiceCandidate>>;
   readonly problems: readonly Collection<Problem>[];
 }
 
@@ -71,7 +74,8 @@ export function buildServices(
     ...winner.service,
     canonical: winner.fromKubernetes || fetch.one(canonical, winner.service.hostname) === winner.key,
   }));
-  return { winners, selecting, services, problems: [problemsOf(engine, ofServices), problemsOf(engine, ofEntries)] };
+  const problems = [problemsOf(engine, ofServices), problemsOf(engine, ofEntries)];
+  return { winners, selecting, services, ofServices, ofEntries, problems };
 }
 
 /** The services of a namespace whose selector matches. */

@@ -36,7 +36,10 @@ export function statusKind(kind: string): StatusKind | undefined {
 
 /** The types that each purpose may write, by its field manager (CP-275): what it does not want is taken away. */
 const OWNED_TYPES: ReadonlyMap<string, readonly string[]> = new Map([
-  ["istio-ambient-service", ["istio.io/WaypointBound", "istio.io/WaypointMissing", "istio.io/VisibilityApplied"]],
+  [
+    "istio-ambient-service",
+    ["istio.io/WaypointBound", "istio.io/WaypointMissing", "istio.io/VisibilityApplied", "ambit/InMesh"],
+  ],
   ["istio-ambient-workloadentry", ["istio.io/WaypointBound"]],
   ["istio-ambient-ztunnel-policy", ["ZtunnelAccepted"]],
   ["istio-ambient-waypoint-policy", ["WaypointAccepted"]],

@@ -23,8 +23,10 @@ function print(mesh: TestMesh): string {
   for (const [, problem] of mesh.index.graph.problems.entries()) {
     lines.push(`problem ${problem.object}: ${problem.reason}: ${problem.message}`);
   }
-  for (const [key, { condition }] of mesh.index.graph.converted.entries()) {
-    if (condition !== undefined) lines.push(`${key}: ${condition.status}/${condition.reason}: ${condition.message}`);
+  for (const [, { object, conditions }] of mesh.index.graph.conditions.entries()) {
+    for (const { type, status, reason, message } of conditions) {
+      lines.push(`${object}: ${type} ${status}/${reason}: ${message}`);
+    }
   }
   return `${lines.join("\n")}\n`;
 }

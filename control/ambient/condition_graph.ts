@@ -1,0 +1,112 @@
+/** From objects and what became of them to the conditions in their status: who depends on whom. */
+import { serviceKey } from "../../mesh/service.ts";
+import type { Engine } from "../collect/engine.ts";
+import type { Collection } from "../collect/store.ts";
+import type { Fetch } from "../collect/tracker.ts";
+import { objectKey, type ServiceEntryObject } from "../objects.ts";
+import type { WantedConditions } from "../status/conditions.ts";
+import type { ConvertedPolicy } from "./authorization_policy.ts";
+import {
+  conditionsKey,
+  type FieldManager,
+  leftOutCondition,
+  type Said,
+  serviceBoundCondition,
+  wantedConditions,
+  waypointMissingCondition,
+  workloadBoundCondition,
+} from "./conditions.ts";
+import type { Outcome, Problem } from "./options.ts";
+import { type TargetLookup, waypointAcceptedCondition } from "./policy_targets.ts";
+import { entryCandidateKey } from "./service_candidates.ts";
+import type { ServiceCollections } from "./service_graph.ts";
+import type { MeshCells, ObjectOf, Sources } from "./sources.ts";
+import { bindWorkload } from "./waypoint_binding.ts";
+import { finderOf, namespaceMeta, type WaypointCollections } from "./waypoint_graph.ts";
+import { mergedLabels } from "./workload_pod.ts";
+
+/** What conditions are made of. */
+export interface ConditionInputs {
+  readonly sources: Sources;
+  readonly mesh: MeshCells;
+  readonly serviceEntries: Collection<ObjectOf<"ServiceEntry">>;
+  readonly workloadEntries: Collection<ObjectOf<"WorkloadEntry">>;
+  readonly authorizationPolicies: Collection<ObjectOf<"AuthorizationPolicy">>;
+  readonly services: ServiceCollections;
+  readonly waypoints: WaypointCollections;
+  readonly converted: Collection<ConvertedPolicy>;
+}
+
+/** Builds the part of the graph that yields conditions: of each object that may have any, also when it has none now. */
+export function buildConditions(engine: Engine, inputs: ConditionInputs): Collection<WantedConditions> {
+  const { sources, services } = inputs;
+  const collect = <K extends "Service" | "ServiceEntry" | "WorkloadEntry" | "AuthorizationPolicy">(
+    fieldManager: FieldManager,
+    objects: Collection<ObjectOf<K>>,
+    say: (object: ObjectOf<K>, fetch: Fetch) => readonly Said[],
+  ) =>
+    engine.deriveMany(`${fieldManager} conditions of ${objects.name}`, objects, (object, fetch) => [
+      [conditionsKey(fieldManager, object), wantedConditions(fieldManager, object, say(object, fetch))],
+    ]);
+  return engine.join("conditions", [
+    collect("istio-ambient-service", sources.Service, (service, fetch) => {
+      const outcome = fetch.one(services.ofServices, objectKey("Service", service.meta.namespace, service.meta.name));
+      const [candidate] = outcome?.items ?? [];
+      return candidate === undefined ? leftOut(outcome) : serviceBoundCondition(candidate[1].binding);
+    }),
+    collect("istio-ambient-service", inputs.serviceEntries, (entry, fetch) => ofServiceEntry(entry, inputs, fetch)),
+    collect("istio-ambient-workloadentry", inputs.workloadEntries, (entry, fetch) => {
+      const { namespace } = entry.meta, labels = mergedLabels(entry.spec.labels, entry.meta.labels);
+      const bindable = { namespace, labels, annotations: entry.meta.annotations };
+      const find = finderOf(inputs.waypoints, fetch);
+      return workloadBoundCondition(bindWorkload(bindable, namespaceMeta(sources, namespace, fetch), find));
+    }),
+    collect("istio-ambient-ztunnel-policy", inputs.authorizationPolicies, (policy, fetch) => {
+      const { namespace, name } = policy.meta;
+      const condition = fetch.one(inputs.converted, objectKey("AuthorizationPolicy", namespace, name))?.condition;
+      return condition === undefined ? [] : [condition];
+    }),
+    collect(
+      "istio-ambient-waypoint-policy",
+      inputs.authorizationPolicies,
+      (policy, fetch) => waypointAcceptedCondition(policy, targetLookup(inputs, fetch)),
+    ),
+  ]);
+}
+
+/** What kept an object out; its waypoint's refusal is another condition. */
+function leftOut(outcome: Outcome<unknown> | undefined): Said[] {
+  return leftOutCondition(outcome?.problems ?? []);
+}
+
+/** A ServiceEntry that has none of its hosts says why and nothing more: nothing else of it is in force. */
+function ofServiceEntry(entry: ServiceEntryObject, { services }: ConditionInputs, fetch: Fetch): Said[] {
+  const { namespace, name } = entry.meta, taken: Pick<Problem, "reason" | "message">[] = [];
+  const outcome = fetch.one(services.ofEntries, objectKey("ServiceEntry", namespace, name));
+  const [candidate] = outcome?.items ?? [];
+  if (candidate === undefined) return leftOut(outcome);
+  const hosts = new Set(entry.hosts);
+  for (const host of hosts) {
+    const winner = fetch.one(services.winners, serviceKey(namespace, host));
+    if (winner === undefined || winner.key === entryCandidateKey(entry, host)) continue;
+    const kind = winner.fromKubernetes ? "Service" : "ServiceEntry";
+    const message = `${kind} ${winner.objectName} has host ${host}, before this one`;
+    taken.push({ reason: "HostnameTaken", message });
+  }
+  if (taken.length === hosts.size) return leftOutCondition(taken);
+  const { binding } = candidate[1];
+  return [...serviceBoundCondition(binding), ...waypointMissingCondition(entry, binding), ...leftOutCondition(taken)];
+}
+
+function targetLookup({ sources, mesh, services, waypoints }: ConditionInputs, fetch: Fetch): TargetLookup {
+  return {
+    rootNamespace: fetch.value(mesh.rootNamespace),
+    controllerOf: (name) => fetch.one(sources.GatewayClass, objectKey("GatewayClass", "", name))?.controllerName,
+    isWaypoint: (key) => fetch.one(waypoints.usable, key) !== undefined,
+    bindingOf: (kind, key) => {
+      const outcomes = kind === "Service" ? services.ofServices : services.ofEntries;
+      const outcome = fetch.one(outcomes, `${kind}/${key}`);
+      return outcome && { waypoint: outcome.items[0]?.[1].binding.waypoint };
+    },
+  };
+}
