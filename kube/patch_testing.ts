@@ -67,13 +67,23 @@ function remove(root: unknown, path: readonly string[]): void {
   else delete (parent as Fields)[last];
 }
 
+/** As the API server tests: what is not there is null. */
+function readOrNull(root: unknown, path: readonly string[]): unknown {
+  let at = root;
+  for (const step of path) {
+    if (!isFields(at) && !Array.isArray(at)) return null;
+    at = (at as Fields)[step] ?? null;
+  }
+  return at;
+}
+
 /** A copy of the target with a JSON patch applied (RFC 6902 §4). @throws PatchError if a path or a test does not hold. */
 export function jsonPatch(target: unknown, patch: readonly unknown[]): unknown {
   let root = structuredClone(target);
   for (const { op, path, from, value } of patch as readonly Operation[]) {
     const at = steps(path);
     if (op === "test") {
-      if (!equal(read(root, at), value)) throw new PatchError(`the value at "${path}" is another`);
+      if (!equal(readOrNull(root, at), value)) throw new PatchError(`the value at "${path}" is another`);
     } else if (op === "remove") remove(root, at);
     else if (op === "add") root = write(root, at, structuredClone(value), true);
     else if (op === "replace") {

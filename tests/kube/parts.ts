@@ -6,7 +6,7 @@ import { MeshError } from "../../base/errors.ts";
 
 export const KUBERNETES_VERSION = "1.34.4";
 /** Where the custom resource definitions are published; nothing of them is copied into the repository. */
-const ISTIO_API = "istio.io/api@v1.31.0-alpha.1.0.20260819121012-5803fb6accf7";
+const ISTIO_API = "istio.io/api@v1.31.1";
 const GATEWAY_API = "sigs.k8s.io/gateway-api@v1.6.0";
 
 const BUILT = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"] as const;
@@ -160,7 +160,8 @@ function say(line: string): void {
 
 if (import.meta.main) {
   try {
-    say(JSON.stringify(await kubeParts(), undefined, 2));
+    const { apiServer, etcd, kubectl } = await kubeParts();
+    say(`tests run ${[apiServer, ...Object.values(etcd), kubectl].join(", ")}`);
   } catch (error) {
     if (!(error instanceof MeshError)) throw error;
     say(`${error.code}: ${error.message}: ${error.cause}\n  try: ${error.remedy}`);

@@ -1,0 +1,86 @@
+/** The manifests of deploy/: that they fit together, and the settings and ports of the roles that they start. */
+import { assertEquals } from "@std/assert";
+import { parseAll } from "@std/yaml";
+import type { Table } from "../../base/config.ts";
+import { VERSION } from "../../base/version.ts";
+import { ISTIOD_CONFIG } from "../../control/config.ts";
+import { trackedFiles } from "./tree.ts";
+
+const FOLDER = "deploy/kubernetes/", NAMESPACE = "istio-system";
+const CLUSTER_WIDE = ["Namespace", "ClusterRole", "ClusterRoleBinding", "ValidatingWebhookConfiguration"];
+
+type Labels = Readonly<Record<string, string>>;
+interface Container {
+  readonly image: string;
+  readonly args: readonly string[];
+  readonly env: readonly { readonly name: string }[];
+  readonly ports: readonly { readonly name: string; readonly containerPort: number }[];
+}
+interface Manifest {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly metadata: { readonly name: string; readonly namespace?: string };
+  readonly spec: {
+    readonly selector: Labels & { readonly matchLabels: Labels };
+    readonly ports: readonly { readonly name: string; readonly port: number; readonly targetPort: string }[];
+    readonly template: { readonly metadata: { readonly labels: Labels }; readonly spec: { containers: [Container] } };
+  };
+}
+
+const files = (await trackedFiles()).filter(({ path }) => path.startsWith(FOLDER) && path.endsWith(".yaml"));
+const listed = files.find(({ path }) => path.endsWith("/kustomization.yaml"))!;
+const others = files.filter((file) => file !== listed);
+const manifests = others.flatMap(({ text }) => parseAll(text) as Manifest[]);
+const the = (kind: string, name = "istiod") => manifests.find((it) => it.kind === kind && it.metadata.name === name)!;
+const [container] = the("Deployment").spec.template.spec.containers;
+
+const settings = Object.values<Table[string]>(ISTIOD_CONFIG.table);
+/** Where istiod listens in a pod, from its table of settings: `…, in a pod of a cluster :15012`. */
+const ports = settings.flatMap(({ defaultText = "" }) => /in a pod of a cluster :(\d+)$/.exec(defaultText)?.[1] ?? [])
+  .map(Number);
+
+Deno.test("deploy/kubernetes: every file is applied, and every object says where it belongs", () => {
+  const [kustomization] = parseAll(listed.text) as [{ resources: string[] }];
+  assertEquals(kustomization.resources.toSorted(), others.map(({ path }) => path.slice(FOLDER.length)).toSorted());
+  for (const { kind, metadata } of manifests) {
+    const wanted = CLUSTER_WIDE.includes(kind) ? undefined : NAMESPACE;
+    assertEquals(metadata.namespace, wanted, `${kind}/${metadata.name}`);
+  }
+});
+
+Deno.test("deploy/kubernetes: flags, variables and image are those that the role has", () => {
+  const flags = container.args.filter((it) => it.startsWith("--")).map((it) => it.slice(2));
+  assertEquals(flags.filter((name) => !settings.some(({ flag }) => flag === name)), []);
+  assertEquals(container.env.filter(({ name }) => !settings.some(({ env }) => env === name)), []);
+  const withoutDefault = settings.filter((it) => !("default" in it));
+  assertEquals(withoutDefault.filter((it) => !flags.includes(it.flag)).map(({ flag }) => flag), []);
+  assertEquals(container.image, `localhost/ambit:${VERSION}`);
+});
+
+Deno.test("deploy/kubernetes: the pod shows the ports that istiod opens, and the Service those that CP-001 names", () => {
+  assertEquals(container.ports.map(({ containerPort }) => containerPort).toSorted(), ports.toSorted());
+  const served: Readonly<Record<number, readonly [string, number]>> = {
+    15010: ["grpc-xds", 15010],
+    15012: ["https-dns", 15012],
+    15014: ["http-monitoring", 15014],
+    15017: ["https-webhook", 443],
+  };
+  const wanted = ports.flatMap((port) => served[port] === undefined ? [] : [[...served[port], port]]);
+  const shown = the("Service").spec.ports.map(({ name, port, targetPort }) => {
+    return [name, port, container.ports.find((it) => it.name === targetPort)?.containerPort];
+  });
+  const byPort = (one: readonly unknown[], other: readonly unknown[]) => Number(one[2]) - Number(other[2]);
+  assertEquals(shown.toSorted(byPort), wanted.toSorted(byPort));
+});
+
+Deno.test("deploy/kubernetes: every selector finds istiod's pods", () => {
+  const { labels } = the("Deployment").spec.template.metadata;
+  const selectors = [
+    the("Service").spec.selector,
+    the("Deployment").spec.selector.matchLabels,
+    the("PodDisruptionBudget").spec.selector.matchLabels,
+  ];
+  for (const selector of selectors) {
+    for (const [name, value] of Object.entries(selector)) assertEquals(labels[name], value);
+  }
+});
