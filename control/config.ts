@@ -10,9 +10,9 @@ import {
   text,
   toggle,
 } from "../base/config.ts";
+import { CA_SETTINGS } from "./ca/settings.ts";
 
-const DAY_MS = 86_400_000;
-const YEAR_MS = 365 * DAY_MS;
+const YEAR_MS = 365 * 86_400_000;
 
 /** The default that {@link listenOn} makes of an address that is not given. */
 const listenText = (port: number) => `127.0.0.1:${port}, in a pod of a cluster :${port}`;
@@ -85,10 +85,12 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     help: "kinds that are read although they are ignored",
   },
   stateDir: {
-    kind: text("DIR"),
+    kind: optional(text("DIR")),
     flag: "state-dir",
     env: "AMBIT_STATE_DIR",
-    help: "folder for the CA's and the token issuer's keys; made if it is not there",
+    default: undefined,
+    defaultText: "none, which does with a cluster",
+    help: "folder for the CA's and the token issuer's keys, and for its roots to be read from; made if it is not there",
   },
   secureGrpcAddress: {
     kind: optional(listenAddress()),
@@ -188,48 +190,7 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     default: Object.freeze(["localhost", "127.0.0.1", "::1"]) as readonly string[],
     help: "further names and addresses in the server certificate, by which clients may reach it",
   },
-  caDir: {
-    kind: optional(text("DIR")),
-    flag: "ca-dir",
-    env: "ROOT_CA_DIR",
-    default: undefined,
-    defaultText: "a self-signed root, made once in the state folder",
-    help: "folder with ca-cert.pem, ca-key.pem, root-cert.pem and cert-chain.pem to sign with",
-  },
-  trustedNodeAccounts: {
-    kind: list("NAMESPACE/ACCOUNT"),
-    flag: "trusted-node-accounts",
-    env: "CA_TRUSTED_NODE_ACCOUNTS",
-    default: Object.freeze(["istio-system/ztunnel"]) as readonly string[],
-    help: "accounts of node proxies, which may ask for certificates of the pods on their node",
-  },
-  clusterAliases: {
-    kind: list("ALIAS=CLUSTER"),
-    flag: "cluster-aliases",
-    default: Object.freeze([]) as readonly string[],
-    help: "other names that clients may say for a cluster",
-  },
-  tokenAudiences: {
-    kind: list("AUDIENCE"),
-    flag: "token-audiences",
-    env: "TOKEN_AUDIENCES",
-    default: Object.freeze(["istio-ca"]) as readonly string[],
-    help: "a cluster's service account tokens must be for one of these",
-  },
-  defaultCertificateTtlMs: {
-    kind: duration(60_000, YEAR_MS),
-    flag: "default-workload-cert-ttl",
-    env: "DEFAULT_WORKLOAD_CERT_TTL",
-    default: DAY_MS,
-    help: "life of a certificate when the request names none",
-  },
-  maxCertificateTtlMs: {
-    kind: duration(60_000, YEAR_MS),
-    flag: "max-workload-cert-ttl",
-    env: "MAX_WORKLOAD_CERT_TTL",
-    default: 90 * DAY_MS,
-    help: "longest life that may be asked for",
-  },
+  ...CA_SETTINGS,
   debounceQuietMs: {
     kind: duration(0, 60_000),
     flag: "debounce-after",

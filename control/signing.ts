@@ -1,21 +1,22 @@
 /** The CA and whom it believes: key material, the server's own certificate, tokens, and the certificate service. */
 import type * as grpc from "@grpc/grpc-js";
+import { MeshError } from "../base/errors.ts";
 import { CertificateAuthority } from "./ca/authority.ts";
 import { addCertificateService } from "./ca/ca_grpc.ts";
 import { type AuthenticationWay, Authenticator } from "./ca/caller.ts";
 import { CertificateService } from "./ca/certificate_service.ts";
 import { ClientCertificateWay } from "./ca/client_certificate.ts";
-import { type KeyMaterial, loadPluggedIn, loadSelfSigned } from "./ca/key_material.ts";
+import { type KeySource, openKeySource } from "./ca/key_source.ts";
 import { KubernetesTokenWay } from "./ca/kubernetes_token.ts";
-import { watchMaterial } from "./ca/material_watch.ts";
 import { NodeAuthorizer } from "./ca/node_authorizer.ts";
 import { OwnTokenWay } from "./ca/own_token.ts";
-import { openStateFolder, publishFile } from "./ca/state_files.ts";
-import type { IstiodConfig } from "./config.ts";
+import { ownHosts, ServerIdentity } from "./ca/server_identity.ts";
+import { publishFile } from "./ca/state_files.ts";
+import { TrustBundle } from "./ca/trust_bundle.ts";
 import type { MeshSettings } from "./mesh_settings.ts";
-import type { Part, Role, Self } from "./role.ts";
+import type { Part, Role } from "./role.ts";
 import { TokenIssuer } from "./tokens.ts";
-import { ListenerCredentials, type ServerTls } from "./xds/secure_server.ts";
+import { ListenerCredentials } from "./xds/secure_server.ts";
 
 /** The CA, opened and serving nobody yet. */
 export interface Signing {
@@ -23,20 +24,28 @@ export interface Signing {
   readonly authenticator: Authenticator;
   /** What the TLS listeners present; renewed with the CA's own material (CP-006). */
   readonly credentials: ListenerCredentials;
+  /** What namespaces are told to trust. */
+  readonly bundle: TrustBundle;
+  readonly source: KeySource;
+  readonly server: ServerIdentity;
 }
 
-/** Loads or makes the CA. @throws MeshError AMB021x */
+/** Loads or makes the CA. @throws MeshError AMB021x, AMB025x */
 export async function openSigning(role: Role): Promise<Signing> {
-  const { config, self, mesh } = role;
-  await openStateFolder(config.stateDir);
-  const authority = await openAuthority(config);
-  await publishRoots(config, authority.material);
+  const { config, self, api, mesh, signal } = role, log = role.log.child("ca");
+  const source = await openKeySource({ settings: config, api, systemNamespace: self.namespace, log }, signal);
+  const authority = await CertificateAuthority.create(source.material);
   const authenticator = new Authenticator([
     new ClientCertificateWay((domain) => isOurs(mesh, domain)),
     await tokenWay(role),
   ]);
-  const credentials = new ListenerCredentials(await serverTls(config, self, authority));
-  return { authority, authenticator, credentials };
+  const hosts = () => [...ownHosts(self, mesh.now.discoveryAddress), ...config.serverHosts];
+  const server = await ServerIdentity.open({ settings: config, inCluster: api !== undefined, authority, hosts, log });
+  const credentials = new ListenerCredentials(server.now);
+  server.subscribe((tls) => credentials.update(tls));
+  const bundle = new TrustBundle({ rootsPem: server.distributedRootsPem, revocationsPem: source.revocationsPem });
+  await publishBundle(config.stateDir, bundle);
+  return { authority, authenticator, credentials, bundle, source, server };
 }
 
 /** A cluster vouches for its tokens; where there is none, a key of our own does (CP-476). */
@@ -44,6 +53,11 @@ async function tokenWay({ config, api, clusters, mesh }: Role): Promise<Authenti
   const trustDomain = () => mesh.now.trustDomain, now = Date.now;
   if (api !== undefined) {
     return new KubernetesTokenWay({ clusters, audiences: config.tokenAudiences, trustDomain, now });
+  }
+  if (config.stateDir === undefined) {
+    throw new MeshError("AMB0256", "nothing says where the token issuer's key is to be kept", {
+      remedy: "give --state-dir a folder",
+    });
   }
   const tokens = await TokenIssuer.open(config.stateDir);
   return new OwnTokenWay({ tokens, trustDomain, clusterId: config.clusterId, now });
@@ -70,37 +84,32 @@ function isOurs({ now }: MeshSettings, domain: string): boolean {
   return domain === now.trustDomain || now.trustDomainAliases.includes(domain);
 }
 
-/** Follows plugged-in CA files and takes what changes into use. */
-export function startRotation({ config, self, log, signal }: Role, { authority, credentials }: Signing): Part {
-  if (config.caDir === undefined) return { stopped: Promise.resolve() };
-  const onChange = async (material: KeyMaterial) => {
-    await authority.replace(material);
-    credentials.update(await serverTls(config, self, authority));
-    await publishRoots(config, material);
+/** Follows the CA's key and the server's files, and takes what changes into use (CP-503 to CP-505). */
+export function startRotation({ config, mesh, signal }: Role, signing: Signing): Part {
+  const { authority, bundle, source, server } = signing;
+  const unsubscribe = mesh.subscribe(() => void server.reissue());
+  const publish = async () => {
+    bundle.set({ rootsPem: server.distributedRootsPem });
+    await publishBundle(config.stateDir, bundle);
   };
-  const options = { folder: config.caDir, material: authority.material, onChange, log: log.child("ca") };
-  return { stopped: watchMaterial(options, signal) };
+  const keys = source.follow({
+    onMaterial: async (material) => {
+      await authority.replace(material);
+      await server.reissue(); // Its clients believe the new root, or both, from here on (CP-505).
+      await publish();
+    },
+    onRevocations: async (revocationsPem) => {
+      bundle.set({ revocationsPem });
+      await publishBundle(config.stateDir, bundle);
+    },
+  }, signal);
+  const files = server.follow(publish, signal);
+  return { stopped: Promise.all([keys, files]).then(unsubscribe) };
 }
 
-async function openAuthority({ caDir, stateDir, trustDomain }: IstiodConfig): Promise<CertificateAuthority> {
-  const material = caDir === undefined
-    ? await loadSelfSigned(stateDir, trustDomain, Date.now())
-    : await loadPluggedIn(caDir, Date.now()); // CP-500: never a root of our own in its stead.
-  return await CertificateAuthority.create(material);
-}
-
-async function publishRoots({ stateDir }: IstiodConfig, { rootsPem }: KeyMaterial): Promise<void> {
-  await publishFile(`${stateDir}/root-cert.pem`, rootsPem);
-}
-
-async function serverTls(config: IstiodConfig, self: Self, authority: CertificateAuthority): Promise<ServerTls> {
-  const hosts = [...ownHosts(self), ...config.serverHosts];
-  return { ...await authority.issueServer(hosts), rootsPem: authority.material.rootsPem };
-}
-
-/** The names that clients in a cluster use (CP-004). */
-function ownHosts({ namespace, revision }: Self): string[] {
-  const names = ["istiod", "istiod-remote", "istio-pilot"];
-  if (revision !== "" && revision !== "default") names.push(`istiod-${revision}`);
-  return names.map((name) => `${name}.${namespace}.svc`);
+/** Where there is no cluster to write to, files are what clients mount: ztunnel's CA_ROOT_CA and CRL_PATH. */
+async function publishBundle(stateDir: string | undefined, { now }: TrustBundle): Promise<void> {
+  if (stateDir === undefined) return;
+  await publishFile(`${stateDir}/root-cert.pem`, now.rootsPem);
+  if (now.revocationsPem !== "") await publishFile(`${stateDir}/ca-crl.pem`, now.revocationsPem);
 }

@@ -4,7 +4,9 @@ import * as x509 from "@peculiar/x509";
 import { MeshError } from "../../base/errors.ts";
 import { CertificateAuthority } from "./authority.ts";
 import { acceptCsr } from "./csr.ts";
-import { type KeyMaterial, loadPluggedIn, loadSelfSigned } from "./key_material.ts";
+import type { KeyMaterial } from "./key_material.ts";
+import { loadPluggedIn } from "./plugged_in.ts";
+import { loadSelfSigned } from "./self_signed_folder.ts";
 import { Folder, plugIn } from "./testing.ts";
 
 const CART = "spiffe://cluster.local/ns/shop/sa/cart";

@@ -44,16 +44,17 @@ export class CertificateService {
       signErrors: metrics.counter("citadel_server_csr_sign_err_count", "CSR signing errors.", { labelled: true }),
       issued: counter("success_cert_issuance_count", "Certificates issued."),
     };
-    metrics.gauge(
-      "citadel_server_root_cert_expiry_timestamp",
-      "When the root ends, in seconds since 1970.",
-      () => Math.floor(authority.rootExpiresAtMs / 1_000),
-    );
-    metrics.gauge(
-      "citadel_server_cert_chain_expiry_timestamp",
-      "When the signing certificate ends, in seconds since 1970.",
-      () => Math.floor(authority.signerExpiresAtMs / 1_000),
-    );
+    const ends = (name: string, what: string, atMs: () => number) => {
+      const help = `When ${what} ends, in seconds`;
+      metrics.gauge(`citadel_server_${name}_timestamp`, `${help} since 1970.`, () => Math.floor(atMs() / 1_000));
+      metrics.gauge(
+        `citadel_server_${name}_seconds`,
+        `${help} from now.`,
+        () => Math.floor((atMs() - Date.now()) / 1_000),
+      );
+    };
+    ends("root_cert_expiry", "the root", () => authority.rootExpiresAtMs);
+    ends("cert_chain_expiry", "the signing certificate", () => authority.signerExpiresAtMs);
   }
 
   /** Answers one request: the chain of CP-471, or a refusal, logged and counted here. */

@@ -1,8 +1,9 @@
-/** What the CA signs with: files plugged in by an operator, or a root of our own that is made once and kept (CP-500, CP-501). */
+/** What the CA signs with: a key, its certificate, and the certificates around it, checked to belong together. */
+import { Buffer } from "node:buffer";
+import { createPrivateKey } from "node:crypto";
 import * as x509 from "@peculiar/x509";
 import { MeshError } from "../../base/errors.ts";
 import { importSigningKey, pemBlocks, type SigningAlgorithm, toPem } from "./pem.ts";
-import { createFolderOnce, readSecret } from "./state_files.ts";
 
 /** The signing key and the certificates around it. */
 export interface KeyMaterial {
@@ -18,101 +19,145 @@ export interface KeyMaterial {
   readonly selfSigned: boolean;
 }
 
-export const PLUGGED_IN_FILES = ["ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"] as const;
-const SELF_SIGNED_LIFE_MS = 10 * 365 * 86_400_000; // ten years, as CP-501 has it
+/** PEM texts as they are stored. */
+export interface MaterialTexts {
+  readonly cert: string;
+  readonly key: string;
+  readonly roots: string;
+  readonly chain: string;
+}
+
+/** Where texts come from, for errors, and what to do about them. */
+export interface MaterialOrigin {
+  /** As `the CA files in /etc/cacerts`. */
+  readonly where: string;
+  readonly remedy: string;
+  /** What each text is called there. */
+  readonly names: MaterialTexts;
+}
+
+/** The names that Istio gives them. */
+export const ISTIO_NAMES: MaterialTexts = Object.freeze({
+  cert: "ca-cert.pem",
+  key: "ca-key.pem",
+  roots: "root-cert.pem",
+  chain: "cert-chain.pem",
+});
+
+export type RootKey = "rsa" | "ecdsa";
+
+export interface RootOptions {
+  readonly organisation: string;
+  readonly nowMs: number;
+  readonly lifeMs: number;
+  readonly key: RootKey;
+  readonly rsaBits: number;
+}
+
 export const BACKDATE_MS = 2 * 60_000; // notBefore lies this far back: clocks differ (CP-492)
-
-/** Reads a folder of plugged-in files. @throws MeshError AMB0212 if the set is incomplete or its parts do not belong together. */
-export async function loadPluggedIn(folder: string, nowMs: number): Promise<KeyMaterial> {
-  const texts: string[] = [], missing: string[] = [];
-  for (const name of PLUGGED_IN_FILES) {
-    try {
-      texts.push(await Deno.readTextFile(`${folder}/${name}`));
-    } catch (cause) {
-      if (!(cause instanceof Deno.errors.NotFound)) throw unusable(folder, `${name} cannot be read`, cause);
-      missing.push(name);
-    }
-  }
-  if (missing.length > 0) throw unusable(folder, `${missing.join(", ")} missing`);
-  return await assemble(folder, texts as [string, string, string, string], { nowMs, selfSigned: false });
-}
-
-/** Reads our own root from `<stateFolder>/ca`, making it first if there is none: ECDSA P-256, ten years, organisation = trust domain. */
-export async function loadSelfSigned(stateFolder: string, trustDomain: string, nowMs: number): Promise<KeyMaterial> {
-  const folder = `${stateFolder}/ca`;
-  await createFolderOnce(folder, () => makeRoot(trustDomain, nowMs));
-  const texts: string[] = [];
-  for (const name of PLUGGED_IN_FILES) {
-    const content = await readSecret(`${folder}/${name}`);
-    if (content === undefined) throw unusable(folder, `${name} missing`);
-    texts.push(content);
-  }
-  return await assemble(folder, texts as [string, string, string, string], { nowMs, selfSigned: true });
-}
 
 /** A random positive serial number of 16 bytes (RFC 5280 §4.1.2.2), in hexadecimal. */
 export function randomSerial(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[0] = (bytes[0]! & 0x7f) | 0x40; // positive, and never shortened by a leading zero
-  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return bytes.toHex();
 }
 
-async function makeRoot(trustDomain: string, nowMs: number): Promise<Record<string, string>> {
-  const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
-  const keys = await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
-  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
+/** Makes a key and a root certificate of it (CP-501). */
+export async function makeRoot(options: RootOptions): Promise<MaterialTexts> {
+  const { organisation, key, rsaBits } = options;
+  const algorithm = key === "ecdsa" ? { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } : {
+    name: "RSASSA-PKCS1-v1_5",
+    hash: "SHA-256",
+    modulusLength: rsaBits,
+    publicExponent: Uint8Array.of(1, 0, 1),
+  };
+  const keys = await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"]) as CryptoKeyPair;
+  const pem = await signRoot(keys, { subject: [{ O: [organisation] }], algorithm, ...options });
+  return { cert: pem, key: await keyText(keys.privateKey, key), roots: pem, chain: "" };
+}
+
+/** A certificate for the same root and the same key, with a new life: what the old one signed leads to the new one, too (CP-503). */
+export async function renewRoot(material: KeyMaterial, life: { nowMs: number; lifeMs: number }): Promise<string> {
+  const { key, algorithm, signer } = material;
+  const publicKey = await signer.publicKey.export();
+  return await signRoot({ privateKey: key, publicKey }, { subject: signer.subjectName, algorithm, ...life });
+}
+
+async function signRoot(
+  keys: CryptoKeyPair,
+  { subject, algorithm, nowMs, lifeMs }: {
+    subject: x509.JsonName | x509.Name;
+    algorithm: Algorithm;
+    nowMs: number;
+    lifeMs: number;
+  },
+): Promise<string> {
+  const certificate = await x509.X509CertificateGenerator.create({
     serialNumber: randomSerial(),
-    name: [{ O: [trustDomain] }],
+    subject,
+    issuer: subject,
     notBefore: new Date(nowMs - BACKDATE_MS),
-    notAfter: new Date(nowMs + SELF_SIGNED_LIFE_MS),
+    notAfter: new Date(nowMs + lifeMs),
     signingAlgorithm: algorithm,
-    keys,
+    signingKey: keys.privateKey,
+    publicKey: keys.publicKey,
     extensions: [
       new x509.BasicConstraintsExtension(true, undefined, true),
       new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
       await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
     ],
   });
-  const pem = toPem("CERTIFICATE", certificate.rawData);
-  const key = toPem("PRIVATE KEY", await crypto.subtle.exportKey("pkcs8", keys.privateKey));
-  return { "ca-cert.pem": pem, "ca-key.pem": key, "root-cert.pem": pem, "cert-chain.pem": "" };
+  return toPem("CERTIFICATE", certificate.rawData);
 }
 
-async function assemble(
-  folder: string,
-  [certText, keyText, rootsText, chainText]: [string, string, string, string],
+/** A key as Istio's own CA writes it, so that either can take over from the other. */
+async function keyText(key: CryptoKey, kind: RootKey): Promise<string> {
+  const pkcs8 = Buffer.from(await crypto.subtle.exportKey("pkcs8", key));
+  if (kind === "ecdsa") return toPem("PRIVATE KEY", pkcs8);
+  const parsed = createPrivateKey({ key: pkcs8, format: "der", type: "pkcs8" });
+  return toPem("RSA PRIVATE KEY", parsed.export({ type: "pkcs1", format: "der" }));
+}
+
+/** Reads texts and checks that they are one CA's. @throws MeshError AMB0212 */
+export async function assembleMaterial(
+  origin: MaterialOrigin,
+  texts: MaterialTexts,
   { nowMs, selfSigned }: { nowMs: number; selfSigned: boolean },
 ): Promise<KeyMaterial> {
-  const signer = certificatesOf(folder, "ca-cert.pem", certText)[0];
-  const roots = certificatesOf(folder, "root-cert.pem", rootsText);
-  const chain = certificatesOf(folder, "cert-chain.pem", chainText);
-  if (signer === undefined) throw unusable(folder, "ca-cert.pem holds no certificate");
-  if (roots.length === 0) throw unusable(folder, "root-cert.pem holds no certificate");
+  const { names } = origin;
+  const [signer, ...above] = certificatesOf(origin, "cert", texts);
+  const roots = certificatesOf(origin, "roots", texts);
+  if (signer === undefined) throw unusable(origin, `${names.cert} holds no certificate`);
+  if (roots.length === 0) throw unusable(origin, `${names.roots} holds no certificate`);
   if (!signer.getExtension(x509.BasicConstraintsExtension)?.ca) {
-    throw unusable(folder, "ca-cert.pem is not a CA certificate");
+    throw unusable(origin, `${names.cert} is not a CA certificate`);
   }
-  if (signer.notAfter.getTime() <= nowMs) {
-    throw unusable(folder, `ca-cert.pem expired at ${signer.notAfter.toISOString()}`);
+  // A root of our own that has expired is renewed, with its key, by whoever loads it.
+  if (signer.notAfter.getTime() <= nowMs && !selfSigned) {
+    throw unusable(origin, `${names.cert} expired at ${signer.notAfter.toISOString()}`);
   }
   let imported;
   try {
-    imported = await importSigningKey(keyText);
+    imported = await importSigningKey(texts.key);
   } catch (cause) {
-    throw unusable(folder, "ca-key.pem is no usable private key", cause);
+    throw unusable(origin, `${names.key} is no usable private key`, cause);
   }
   if (!(await belongs(imported.key, imported.algorithm, signer))) {
-    throw unusable(folder, "ca-key.pem is not the key of ca-cert.pem");
+    throw unusable(origin, `${names.key} is not the key of ${names.cert}`);
   }
   const isRoot = (it: x509.X509Certificate) => roots.some((root) => root.equal(it));
-  const intermediates = chain.filter((it) => !isRoot(it) && !it.equal(signer));
-  if (!isRoot(signer)) intermediates.unshift(signer);
-  await checkPath([...intermediates], { folder, roots, signer });
+  const intermediates: x509.X509Certificate[] = isRoot(signer) ? [] : [signer];
+  for (const it of [...above, ...certificatesOf(origin, "chain", texts)]) {
+    if (!isRoot(it) && !it.equal(signer) && !intermediates.some((known) => known.equal(it))) intermediates.push(it);
+  }
+  await checkPath(intermediates, { origin, roots, signer });
   return {
     key: imported.key,
     algorithm: imported.algorithm,
     signer,
     intermediatesPem: intermediates.map((it) => toPem("CERTIFICATE", it.rawData)),
-    rootsPem: rootsText,
+    rootsPem: texts.roots,
     roots,
     selfSigned,
   };
@@ -120,8 +165,8 @@ async function assemble(
 
 /** Each intermediate must be signed by the next, the last by a root. */
 async function checkPath(
-  path: x509.X509Certificate[],
-  { folder, roots, signer }: { folder: string; roots: x509.X509Certificate[]; signer: x509.X509Certificate },
+  path: readonly x509.X509Certificate[],
+  { origin, roots, signer }: { origin: MaterialOrigin; roots: x509.X509Certificate[]; signer: x509.X509Certificate },
 ): Promise<void> {
   for (const [at, certificate] of path.entries()) {
     const issuers = at + 1 < path.length ? [path[at + 1]!] : roots;
@@ -131,19 +176,22 @@ async function checkPath(
         await certificate.verify({ publicKey: await issuer.publicKey.export(), signatureOnly: true });
     }
     if (!signed) {
-      throw unusable(
-        folder,
-        `no path from ${signer.subject} to a root: nothing in the set signed ${certificate.subject}`,
-      );
+      const what = `no path from ${signer.subject} to a root: nothing in the set signed ${certificate.subject}`;
+      throw unusable(origin, what);
     }
   }
 }
 
-function certificatesOf(folder: string, name: string, text: string): x509.X509Certificate[] {
+function certificatesOf(
+  origin: MaterialOrigin,
+  part: keyof MaterialTexts,
+  texts: MaterialTexts,
+): x509.X509Certificate[] {
   try {
-    return pemBlocks(text).filter((it) => it.label === "CERTIFICATE").map((it) => new x509.X509Certificate(it.text));
+    const blocks = pemBlocks(texts[part]).filter((it) => it.label === "CERTIFICATE");
+    return blocks.map((it) => new x509.X509Certificate(it.text));
   } catch (cause) {
-    throw unusable(folder, `${name} holds something that is no certificate`, cause);
+    throw unusable(origin, `${origin.names[part]} holds something that is no certificate`, cause);
   }
 }
 
@@ -165,9 +213,6 @@ async function belongs(
   }
 }
 
-function unusable(folder: string, what: string, cause?: unknown): MeshError {
-  return new MeshError("AMB0212", `the CA files in ${folder} cannot be used: ${what}`, {
-    remedy: `put ${PLUGGED_IN_FILES.join(", ")} of one CA there, or give no --ca-dir to have a root made`,
-    cause,
-  });
+function unusable({ where, remedy }: MaterialOrigin, what: string, cause?: unknown): MeshError {
+  return new MeshError("AMB0212", `${where} cannot be used: ${what}`, { remedy, cause });
 }

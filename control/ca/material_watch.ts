@@ -1,45 +1,88 @@
-/** Plugged-in CA files, reloaded while we run: a new intermediate, or a root bundle that overlaps the old one (CP-504). */
+/** Plugged-in CA files, reloaded while we run: a new intermediate, a root bundle that overlaps the old one, revocation lists (CP-504, CP-511). */
 import { chain, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
-import { type KeyMaterial, loadPluggedIn, PLUGGED_IN_FILES } from "./key_material.ts";
+import type { KeyMaterial } from "./key_material.ts";
+import { pause } from "./pause.ts";
+import { loadPluggedIn, PLUGGED_IN_FILES, readRevocations } from "./plugged_in.ts";
+import { checkRevocations } from "./revocations.ts";
 
 export interface MaterialWatchOptions {
   readonly folder: string;
   /** What is in use at the start. */
   readonly material: KeyMaterial;
+  /** Undefined: revocation lists are none of our business. */
+  readonly revocationsPem: string | undefined;
+  /** ISTIO_MULTIROOT_MESH: whether the root bundle may change at all. */
+  readonly multiRoot: boolean;
   /** Takes new material into use. */
   readonly onChange: (material: KeyMaterial) => Promise<void>;
+  readonly onRevocations: (pem: string) => Promise<void>;
   readonly log: Logger;
   readonly intervalMs?: number;
 }
 
 // Polled, not watched: a mounted Secret changes by a renamed link, which a watch of its files does not see.
-const INTERVAL_MS = 10_000;
+const INTERVAL_MS = 1_000; // eight calls of stat(2)
 
 /** Looks at the folder until the signal. What cannot be used is said once, and what is in use stays. */
 export async function watchMaterial(options: MaterialWatchOptions, signal: AbortSignal): Promise<void> {
-  const { folder, onChange, log, intervalMs = INTERVAL_MS } = options;
-  let current = options.material, seen = ""; // Looked at once more: it may have changed since it was loaded.
+  const { folder, log, intervalMs = INTERVAL_MS } = options;
+  let current = options.material, revocations = options.revocationsPem;
+  let seen = ""; // Looked at once more: it may have changed since it was loaded.
   while (await pause(intervalMs, signal)) {
     const signature = await signatureOf(folder);
     if (signature === seen) continue;
     seen = signature;
-    try {
-      const next = await loadPluggedIn(folder, Date.now());
-      if (same(current, next)) continue;
-      if (!overlap(current, next)) {
-        throw new MeshError("AMB0216", `the new root bundle in ${folder} has no root in common with the one in use`, {
-          remedy: "first add the new root to the old bundle, then change the intermediate, then drop the old root",
-        });
-      }
-      await onChange(next);
-      current = next;
-      log.info("CA files reloaded", { folder, signer: next.signer.subject, roots: next.roots.length });
-    } catch (error) {
-      if (!(error instanceof MeshError)) throw error;
-      log.error("CA files not reloaded; the old ones stay in use", { error: chain(error), remedy: error.remedy });
-    }
+    current = await unlessUnusable(log, "CA files", current, () => takeMaterial(options, current));
+    if (revocations === undefined) continue;
+    const before = revocations;
+    revocations = await unlessUnusable(log, "CRL file", before, () => takeRevocations(options, before));
   }
+}
+
+async function unlessUnusable<T>(log: Logger, what: string, current: T, take: () => Promise<T>): Promise<T> {
+  try {
+    return await take();
+  } catch (error) {
+    if (!(error instanceof MeshError)) throw error;
+    log.error(`${what} not reloaded; the old ones stay in use`, { error: chain(error), remedy: error.remedy });
+    return current;
+  }
+}
+
+async function takeMaterial({ folder, multiRoot, onChange, log }: MaterialWatchOptions, current: KeyMaterial) {
+  const next = await loadPluggedIn(folder, Date.now());
+  if (same(current, next)) return current;
+  checkRoots(folder, { current, next, multiRoot });
+  await onChange(next);
+  log.info("CA files reloaded", { folder, signer: next.signer.subject, roots: next.roots.length });
+  return next;
+}
+
+/** @throws MeshError AMB0216, AMB0253 */
+function checkRoots(
+  folder: string,
+  { current, next, multiRoot }: { current: KeyMaterial; next: KeyMaterial; multiRoot: boolean },
+): void {
+  if (!overlap(current, next)) {
+    throw new MeshError("AMB0216", `the new root bundle in ${folder} has no root in common with the one in use`, {
+      remedy: "first add the new root to the old bundle, then change the intermediate, then drop the old root",
+    });
+  }
+  if (!multiRoot && !(contains(current, next) && contains(next, current))) {
+    throw new MeshError("AMB0253", `the root bundle in ${folder} has changed, and this mesh has but one root`, {
+      remedy: "set ISTIO_MULTIROOT_MESH=true on every istiod, then change the bundle in steps that overlap",
+    });
+  }
+}
+
+async function takeRevocations({ folder, onRevocations, log }: MaterialWatchOptions, current: string) {
+  const pem = await readRevocations(folder);
+  if (pem === current) return current;
+  checkRevocations(pem, folder);
+  await onRevocations(pem);
+  log.info("CRL file reloaded", { folder, bytes: pem.length });
+  return pem;
 }
 
 function same(old: KeyMaterial, next: KeyMaterial): boolean {
@@ -49,9 +92,11 @@ function same(old: KeyMaterial, next: KeyMaterial): boolean {
 
 /** Whether one bundle contains the other, so that both sides of every connection share a root while certificates change. */
 function overlap(old: KeyMaterial, next: KeyMaterial): boolean {
-  const contains = (outer: KeyMaterial, inner: KeyMaterial) =>
-    inner.roots.every((root) => outer.roots.some((it) => it.equal(root)));
   return contains(old, next) || contains(next, old);
+}
+
+function contains(outer: KeyMaterial, inner: KeyMaterial): boolean {
+  return inner.roots.every((root) => outer.roots.some((it) => it.equal(root)));
 }
 
 /** Changes whenever a file does. A file that is missing for a moment is a state of its own. */
@@ -67,19 +112,4 @@ async function signatureOf(folder: string): Promise<string> {
     }
   }
   return parts.join();
-}
-
-/** @returns False as soon as the signal is aborted. */
-async function pause(ms: number, signal: AbortSignal): Promise<boolean> {
-  if (signal.aborted) return false;
-  const { promise, resolve } = Promise.withResolvers<boolean>();
-  const timer = setTimeout(() => resolve(true), ms);
-  const stop = () => {
-    clearTimeout(timer);
-    resolve(false);
-  };
-  signal.addEventListener("abort", stop, { once: true });
-  const result = await promise;
-  signal.removeEventListener("abort", stop);
-  return result;
 }

@@ -1,8 +1,9 @@
 /** CA files that change while we run. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { Logger } from "../../base/log.ts";
-import { type KeyMaterial, loadPluggedIn } from "./key_material.ts";
+import type { KeyMaterial } from "./key_material.ts";
 import { watchMaterial } from "./material_watch.ts";
+import { loadPluggedIn } from "./plugged_in.ts";
 import { Folder, plugIn } from "./testing.ts";
 
 const EC = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
@@ -10,22 +11,33 @@ const EC = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
 /** A folder under watch, and another to make files in. */
 class Rig implements AsyncDisposable {
   readonly taken: KeyMaterial[] = [];
+  readonly revocations: string[] = [];
   readonly lines: string[] = [];
   readonly #stop = new AbortController();
   readonly #done: Promise<void>;
   readonly folder: Folder;
 
-  private constructor(folder: Folder, material: KeyMaterial) {
+  private constructor(folder: Folder, material: KeyMaterial, multiRoot: boolean) {
     this.folder = folder;
     const log = new Logger("ca", { sink: (line) => this.lines.push(line) });
     const onChange = (next: KeyMaterial) => Promise.resolve(void this.taken.push(next));
-    this.#done = watchMaterial({ folder: folder.path, material, onChange, log, intervalMs: 5 }, this.#stop.signal);
+    const onRevocations = (pem: string) => Promise.resolve(void this.revocations.push(pem));
+    this.#done = watchMaterial({
+      folder: folder.path,
+      material,
+      revocationsPem: "",
+      multiRoot,
+      onChange,
+      onRevocations,
+      log,
+      intervalMs: 5,
+    }, this.#stop.signal);
   }
 
-  static async start(): Promise<Rig> {
+  static async start({ multiRoot = true } = {}): Promise<Rig> {
     const folder = await Folder.create();
     await plugIn(folder, EC);
-    return new Rig(folder, await loadPluggedIn(folder.path, Date.now()));
+    return new Rig(folder, await loadPluggedIn(folder.path, Date.now()), multiRoot);
   }
 
   /** Polls until the log has that line. */
@@ -89,4 +101,31 @@ Deno.test("watchMaterial() keeps what is in use when files are unusable, and say
   await rig.said("cert-chain.pem missing");
   assertEquals([rig.taken, rig.lines.length], [[], 2]);
   assertStringIncludes(rig.lines[0]!, "no usable private key");
+});
+
+Deno.test("watchMaterial() lets the bundle alone in a mesh of one root, and still takes a new intermediate (CP-504)", async () => {
+  await using rig = await Rig.start({ multiRoot: false });
+  const root = await Deno.readTextFile(`${rig.folder.path}/root-cert.pem`);
+  await using other = await Folder.create();
+  await plugIn(other, EC);
+  await rig.folder.write("root-cert.pem", root + await Deno.readTextFile(`${other.path}/root-cert.pem`));
+  await rig.said("this mesh has but one root");
+  assertEquals(rig.taken, []);
+  await rig.folder.write("root-cert.pem", root);
+  await plugIn(rig.folder, EC, { keepRoot: true });
+  await rig.said("CA files reloaded");
+});
+
+Deno.test("watchMaterial() hands on revocation lists that come, change and go, and nothing that is none (CP-511)", async () => {
+  await using rig = await Rig.start();
+  const list = "-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n";
+  await rig.folder.write("ca-crl.pem", list);
+  await rig.said(`CRL file reloaded\tfolder="${rig.folder.path}" bytes=${list.length}`);
+  await rig.folder.write("ca-crl.pem", await Deno.readTextFile(`${rig.folder.path}/root-cert.pem`));
+  await rig.said("holds a block of type CERTIFICATE");
+  await rig.folder.write("ca-crl.pem", list + list);
+  await rig.said(`bytes=${2 * list.length}`);
+  await Deno.remove(`${rig.folder.path}/ca-crl.pem`);
+  await rig.said("bytes=0");
+  assertEquals(rig.revocations, [list, list + list, ""]);
 });

@@ -1,6 +1,6 @@
 /** Client certificates of every sort: of the mesh's own CA, of a foreign one, expired. For callers that try their luck. */
 import * as x509 from "@peculiar/x509";
-import { loadSelfSigned } from "../../control/ca/key_material.ts";
+import { loadSelfSigned } from "../../control/ca/self_signed_folder.ts";
 
 const HOUR_MS = 3_600_000;
 const CRL_NUMBER = "2.5.29.20";

@@ -8,7 +8,7 @@ import { Authenticator } from "../../control/ca/caller.ts";
 import { CallerClusters } from "../../control/ca/caller_clusters.ts";
 import { CertificateService } from "../../control/ca/certificate_service.ts";
 import { ClientCertificateWay } from "../../control/ca/client_certificate.ts";
-import { loadSelfSigned } from "../../control/ca/key_material.ts";
+import { loadSelfSigned } from "../../control/ca/self_signed_folder.ts";
 import { NodeAuthorizer } from "../../control/ca/node_authorizer.ts";
 import { OwnTokenWay } from "../../control/ca/own_token.ts";
 import { openStateFolder } from "../../control/ca/state_files.ts";

@@ -1,19 +1,21 @@
 /** A new root for the mesh, step by step, while certificates live a minute and connections go on. */
-import { loadSelfSigned, PLUGGED_IN_FILES } from "../../../control/ca/key_material.ts";
+import { loadSelfSigned } from "../../../control/ca/self_signed_folder.ts";
 import type { Stage } from "../stage.ts";
 
-// Until every certificate has been renewed: half of its minute, the 10 s in which istiod looks, and a while without istiod.
+// Until every certificate has been renewed: half of its minute, the second in which istiod looks, and a while without istiod.
 const STEP_MS = 55_000;
 
+const FILES = ["ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"] as const;
+
 /** Files that the CA signs with. */
-type Files = Record<(typeof PLUGGED_IN_FILES)[number], string>;
+type Files = Record<(typeof FILES)[number], string>;
 
 /** Makes a root below `folder`. */
 async function makeRoot(folder: string): Promise<Files> {
   Deno.mkdirSync(folder, { recursive: true });
   await loadSelfSigned(folder, "cluster.local", Date.now());
   return Object.fromEntries(
-    PLUGGED_IN_FILES.map((name) => [name, Deno.readTextFileSync(`${folder}/ca/${name}`)]),
+    FILES.map((name) => [name, Deno.readTextFileSync(`${folder}/ca/${name}`)]),
   ) as unknown as Files;
 }
 
@@ -30,7 +32,7 @@ export async function plugIn(caFolder: string): Promise<void> {
 function write(caFolder: string, step: string, files: Files): void {
   const folder = `${caFolder}/${step}`, link = `${caFolder}/next`;
   Deno.mkdirSync(folder);
-  for (const name of PLUGGED_IN_FILES) Deno.writeTextFileSync(`${folder}/${name}`, files[name]);
+  for (const name of FILES) Deno.writeTextFileSync(`${folder}/${name}`, files[name]);
   Deno.symlinkSync(folder, link);
   Deno.renameSync(link, currentOf(caFolder));
 }

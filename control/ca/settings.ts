@@ -1,0 +1,148 @@
+/** The settings of the CA: rows of istiod's table, with Istio's names in the environment. */
+import { duration, integer, list, oneOf, optional, text, toggle } from "../../base/config.ts";
+
+const DAY_MS = 86_400_000;
+const YEAR_MS = 365 * DAY_MS;
+
+export const CA_SETTINGS = {
+  caDir: {
+    kind: optional(text("DIR")),
+    flag: "ca-dir",
+    env: "ROOT_CA_DIR",
+    default: undefined,
+    defaultText: "with a cluster /etc/cacerts if it holds files, else a self-signed root, made once",
+    help: "folder with ca-cert.pem, ca-key.pem, root-cert.pem and cert-chain.pem, or tls.crt, tls.key and ca.crt",
+  },
+  multiRoot: {
+    kind: optional(toggle()),
+    flag: "multi-root-mesh",
+    env: "ISTIO_MULTIROOT_MESH",
+    default: undefined,
+    defaultText: "false with a cluster, true with a folder",
+    help: "whether the root bundle among those files may change while istiod runs, in steps that overlap",
+  },
+  revocations: {
+    kind: toggle(),
+    flag: "ca-crl",
+    env: "PILOT_ENABLE_CA_CRL",
+    default: true,
+    help: "hand on the revocation lists in ca-crl.pem among those files",
+  },
+  selfSignedKey: {
+    kind: oneOf("rsa", "ecdsa"),
+    flag: "self-signed-ca-key",
+    default: "rsa" as "rsa" | "ecdsa",
+    help: "key of a root that is made and kept in a Secret; rsa as Istio's own, ecdsa signs many times faster",
+  },
+  selfSignedRsaBits: {
+    kind: integer(2048, 8192, "bits"),
+    flag: "self-signed-ca-rsa-key-size",
+    env: "CITADEL_SELF_SIGNED_CA_RSA_KEY_SIZE",
+    default: 2048,
+    help: "size of that key if it is RSA",
+  },
+  selfSignedLifeMs: {
+    kind: duration(60_000, 100 * YEAR_MS),
+    flag: "self-signed-ca-cert-ttl",
+    env: "CITADEL_SELF_SIGNED_CA_CERT_TTL",
+    default: 10 * YEAR_MS,
+    help: "life of that root",
+  },
+  rootCheckMs: {
+    kind: duration(0, YEAR_MS),
+    flag: "self-signed-root-cert-check-interval",
+    env: "CITADEL_SELF_SIGNED_ROOT_CERT_CHECK_INTERVAL",
+    default: 3_600_000,
+    help: "how often that root is looked at, to be renewed in time; 0s: never",
+  },
+  rootGracePercent: {
+    kind: integer(1, 99, "percent"),
+    flag: "self-signed-root-cert-grace-period",
+    env: "CITADEL_SELF_SIGNED_ROOT_CERT_GRACE_PERIOD_PERCENTILE",
+    default: 20,
+    help: "the last part of its life in which that root is renewed",
+  },
+  rootCheckJitter: {
+    kind: toggle(),
+    flag: "root-cert-rotator-jitter",
+    env: "CITADEL_ENABLE_JITTER_FOR_ROOT_CERT_ROTATOR",
+    default: true,
+    help: "look first after a random part of that interval, so that replicas do not look together",
+  },
+  cacertsForSelfSigned: {
+    kind: toggle(),
+    flag: "use-cacerts-for-self-signed-ca",
+    env: "USE_CACERTS_FOR_SELF_SIGNED_CA",
+    default: false,
+    help: "store a root that is made as Secret cacerts instead of istio-ca-secret",
+  },
+  certificateProvider: {
+    kind: oneOf("istiod"),
+    flag: "cert-provider",
+    env: "PILOT_CERT_PROVIDER",
+    default: "istiod" as const,
+    help: "who signs istiod's own server certificate, unless there are files",
+  },
+  externalCa: {
+    kind: oneOf(""),
+    flag: "external-ca",
+    env: "EXTERNAL_CA",
+    default: "" as const,
+    help: "not offered: certificates are signed by the CA in here",
+  },
+  tlsCertificateFile: {
+    kind: optional(text("PATH")),
+    flag: "tls-cert-file",
+    default: undefined,
+    defaultText: "./var/run/secrets/istiod/tls/tls.crt if it is there, else one signed by istiod's own CA",
+    help: "server certificate, followed as it changes",
+  },
+  tlsKeyFile: {
+    kind: optional(text("PATH")),
+    flag: "tls-key-file",
+    default: undefined,
+    defaultText: "tls.key beside it",
+    help: "key of that certificate",
+  },
+  tlsRootsFile: {
+    kind: optional(text("PATH")),
+    flag: "ca-cert-file",
+    default: undefined,
+    defaultText: "the CA's own roots",
+    help: "roots of that certificate, which clients are told to trust",
+  },
+  clusterAliases: {
+    kind: list("ALIAS=CLUSTER"),
+    flag: "cluster-aliases",
+    default: Object.freeze([]) as readonly string[],
+    help: "other names that clients may say for a cluster",
+  },
+  tokenAudiences: {
+    kind: list("AUDIENCE"),
+    flag: "token-audiences",
+    env: "TOKEN_AUDIENCES",
+    default: Object.freeze(["istio-ca"]) as readonly string[],
+    help: "a cluster's service account tokens must be for one of these",
+  },
+  trustedNodeAccounts: {
+    kind: list("NAMESPACE/ACCOUNT"),
+    flag: "trusted-node-accounts",
+    env: "CA_TRUSTED_NODE_ACCOUNTS",
+    default: Object.freeze(["istio-system/ztunnel"]) as readonly string[],
+    help: "accounts of node proxies, which may ask for certificates of the pods on their node",
+  },
+  defaultCertificateTtlMs: {
+    kind: duration(60_000, YEAR_MS),
+    flag: "default-workload-cert-ttl",
+    env: "DEFAULT_WORKLOAD_CERT_TTL",
+    default: DAY_MS,
+    help: "life of a certificate when the request names none",
+  },
+  maxCertificateTtlMs: {
+    kind: duration(60_000, YEAR_MS),
+    flag: "max-workload-cert-ttl",
+    env: "MAX_WORKLOAD_CERT_TTL",
+    default: 90 * DAY_MS,
+    help: "longest life that may be asked for",
+  },
+} as const;
