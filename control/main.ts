@@ -13,7 +13,7 @@ import { Metrics } from "./metrics.ts";
 import { Readiness } from "./readiness.ts";
 import type { Part, Role } from "./role.ts";
 import { openXds, startGrpc, startHttp } from "./serving.ts";
-import { openSigning, startRotation } from "./signing.ts";
+import { openAuthenticator, openSigning, startRotation } from "./signing.ts";
 import { openApi, openSource } from "./source.ts";
 
 export interface RoleOptions {
@@ -66,13 +66,14 @@ async function start(config: IstiodConfig, options: RoleOptions, parts: Part[]):
   const role = await makeRole(config, options), { log, self, readiness, signal } = role;
   log.info("istiod starts", { version: VERSION, clusterId: config.clusterId, ...self });
   const source = openSource(role);
-  const signing = await openSigning(role);
-  const xds = openXds(role, signing.authenticator, source.objects);
+  const authenticator = await openAuthenticator(role);
+  const xds = openXds(role, authenticator, source.objects);
 
   // Probes first (CP-011): they say 503 until everything that is there is in the index, and may be served.
-  const http = startHttp(role, xds, signing.authenticator);
+  const http = startHttp(role, xds, authenticator);
   parts.push(http, source);
   await source.start();
+  const signing = await openSigning(role, authenticator); // Now that the mesh's name and its own address are known.
   const grpc = await startGrpc(role, xds, signing);
   parts.push(startRotation(role, signing));
   readiness.open();

@@ -11,7 +11,7 @@ import { KubernetesTokenWay } from "./ca/kubernetes_token.ts";
 import { NodeAuthorizer } from "./ca/node_authorizer.ts";
 import { OwnTokenWay } from "./ca/own_token.ts";
 import { ownHosts, ServerIdentity } from "./ca/server_identity.ts";
-import { publishFile } from "./ca/state_files.ts";
+import { openStateFolder, publishFile } from "./ca/state_files.ts";
 import { TrustBundle } from "./ca/trust_bundle.ts";
 import type { MeshSettings } from "./mesh_settings.ts";
 import type { Part, Role } from "./role.ts";
@@ -30,20 +30,24 @@ export interface Signing {
   readonly server: ServerIdentity;
 }
 
+/** Who may call, by what they show. Asks nobody anything yet. @throws MeshError AMB021x, AMB0256 */
+export async function openAuthenticator(role: Role): Promise<Authenticator> {
+  const certificate = new ClientCertificateWay((domain) => isOurs(role.mesh, domain));
+  return new Authenticator([certificate, await tokenWay(role)]);
+}
+
 /** Loads or makes the CA. @throws MeshError AMB021x, AMB025x */
-export async function openSigning(role: Role): Promise<Signing> {
+export async function openSigning(role: Role, authenticator: Authenticator): Promise<Signing> {
   const { config, self, api, mesh, signal } = role, log = role.log.child("ca");
-  const source = await openKeySource({ settings: config, api, systemNamespace: self.namespace, log }, signal);
+  const settings = { ...config, trustDomain: mesh.now.trustDomain };
+  const source = await openKeySource({ settings, api, systemNamespace: self.namespace, log }, signal);
   const authority = await CertificateAuthority.create(source.material);
-  const authenticator = new Authenticator([
-    new ClientCertificateWay((domain) => isOurs(mesh, domain)),
-    await tokenWay(role),
-  ]);
   const hosts = () => [...ownHosts(self, mesh.now.discoveryAddress), ...config.serverHosts];
   const server = await ServerIdentity.open({ settings: config, inCluster: api !== undefined, authority, hosts, log });
   const credentials = new ListenerCredentials(server.now);
   server.subscribe((tls) => credentials.update(tls));
   const bundle = new TrustBundle({ rootsPem: server.distributedRootsPem, revocationsPem: source.revocationsPem });
+  if (config.stateDir !== undefined) await openStateFolder(config.stateDir);
   await publishBundle(config.stateDir, bundle);
   return { authority, authenticator, credentials, bundle, source, server };
 }
