@@ -96,6 +96,8 @@ export interface ServiceObject {
   readonly internalTrafficPolicy: string;
   readonly trafficDistribution: string;
   readonly publishNotReadyAddresses: boolean;
+  /** status.loadBalancer: addresses and names that a load balancer gave it. */
+  readonly ingress: readonly string[];
 }
 
 export interface SliceEndpoint {

@@ -8,6 +8,8 @@ import type { KubernetesObject } from "../objects.ts";
 import type { WantedConditions } from "../status/conditions.ts";
 import type { ConvertedPolicy } from "./authorization_policy.ts";
 import { buildConditions } from "./condition_graph.ts";
+import type { WantedGatewayStatus } from "./gateway_status.ts";
+import { buildGatewayStatuses } from "./gateway_status_graph.ts";
 import { isOfRevision } from "./labels.ts";
 import type { AmbientOptions, Problem } from "./options.ts";
 import { buildPolicies } from "./policy_graph.ts";
@@ -35,6 +37,8 @@ export interface AmbientGraph {
   readonly problems: Collection<Problem>;
   /** What is wanted in the status of objects, by purpose and object. */
   readonly conditions: Collection<WantedConditions>;
+  /** What is said of each Gateway of ours, by object key. */
+  readonly gatewayStatuses: Collection<WantedGatewayStatus>;
 }
 
 /** Builds the graph on an engine; nothing is in it yet. */
@@ -80,6 +84,7 @@ export function buildAmbientGraph(engine: Engine, options: AmbientOptions): Ambi
     policies: policies.all,
     converted,
     conditions,
+    gatewayStatuses: buildGatewayStatuses(engine, sources, options),
     problems: engine.join("problems", [
       waypoints.problems,
       ...services.problems,

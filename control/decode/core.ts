@@ -83,6 +83,9 @@ export function decodeService(root: Field, meta: ObjectMeta): ServiceObject {
     internalTrafficPolicy: spec.get("internalTrafficPolicy").oneOf(["Cluster", "Local"], "Cluster"),
     trafficDistribution: spec.get("trafficDistribution").text(),
     publishNotReadyAddresses: spec.get("publishNotReadyAddresses").boolean(),
+    ingress: root.get("status").get("loadBalancer").get("ingress").items()
+      .map((it) => it.get("ip").text() || it.get("hostname").text())
+      .filter((it) => it !== ""),
   };
 }
 
