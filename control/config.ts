@@ -174,7 +174,14 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     flag: "network",
     env: "NETWORK",
     default: "",
-    help: "network of the addresses in the folder",
+    help: "network of this cluster's addresses, where its system namespace has no label topology.istio.io/network",
+  },
+  multiNetwork: {
+    kind: toggle(),
+    flag: "multi-network",
+    env: "AMBIENT_ENABLE_MULTI_NETWORK",
+    default: false,
+    help: "take in other clusters' pods and Services, and make global Services one across networks",
   },
   rootNamespace: {
     kind: text("NAME"),

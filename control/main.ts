@@ -100,7 +100,11 @@ async function makeRole(config: IstiodConfig, options: RoleOptions): Promise<Rol
     podName: config.podName ?? Deno.hostname(),
     revision,
   };
-  const index = new AmbientIndex({ clusterId, network, trustDomain, rootNamespace, revision }, log.child("ambient"));
+  const { namespace: systemNamespace } = self, { multiNetwork } = config;
+  const index = new AmbientIndex(
+    { clusterId, network, trustDomain, rootNamespace, revision, systemNamespace, multiNetwork },
+    log.child("ambient"),
+  );
   const metrics = new Metrics();
   describeMetrics(metrics, { index, startedAtMs: Date.now() });
   const clusters = new CallerClusters(clusterId, aliasesOf(config.clusterAliases)), readiness = new Readiness();

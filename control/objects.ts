@@ -347,4 +347,6 @@ export interface ObjectChange {
   readonly key: ObjectKey;
   /** Undefined: the object is gone. */
   readonly object: KubernetesObject | undefined;
+  /** The cluster that has it; absent for the one whose configuration counts. */
+  readonly cluster?: string;
 }

@@ -3,20 +3,23 @@ import { serviceKey } from "../../mesh/service.ts";
 import type { Engine } from "../collect/engine.ts";
 import type { Collection } from "../collect/store.ts";
 import type { Fetch } from "../collect/tracker.ts";
-import { objectKey, type ServiceEntryObject } from "../objects.ts";
+import { type Labels, objectKey, type ServiceEntryObject } from "../objects.ts";
 import type { WantedConditions } from "../status/conditions.ts";
 import type { ConvertedPolicy } from "./authorization_policy.ts";
+import { suffixOf } from "./clusters.ts";
 import {
   conditionsKey,
   type FieldManager,
   leftOutCondition,
   type Said,
   serviceBoundCondition,
+  visibilityCondition,
   wantedConditions,
   waypointMissingCondition,
   workloadBoundCondition,
 } from "./conditions.ts";
 import type { Outcome, Problem } from "./options.ts";
+import { visibilityOf } from "./mesh_rules.ts";
 import { type TargetLookup, waypointAcceptedCondition } from "./policy_targets.ts";
 import { entryCandidateKey } from "./service_candidates.ts";
 import type { ServiceCollections } from "./service_graph.ts";
@@ -24,6 +27,8 @@ import type { MeshCells, ObjectOf, Sources } from "./sources.ts";
 import { bindWorkload } from "./waypoint_binding.ts";
 import { finderOf, namespaceMeta, type WaypointCollections } from "./waypoint_graph.ts";
 import { mergedLabels } from "./workload_pod.ts";
+
+const NO_LABELS: Labels = new Map();
 
 /** What conditions are made of. */
 export interface ConditionInputs {
@@ -45,9 +50,15 @@ export function buildConditions(engine: Engine, inputs: ConditionInputs): Collec
     objects: Collection<ObjectOf<K>>,
     say: (object: ObjectOf<K>, fetch: Fetch) => readonly Said[],
   ) =>
-    engine.deriveMany(`${fieldManager} conditions of ${objects.name}`, objects, (object, fetch) => [
-      [conditionsKey(fieldManager, object), wantedConditions(fieldManager, object, say(object, fetch))],
-    ]);
+    engine.deriveMany(
+      `${fieldManager} conditions of ${objects.name}`,
+      objects,
+      // Only in the config cluster is anything written.
+      (object, fetch, key) =>
+        suffixOf(key) !== ""
+          ? []
+          : [[conditionsKey(fieldManager, object), wantedConditions(fieldManager, object, say(object, fetch))]],
+    );
   return engine.join("conditions", [
     collect("istio-ambient-service", sources.Service, (service, fetch) => {
       const outcome = fetch.one(services.ofServices, objectKey("Service", service.meta.namespace, service.meta.name));
@@ -58,8 +69,8 @@ export function buildConditions(engine: Engine, inputs: ConditionInputs): Collec
     collect("istio-ambient-workloadentry", inputs.workloadEntries, (entry, fetch) => {
       const { namespace } = entry.meta, labels = mergedLabels(entry.spec.labels, entry.meta.labels);
       const bindable = { namespace, labels, annotations: entry.meta.annotations };
-      const find = finderOf(inputs.waypoints, fetch);
-      return workloadBoundCondition(bindWorkload(bindable, namespaceMeta(sources, namespace, fetch), find));
+      const find = finderOf(inputs.waypoints, "", fetch);
+      return workloadBoundCondition(bindWorkload(bindable, namespaceMeta(sources, namespace, "", fetch), find));
     }),
     collect("istio-ambient-ztunnel-policy", inputs.authorizationPolicies, (policy, fetch) => {
       const { namespace, name } = policy.meta;
@@ -79,12 +90,15 @@ function leftOut(outcome: Outcome<unknown> | undefined): Said[] {
   return leftOutCondition(outcome?.problems ?? []);
 }
 
-/** A ServiceEntry that has none of its hosts says why and nothing more: nothing else of it is in force. */
-function ofServiceEntry(entry: ServiceEntryObject, { services }: ConditionInputs, fetch: Fetch): Said[] {
+/** A ServiceEntry that has none of its hosts says why, and who sees it: nothing else of it is in force. */
+function ofServiceEntry(entry: ServiceEntryObject, { sources, mesh, services }: ConditionInputs, fetch: Fetch): Said[] {
   const { namespace, name } = entry.meta, taken: Pick<Problem, "reason" | "message">[] = [];
+  const setting = fetch.value(mesh.visibility);
+  const labels = setting && namespaceMeta(sources, namespace, "", fetch)?.labels;
+  const visible = visibilityCondition(setting && visibilityOf(setting, labels ?? NO_LABELS));
   const outcome = fetch.one(services.ofEntries, objectKey("ServiceEntry", namespace, name));
   const [candidate] = outcome?.items ?? [];
-  if (candidate === undefined) return leftOut(outcome);
+  if (candidate === undefined) return [...visible, ...leftOut(outcome)];
   const hosts = new Set(entry.hosts);
   for (const host of hosts) {
     const winner = fetch.one(services.winners, serviceKey(namespace, host));
@@ -93,9 +107,9 @@ function ofServiceEntry(entry: ServiceEntryObject, { services }: ConditionInputs
     const message = `${kind} ${winner.objectName} has host ${host}, before this one`;
     taken.push({ reason: "HostnameTaken", message });
   }
-  if (taken.length === hosts.size) return leftOutCondition(taken);
-  const { binding } = candidate[1];
-  return [...serviceBoundCondition(binding), ...waypointMissingCondition(entry, binding), ...leftOutCondition(taken)];
+  if (taken.length === hosts.size) return [...visible, ...leftOutCondition(taken)];
+  const { binding } = candidate[1], missing = waypointMissingCondition(entry, binding);
+  return [...serviceBoundCondition(binding), ...missing, ...visible, ...leftOutCondition(taken)];
 }
 
 function targetLookup({ sources, mesh, services, waypoints }: ConditionInputs, fetch: Fetch): TargetLookup {

@@ -12,17 +12,17 @@ import type { WantedGatewayStatus } from "./gateway_status.ts";
 import { buildGatewayStatuses } from "./gateway_status_graph.ts";
 import { isOfRevision } from "./labels.ts";
 import type { AmbientOptions, Problem } from "./options.ts";
+import { buildNetworks } from "./network_graph.ts";
 import { buildPolicies } from "./policy_graph.ts";
 import type { ServiceCandidate } from "./service_candidates.ts";
-import { buildServices } from "./service_graph.ts";
-import { itemsOf, makeMeshCells, makeSources, type MeshCells, problemsOf, type Sources } from "./sources.ts";
+import { buildSentServices, buildServices } from "./service_graph.ts";
+import { type Inputs, makeInputs } from "./sources.ts";
+import { buildSentWorkloads } from "./split_horizon_graph.ts";
 import { buildWaypoints, type WaypointCollections } from "./waypoint_graph.ts";
 import { buildWorkloads } from "./workload_graph.ts";
 
 /** What comes out at the end. */
-export interface AmbientGraph {
-  readonly sources: Sources;
-  readonly mesh: MeshCells;
+export interface AmbientGraph extends Inputs {
   /** By uid. */
   readonly workloads: Collection<Workload>;
   /** By `namespace/hostname`. */
@@ -43,7 +43,7 @@ export interface AmbientGraph {
 
 /** Builds the graph on an engine; nothing is in it yet. */
 export function buildAmbientGraph(engine: Engine, options: AmbientOptions): AmbientGraph {
-  const sources = makeSources(engine), mesh = makeMeshCells(engine, options);
+  const inputs = makeInputs(engine, options), { sources, mesh } = inputs;
   const ofRevision = <T extends KubernetesObject>(objects: Collection<T>) =>
     engine.derive<T, T>(
       `${objects.name} of our revision`,
@@ -56,11 +56,11 @@ export function buildAmbientGraph(engine: Engine, options: AmbientOptions): Ambi
     peerAuthentications: ofRevision(sources.PeerAuthentication),
   }, { mesh, options });
   const serviceEntries = ofRevision(sources.ServiceEntry), workloadEntries = ofRevision(sources.WorkloadEntry);
-  const waypoints = buildWaypoints(engine, sources, mesh);
-  const services = buildServices(engine, { sources, mesh, serviceEntries, waypoints }, options);
+  const networks = buildNetworks(engine, inputs, options), waypoints = buildWaypoints(engine, sources, networks);
+  const services = buildServices(engine, { ...inputs, serviceEntries, networks, waypoints }, options);
   const outcomes = buildWorkloads(
     engine,
-    { sources, mesh, serviceEntries, workloadEntries, waypoints, services, policies },
+    { ...inputs, serviceEntries, workloadEntries, networks, waypoints, services, policies },
     options,
   );
   const { converted } = policies;
@@ -74,11 +74,13 @@ export function buildAmbientGraph(engine: Engine, options: AmbientOptions): Ambi
     waypoints,
     converted,
   });
+  const kinds = outcomes.map((it) => it.items);
+  const { workloads, identities } = buildSentWorkloads(engine, { kinds, networks, services, mesh }, options);
+  const sent = buildSentServices(engine, services, identities);
   return {
-    sources,
-    mesh,
-    workloads: engine.join("workloads", outcomes.map((it) => itemsOf(engine, it))),
-    services: services.services,
+    ...inputs,
+    workloads,
+    services: sent.services,
     winners: services.winners,
     waypoints,
     policies: policies.all,
@@ -88,7 +90,8 @@ export function buildAmbientGraph(engine: Engine, options: AmbientOptions): Ambi
     problems: engine.join("problems", [
       waypoints.problems,
       ...services.problems,
-      ...outcomes.map((it) => problemsOf(engine, it)),
+      sent.problems,
+      ...outcomes.map((it) => it.problems),
     ]),
   };
 }

@@ -13,7 +13,7 @@ import type { Resource, ResourceChange, ResourceView } from "../xds/resources.ts
 import { addressAlias, rangeAliases } from "./addresses.ts";
 import { type AmbientGraph, buildAmbientGraph } from "./graph.ts";
 import { AMBIENT_DEFAULTS, type AmbientOptions } from "./options.ts";
-import { writeObject } from "./sources.ts";
+import { withdrawCluster, writeObject } from "./sources.ts";
 import { versionOf } from "./version.ts";
 import { waypointsOfService, waypointsOfWorkload, WaypointUsers } from "./waypoint_users.ts";
 
@@ -109,6 +109,16 @@ export class AmbientIndex implements ResourceView {
    */
   apply(changes: readonly ObjectChange[]): void {
     for (const change of changes) writeObject(this.graph, change, this.options);
+    this.#settle();
+  }
+
+  /** Takes a cluster that is gone out of the mesh, all of it at once (CP-285). */
+  withdraw(cluster: string): void {
+    withdrawCluster(this.graph, cluster);
+    this.#settle();
+  }
+
+  #settle(): void {
     this.#engine.settle();
     const addresses = this.#addressChanges, policies = this.#policyChanges;
     this.#addressChanges = [];

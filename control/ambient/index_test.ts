@@ -6,6 +6,7 @@ import { keyOf, type KubernetesObject } from "../objects.ts";
 import { describeIndex } from "./describe.ts";
 import { AmbientIndex } from "./index.ts";
 import { objectsOf, TestMesh } from "./testing.ts";
+import { MESH } from "./waypoint_testing.ts";
 
 const NODE = (zone: string) => `
 apiVersion: v1
@@ -158,9 +159,6 @@ Deno.test("AmbientIndex: Istio's kinds of another revision are left out until re
   assertEquals(mesh.set(POLICY("ap", "{}")), []);
   assertEquals(mesh.set(POLICY("ap", "{}", "shop", "istio.io/rev: canary")), ["-shop/ap"]);
 });
-
-const MESH = (mesh: string) =>
-  `apiVersion: v1\nkind: ConfigMap\nmetadata: { name: istio }\ndata: { mesh: "${mesh}" }\n`;
 
 Deno.test("AmbientIndex: the mesh's trust domain and root namespace are live, and what it was started with holds without them (CP-026, CP-027, CP-217)", () => {
   const pa = `

@@ -1,14 +1,20 @@
 /** What the whole mesh has in common, and the outcome every transform shares. */
+import type { GatewayAddress } from "../../mesh/workload.ts";
+import type { Outcome as EngineOutcome } from "../collect/engine.ts";
 import type { ObjectKey } from "../objects.ts";
 
 export interface AmbientOptions {
   readonly clusterId: string;
-  /** Of every address of this cluster; empty is a valid name (CP-123). */
+  /** Of every address of this cluster, where its system namespace has no label that says it; may be empty (CP-123). */
   readonly network: string;
   /** Where the mesh's own settings name none. */
   readonly trustDomain: string;
   /** Policies here hold for the mesh (CP-334). Where the mesh's own settings name none. */
   readonly rootNamespace: string;
+  /** Where istiod runs: its label names the network (CP-123). */
+  readonly systemNamespace: string;
+  /** Whether other clusters' objects enter, and services span networks (CP-280). */
+  readonly multiNetwork: boolean;
   /** The suffix of service hostnames, `cluster.local`. */
   readonly clusterDomain: string;
   /** Istio kinds labelled with another revision are left out; empty takes them all (CP-107). */
@@ -22,13 +28,18 @@ export const AMBIENT_DEFAULTS: AmbientOptions = {
   network: "",
   trustDomain: "cluster.local",
   rootNamespace: "istio-system",
+  systemNamespace: "istio-system",
+  multiNetwork: false,
   clusterDomain: "cluster.local",
   revision: "",
   dryRunPolicies: false,
 };
 
 /** What all objects of one cluster have in common. */
-export type Place = Pick<AmbientOptions, "clusterId" | "network" | "trustDomain">;
+export interface Place extends Pick<AmbientOptions, "clusterId" | "network" | "trustDomain"> {
+  /** By which others reach the network, if it is known (CP-207). */
+  readonly gateway?: GatewayAddress;
+}
 
 /** Why an object, or a part of it, is not in the mesh as its author asked. */
 export interface Problem {
@@ -38,7 +49,4 @@ export interface Problem {
 }
 
 /** What one object yields: items by key, and what stood in the way of others. */
-export interface Outcome<T> {
-  readonly items: readonly (readonly [key: string, item: T])[];
-  readonly problems: readonly Problem[];
-}
+export type Outcome<T> = EngineOutcome<T, Problem>;

@@ -11,6 +11,7 @@ import {
 import { keyOf, type Labels, type ObjectMeta, type ServiceEntryObject, type ServiceObject } from "../objects.ts";
 import { appProtocolOfEntryPort, appProtocolOfPort } from "./app_protocol.ts";
 import { parsePrefix } from "./addresses.ts";
+import type { ClusterSuffix } from "./clusters.ts";
 import type { AmbientOptions, Outcome } from "./options.ts";
 import { bindingProblems, type BindingRefusal, type ServiceBinding } from "./waypoint_binding.ts";
 
@@ -32,8 +33,12 @@ export interface CandidateBinding {
 
 /** One claim to a hostname in a namespace. */
 export interface ServiceCandidate {
-  /** Names the claim: `Service/ns/name` or `ServiceEntry/ns/name/host`. */
+  /** Names the claim: `Service/ns/name` or `ServiceEntry/ns/name/host`, and the suffix of its cluster. */
   readonly key: string;
+  /** Of its cluster; empty for the config cluster. */
+  readonly suffix: ClusterSuffix;
+  /** Whether it is one with its namesakes in other clusters (CP-111). */
+  readonly global: boolean;
   readonly fromKubernetes: boolean;
   readonly createdAtMs: number;
   readonly objectName: string;
@@ -106,6 +111,12 @@ export interface ServiceSurroundings {
   readonly binding: ServiceBinding;
 }
 
+/** What a Kubernetes Service needs besides: its cluster. */
+export interface ClusterSurroundings extends ServiceSurroundings {
+  readonly suffix: ClusterSuffix;
+  readonly global: boolean;
+}
+
 /** The fields of a service that its binding decides. */
 function boundFields({ waypoint, weighted, ingress }: ServiceBinding) {
   const ingressUseWaypoint = ingress === true;
@@ -119,7 +130,7 @@ function summaryOf({ waypoint, ingress, refusal }: ServiceBinding): CandidateBin
 /** A Kubernetes Service as a candidate; ExternalName ones are not part of the mesh (CP-220). */
 export function candidateOfService(
   object: ServiceObject,
-  { namespace, binding }: ServiceSurroundings,
+  { namespace, binding, suffix, global }: ClusterSurroundings,
   options: Pick<AmbientOptions, "network" | "clusterDomain">,
 ): Outcome<ServiceCandidate> {
   if (object.type === "ExternalName") return { items: [], problems: [] };
@@ -127,9 +138,11 @@ export function candidateOfService(
   const texts = object.clusterIps.filter((text) => text !== "" && text !== "None");
   const { addresses, bad } = addressesOf(texts, options.network);
   if (bad !== undefined) return badAddress(object, bad);
-  const key = keyOf(object);
+  const key = keyOf(object) + suffix;
   const candidate: ServiceCandidate = {
     key,
+    suffix,
+    global,
     fromKubernetes: true,
     createdAtMs: meta.createdAtMs,
     objectName: meta.name,
@@ -191,6 +204,8 @@ export function candidatesOfServiceEntry(
     const key = entryCandidateKey(object, host);
     const candidate: ServiceCandidate = {
       key,
+      suffix: "",
+      global: false,
       fromKubernetes: false,
       createdAtMs: meta.createdAtMs,
       objectName: meta.name,

@@ -23,6 +23,11 @@ export function describeResource(typeUrl: string, resource: Resource): { readonl
   return address.workload === undefined ? describeService(address.service) : describeWorkload(address.workload);
 }
 
+/** An object as its source reports it. */
+export function changeOf(object: KubernetesObject, cluster?: string): ObjectChange {
+  return { kind: object.kind, key: keyOf(object), object, ...(cluster !== undefined && { cluster }) };
+}
+
 export class TestMesh {
   readonly index: AmbientIndex;
   /** What was announced since the last look. */
@@ -35,8 +40,8 @@ export class TestMesh {
   }
 
   /** Sets every object of the text, in one batch. @returns The names announced: `+name` updated, `-name` removed, in order. */
-  set(yaml: string): string[] {
-    return this.apply(objectsOf(yaml).map((object) => ({ kind: object.kind, key: keyOf(object), object })));
+  set(yaml: string, cluster?: string): string[] {
+    return this.apply(objectsOf(yaml).map((object) => changeOf(object, cluster)));
   }
 
   remove(...keys: readonly ObjectKey[]): string[] {

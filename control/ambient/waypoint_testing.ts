@@ -37,6 +37,14 @@ kind: Namespace
 metadata: { name: ${name}, labels: { ${labels} }, annotations: { ${annotations} } }
 ---`;
 
+/** The mesh's settings, as one line of YAML. */
+export const MESH = (settings: string) => `
+apiVersion: v1
+kind: ConfigMap
+metadata: { name: istio, namespace: istio-system }
+data: { mesh: ${JSON.stringify(settings)} }
+---`;
+
 export const SERVICE = (
   name: string,
   { namespace = "shop", labels = "", annotations = "", created = "2026-01-01T00:00:00Z", spec = "" } = {},

@@ -1,6 +1,13 @@
 /** WorkloadEntries, ServiceEntry endpoints and EndpointSlice endpoints as workloads (CP-212 to CP-214). Pure. */
 import { parseIp } from "../../base/address.ts";
-import { type Locality, type PortMapping, TunnelProtocol, type Workload, WorkloadType } from "../../mesh/workload.ts";
+import {
+  type GatewayAddress,
+  type Locality,
+  type PortMapping,
+  TunnelProtocol,
+  type Workload,
+  WorkloadType,
+} from "../../mesh/workload.ts";
 import {
   type EndpointSliceObject,
   type EntryEndpoint,
@@ -26,6 +33,12 @@ function localityOfText(text: string): Locality {
   return { region, zone, subzone: subzone.join("/") };
 }
 
+/** The config cluster's place, and how any network is reached, since an endpoint may name one of its own. */
+export interface EndpointPlace {
+  readonly place: Place;
+  readonly gatewayOf: (network: string) => GatewayAddress | undefined;
+}
+
 interface Described {
   readonly uid: string;
   readonly name: string;
@@ -39,8 +52,9 @@ function workloadOfEndpoint(
   described: Described,
   endpoint: EntryEndpoint,
   surroundings: WorkloadSurroundings,
-  place: Place,
+  { place, gatewayOf }: EndpointPlace,
 ): Workload {
+  const network = endpoint.network || place.network, networkGateway = gatewayOf(network);
   const ip = parseIp(endpoint.address);
   const tunnel = tunnelOf(described.labels, described.annotations);
   return {
@@ -49,11 +63,12 @@ function workloadOfEndpoint(
     namespace: described.namespace,
     addresses: ip === undefined ? [] : [ip],
     hostname: ip === undefined ? endpoint.address : "",
-    network: endpoint.network || place.network,
+    network,
     tunnelProtocol: tunnel.hbone ? TunnelProtocol.HBONE : TunnelProtocol.NONE,
     trustDomain: place.trustDomain,
     serviceAccount: endpoint.serviceAccount,
     ...boundFields(surroundings.binding),
+    ...(networkGateway && { networkGateway }),
     node: "",
     canonicalName: canonicalNameOf(described.labels, described.workloadName),
     canonicalRevision: canonicalRevisionOf(described.labels),
@@ -75,7 +90,7 @@ export function workloadOfEntry(
   object: WorkloadEntryObject,
   labels: Labels,
   surroundings: WorkloadSurroundings,
-  place: Place,
+  where: EndpointPlace,
 ): Outcome<Workload> {
   const { name, namespace, annotations } = object.meta;
   if (object.spec.address === "" && object.spec.network === "") {
@@ -84,9 +99,9 @@ export function workloadOfEntry(
   }
   const workloadName = annotations.get("istio.io/autoRegistrationGroup") ||
     labels.get("service.istio.io/workload-name") || name;
-  const uid = `${place.clusterId}/networking.istio.io/WorkloadEntry/${namespace}/${name}`;
+  const uid = `${where.place.clusterId}/networking.istio.io/WorkloadEntry/${namespace}/${name}`;
   const described = { uid, name, namespace, labels, annotations, workloadName };
-  const workload = workloadOfEndpoint(described, object.spec, surroundings, place);
+  const workload = workloadOfEndpoint(described, object.spec, surroundings, where);
   return { items: [[uid, workload]], problems: workloadProblems(keyOf(object), surroundings.binding) };
 }
 
@@ -115,13 +130,13 @@ export function workloadsOfServiceEntry(
     /** By the labels of an endpoint. */
     readonly bind: (labels: Labels) => WorkloadBinding;
   },
-  place: Place,
+  where: EndpointPlace,
 ): Outcome<Workload> {
   const { name, namespace, labels, annotations } = object.meta;
   const items = new Map<string, Workload>(), problems: Problem[] = [];
   const add = (endpoint: EntryEndpoint, candidates: readonly ServiceCandidate[], binding: WorkloadBinding) => {
     const address = canonicalAddress(endpoint.address);
-    const uid = `${place.clusterId}/networking.istio.io/ServiceEntry/${namespace}/${name}/${address}`;
+    const uid = `${where.place.clusterId}/networking.istio.io/ServiceEntry/${namespace}/${name}/${address}`;
     if (items.has(uid)) {
       const message = `endpoint ${JSON.stringify(endpoint.address)} is written twice; the first counts`;
       problems.push({ object: keyOf(object), reason: "DuplicateEndpoint", message });
@@ -129,7 +144,7 @@ export function workloadsOfServiceEntry(
     }
     const described = { uid, name, namespace, labels, annotations, workloadName: name };
     const mapped: Services = new Map(candidates.map((it) => [claimedKey(it), portsOnEntry(it, endpoint)]));
-    items.set(uid, workloadOfEndpoint(described, endpoint, { services: mapped, policies, binding }, place));
+    items.set(uid, workloadOfEndpoint(described, endpoint, { services: mapped, policies, binding }, where));
   };
   if (won.size > 0) {
     for (const endpoint of object.endpoints) {

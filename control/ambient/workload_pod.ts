@@ -28,8 +28,7 @@ export function workloadProblems(object: ObjectKey, { refusal, own }: WorkloadBi
 export const NO_LOCALITY: Locality = { region: "", zone: "", subzone: "" };
 
 /** Where a node stands (CP-203). */
-export function localityOfNode(node: NodeObject | undefined): Locality {
-  if (node === undefined) return NO_LOCALITY;
+export function localityOfNode(node: NodeObject): Locality {
   const { labels } = node.meta;
   return {
     region: labels.get("topology.kubernetes.io/region") ?? "",
@@ -79,7 +78,7 @@ export function hasWorkload(pod: PodObject): boolean {
 /** A pod as a workload, if {@link hasWorkload}. */
 export function workloadOfPod(
   pod: PodObject,
-  node: NodeObject | undefined,
+  locality: Locality,
   surroundings: WorkloadSurroundings,
   place: Place,
 ): Outcome<Workload> {
@@ -101,6 +100,7 @@ export function workloadOfPod(
     trustDomain: place.trustDomain,
     serviceAccount: pod.serviceAccountName,
     ...boundFields(surroundings.binding),
+    ...(place.gateway && { networkGateway: place.gateway }),
     node: pod.nodeName,
     canonicalName: canonicalNameOf(labels, workloadName),
     canonicalRevision: canonicalRevisionOf(labels),
@@ -110,7 +110,7 @@ export function workloadOfPod(
     authorizationPolicies: surroundings.policies,
     healthy: isHealthy(pod),
     clusterId: place.clusterId,
-    locality: localityOfNode(node),
+    locality,
     services: surroundings.services,
     hostNetwork: pod.hostNetwork,
     capacity: 1,

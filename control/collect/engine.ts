@@ -6,11 +6,24 @@
  * All of it is synchronous and single-threaded; listeners run once per settling, when everything is consistent again.
  */
 import { assert } from "../../base/assert.ts";
-import { Cell, type Change, type ChangedKeys, type Collection, type Index, Store, StoreIndex } from "./store.ts";
+import {
+  Cell,
+  type Change,
+  type ChangedKeys,
+  type Collection,
+  type Index,
+  type KeysOf,
+  Store,
+  StoreIndex,
+} from "./store.ts";
+import { type Outputs, OutputWriter } from "./outputs.ts";
 import { type Fetch, Tracker } from "./tracker.ts";
 
-/** What a transform returns: output items by key. */
-type Outputs<O> = readonly (readonly [key: string, item: O])[];
+/** What one item yields: items by key, and what stood in the way of others. */
+export interface Outcome<O, P> {
+  readonly items: Outputs<O>;
+  readonly problems: readonly P[];
+}
 
 interface Step {
   readonly run: () => number;
@@ -47,6 +60,27 @@ export class Engine {
     return cell;
   }
 
+  /** A value computed from whatever it fetches. */
+  single<T>(name: string, compute: (fetch: Fetch) => T): Cell<T> {
+    const tracker = new Tracker(),
+      run = () => {
+        const value = compute(tracker.begin(name));
+        tracker.end();
+        return value;
+      };
+    const cell = this.cell(name, run());
+    this.#steps.push({
+      run: () => {
+        const dirty = new Set<string>();
+        tracker.addChanged(dirty);
+        if (dirty.size === 0 && !tracker.cellChanged) return 0;
+        cell.write(run());
+        return 1;
+      },
+    });
+    return cell;
+  }
+
   #keep<T>(store: Store<T>): Store<T> {
     assert(this.#stores.every((it) => it.name !== store.name), `collection ${store.name} is made once`);
     this.#stores.push(store as Store<unknown>);
@@ -54,10 +88,26 @@ export class Engine {
   }
 
   /** Groups a collection's items. Make it before anything is written. */
-  index<T>(collection: Collection<T>, name: string, keysOf: (item: T) => readonly string[]): Index<T> {
+  index<T>(collection: Collection<T>, name: string, keysOf: KeysOf<T>): Index<T> {
+    return this.#index(collection, name, { keysOf, existence: false });
+  }
+
+  /**
+   * Groups items of which those under one key are alike in all that its readers use, which must follow from the key.
+   * So what read a group runs again only when the group comes or goes, not with each of its items.
+   */
+  kinds<T>(collection: Collection<T>, name: string, keysOf: KeysOf<T>): Index<T> {
+    return this.#index(collection, name, { keysOf, existence: true });
+  }
+
+  #index<T>(
+    collection: Collection<T>,
+    name: string,
+    options: { readonly keysOf: KeysOf<T>; readonly existence: boolean },
+  ): Index<T> {
     assert(collection instanceof Store && collection.size === 0, `index ${name} is made while its collection is empty`);
     assert(this.#indexes.every((it) => it.name !== name), `index ${name} is made once`);
-    const store: Store<T> = collection, index = new StoreIndex(name, store, keysOf);
+    const store: Store<T> = collection, index = new StoreIndex(name, store, options);
     store.indexes.push(index);
     this.#indexes.push(index as StoreIndex<unknown>);
     return index;
@@ -93,7 +143,7 @@ export class Engine {
     primary: Collection<I>,
     transform: (item: I, fetch: Fetch, key: string) => Outputs<O>,
   ): Collection<O> {
-    const result = this.#keep(new Store<O>(name)), outputsOf = new Map<string, readonly string[]>();
+    const outputs = new OutputWriter(this.#keep(new Store<O>(name)));
     this.#steps.push(stepOf(primary.changed, () => keysOf(primary), (dirty, tracker) => {
       const computed: [key: string, outputs: Outputs<O>][] = [];
       for (const key of dirty) {
@@ -101,26 +151,32 @@ export class Engine {
         computed.push([key, item === undefined ? [] : transform(item, fetch, key)]);
         tracker.end();
       }
-      // All that vanished goes before anything comes: an output key may pass from one item to another.
-      for (const [key, outputs] of computed) {
-        const before = outputsOf.get(key);
-        if (before === undefined) continue;
-        for (const outputKey of before) {
-          if (!outputs.some(([kept]) => kept === outputKey)) result.write(outputKey, undefined);
-        }
-      }
-      for (const [key, outputs] of computed) {
-        const before = outputsOf.get(key) ?? [];
-        for (const [outputKey, item] of outputs) {
-          const free = before.includes(outputKey) || result.get(outputKey) === undefined;
-          assert(free, `${name}: one item alone yields ${outputKey}`);
-          result.write(outputKey, item);
-        }
-        if (outputs.length > 0) outputsOf.set(key, outputs.map(([outputKey]) => outputKey));
-        else outputsOf.delete(key);
-      }
+      outputs.write(computed);
     }));
-    return result;
+    return outputs.store;
+  }
+
+  /** As {@link deriveMany}, with problems beside the items, in a collection of their own under `key#0`, `key#1` … */
+  deriveOutcomes<I, O, P>(
+    name: string,
+    primary: Collection<I>,
+    transform: (item: I, fetch: Fetch, key: string) => Outcome<O, P> | undefined,
+  ): { readonly items: Collection<O>; readonly problems: Collection<P> } {
+    const items = new OutputWriter(this.#keep(new Store<O>(name)));
+    const problems = new OutputWriter(this.#keep(new Store<P>(`problems: ${name}`)));
+    this.#steps.push(stepOf(primary.changed, () => keysOf(primary), (dirty, tracker) => {
+      const computed: [key: string, outputs: Outputs<O>][] = [], beside: [key: string, outputs: Outputs<P>][] = [];
+      for (const key of dirty) {
+        const item = primary.get(key), fetch = tracker.begin(key);
+        const outcome = item === undefined ? undefined : transform(item, fetch, key);
+        tracker.end();
+        computed.push([key, outcome?.items ?? []]);
+        beside.push([key, outcome?.problems.map((it, at) => [`${key}#${at}`, it] as const) ?? []]);
+      }
+      items.write(computed);
+      problems.write(beside);
+    }));
+    return { items: items.store, problems: problems.store };
   }
 
   #oneToOne<O>(
@@ -148,6 +204,7 @@ export class Engine {
         // Removals first: an item may move from one collection to another within one settling.
         const added: Change<T>[] = [];
         for (const collection of collections as readonly Store<T>[]) {
+          if (collection.pending.size === 0) continue;
           for (const change of collection.pending.values()) {
             if (change.after === undefined) result.write(change.key, undefined);
             else added.push(change);

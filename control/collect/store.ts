@@ -99,22 +99,28 @@ export class Store<T> implements Collection<T> {
   }
 }
 
+/** The groups that an item is in. */
+export type KeysOf<T> = (item: T, key: string) => readonly string[];
+
 const NO_KEYS: readonly string[] = [];
 
 /** The keys of a store's items by computed keys, kept current by the store. */
 export class StoreIndex<T> implements Index<T> {
   readonly name: string;
   readonly #store: Store<T>;
-  readonly #keysOf: (item: T) => readonly string[];
+  readonly #keysOf: KeysOf<T>;
+  /** Whether a group counts as changed only when it comes or goes. */
+  readonly #existence: boolean;
   /** A group of one, as most are, is just that one's key. */
   readonly #groups = new Map<string, string | SortedKeys>();
   /** Index keys whose group may have changed in the settling under way. */
   readonly touched = new Set<string>();
 
-  constructor(name: string, store: Store<T>, keysOf: (item: T) => readonly string[]) {
+  constructor(name: string, store: Store<T>, { keysOf, existence }: { keysOf: KeysOf<T>; existence: boolean }) {
     this.name = name;
     this.#store = store;
     this.#keysOf = keysOf;
+    this.#existence = existence;
   }
 
   get changed(): ChangedKeys {
@@ -123,14 +129,14 @@ export class StoreIndex<T> implements Index<T> {
 
   /** Follows an item of the store that came, changed or went. */
   move(key: string, before: T | undefined, after: T | undefined): void {
-    const left = before === undefined ? NO_KEYS : this.#keysOf(before);
-    const entered = after === undefined ? NO_KEYS : this.#keysOf(after);
+    const left = before === undefined ? NO_KEYS : this.#keysOf(before, key);
+    const entered = after === undefined ? NO_KEYS : this.#keysOf(after, key);
     for (const indexKey of left) {
-      this.touched.add(indexKey);
       if (!entered.includes(indexKey)) this.#leave(indexKey, key);
+      if (!this.#existence || !this.#groups.has(indexKey)) this.touched.add(indexKey);
     }
     for (const indexKey of entered) {
-      this.touched.add(indexKey);
+      if (!this.#existence || !this.#groups.has(indexKey)) this.touched.add(indexKey);
       if (!left.includes(indexKey)) this.#enter(indexKey, key);
     }
   }

@@ -5,6 +5,8 @@ import type { Cell, ChangedKeys, Collection, Index } from "./store.ts";
 export interface Fetch {
   one<T>(collection: Collection<T>, key: string): T | undefined;
   by<T>(index: Index<T>, indexKey: string): readonly T[];
+  /** The items under the item's own key. Noted for the whole collection, at no cost for the item. */
+  own<T>(index: Index<T>): readonly T[];
   /** Noted for the whole collection, not for the item: when the value changes, every item runs again. */
   value<T>(cell: Cell<T>): T;
 }
@@ -58,6 +60,7 @@ export class Tracker implements Fetch {
   readonly #sources = new Map<Source, Map<string, Dependency>>();
   readonly #dependenciesOf = new Map<string, readonly Dependency[]>();
   readonly #cells = new Set<Cell<unknown>>();
+  readonly #owned = new Set<Source>();
   #item = "";
   #before = NONE;
   /** How many fetches of this run are as in the last. */
@@ -76,6 +79,9 @@ export class Tracker implements Fetch {
     for (const [source, dependencies] of this.#sources) {
       if (source.changed.size === 0) continue;
       for (const key of source.changed.keys()) dependencies.get(key)?.addTo(items);
+    }
+    for (const { changed } of this.#owned) {
+      if (changed.size > 0) { for (const key of changed.keys()) items.add(key); }
     }
   }
 
@@ -125,6 +131,11 @@ export class Tracker implements Fetch {
   by<T>(index: Index<T>, indexKey: string): readonly T[] {
     this.#note(index, indexKey);
     return index.get(indexKey);
+  }
+
+  own<T>(index: Index<T>): readonly T[] {
+    this.#owned.add(index);
+    return index.get(this.#item);
   }
 
   value<T>(cell: Cell<T>): T {
