@@ -70,6 +70,21 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     default: "",
     help: "ConfigMap of the system namespace whose settings hold where the mesh's own name none",
   },
+  remoteClusterTimeoutMs: {
+    kind: duration(0, 3_600_000),
+    flag: "remote-cluster-timeout",
+    env: "PILOT_REMOTE_CLUSTER_TIMEOUT",
+    default: 30_000,
+    help: "how long the start waits for a remote cluster; one that is later is added once it is read",
+  },
+  insecureKubeconfigOptions: {
+    kind: list("exec,tokenFile"),
+    flag: "insecure-kubeconfig-options",
+    env: "PILOT_INSECURE_MULTICLUSTER_KUBECONFIG_OPTIONS",
+    default: Object.freeze([]) as readonly string[],
+    help:
+      "what a remote cluster's kubeconfig may use although it runs programs, reads files of this pod or trusts blindly",
+  },
   ignoredResources: {
     kind: list("NAME,*.GROUP"),
     flag: "ignore-resources",

@@ -4,6 +4,7 @@ import { VERSION } from "../base/version.ts";
 import type { KubeApi } from "../kube/api.ts";
 import { AUTHORIZATION_TYPE_URL } from "../mesh/proto/authorization_codec.ts";
 import { ADDRESS_TYPE_URL } from "../mesh/proto/workload_codec.ts";
+import { openOwnApi, remoteOpener } from "./api_access.ts";
 import { lookAround } from "./listening.ts";
 import { AmbientIndex } from "./ambient/index.ts";
 import { aliasesOf, CallerClusters } from "./ca/caller_clusters.ts";
@@ -11,10 +12,10 @@ import type { IstiodConfig } from "./config.ts";
 import { MeshSettings } from "./mesh_settings.ts";
 import { Metrics } from "./metrics.ts";
 import { Readiness } from "./readiness.ts";
-import type { Part, Role } from "./role.ts";
+import type { Role } from "./role.ts";
 import { openXds, startGrpc, startHttp } from "./serving.ts";
 import { openAuthenticator, openSigning, startRotation } from "./signing.ts";
-import { openApi, openSource } from "./source.ts";
+import { openSource } from "./source.ts";
 
 export interface RoleOptions {
   /** Aborting it stops the role gracefully. */
@@ -22,6 +23,8 @@ export interface RoleOptions {
   readonly log: Logger;
   /** For tests: stands in for the API server that the settings name. */
   readonly api?: KubeApi;
+  /** For tests: as {@link Role.openRemote}. */
+  readonly openRemote?: Role["openRemote"];
 }
 
 /** A control plane that is up and serves. */
@@ -50,20 +53,26 @@ export async function runIstiod(config: IstiodConfig, options: RoleOptions): Pro
 
 /** Starts the role and returns once it serves (CP-011). @throws MeshError if it cannot, or the signal's reason. */
 export async function startIstiod(config: IstiodConfig, options: RoleOptions): Promise<RunningIstiod> {
-  const own = new AbortController(), parts: Part[] = [];
+  const own = new AbortController(), ending = new AsyncDisposableStack();
   const signal = AbortSignal.any([options.signal, own.signal]);
   try {
-    return await start(config, { ...options, signal }, parts);
+    return await start(config, { ...options, signal }, ending);
   } catch (error) {
     own.abort(); // Ends what was started before the step that failed.
-    await Promise.allSettled(parts.map((part) => part.stopped));
+    await ending.disposeAsync();
     throw error;
   }
 }
 
-/** @param parts what was started is added to it. */
-async function start(config: IstiodConfig, options: RoleOptions, parts: Part[]): Promise<RunningIstiod> {
-  const role = await makeRole(config, options), { log, self, readiness, signal } = role;
+/** @param ending what is waited for at the end, the last started first; all of it ends with the signal. */
+async function start(
+  config: IstiodConfig,
+  options: RoleOptions,
+  ending: AsyncDisposableStack,
+): Promise<RunningIstiod> {
+  const own = options.api === undefined ? await openOwnApi(config, options.log) : { api: options.api, close: () => {} };
+  ending.defer(() => own?.close());
+  const role = await makeRole(config, options, own?.api), { log, self, readiness, signal } = role;
   log.info("istiod starts", { version: VERSION, clusterId: config.clusterId, ...self });
   const source = openSource(role);
   const authenticator = await openAuthenticator(role);
@@ -71,11 +80,13 @@ async function start(config: IstiodConfig, options: RoleOptions, parts: Part[]):
 
   // Probes first (CP-011): they say 503 until everything that is there is in the index, and may be served.
   const http = startHttp(role, xds, authenticator);
-  parts.push(http, source);
+  ending.defer(() => http.stopped);
+  ending.defer(() => source.stopped);
   await source.start();
   const signing = await openSigning(role, authenticator); // Now that the mesh's name and its own address are known.
+  const rotation = startRotation(role, signing);
+  ending.defer(() => rotation.stopped);
   const grpc = await startGrpc(role, xds, signing);
-  parts.push(startRotation(role, signing));
   readiness.open();
   const { secureGrpcPort, grpcPort } = grpc, { trustDomain, rootNamespace } = role.mesh.now;
   const objects = source.objects().length;
@@ -86,15 +97,15 @@ async function start(config: IstiodConfig, options: RoleOptions, parts: Part[]):
     log.info("istiod stops");
     xds.close();
     await grpc.stop();
-    await Promise.all(parts.map((part) => part.stopped));
+    await ending.disposeAsync();
   };
   const { httpPort, monitoringPort } = http, { rootsPem } = signing.authority.material;
   return { secureGrpcPort, grpcPort, httpPort, monitoringPort, rootsPem, done: aborted(signal).then(stop) };
 }
 
-async function makeRole(config: IstiodConfig, options: RoleOptions): Promise<Role> {
+async function makeRole(config: IstiodConfig, options: RoleOptions, api: KubeApi | undefined): Promise<Role> {
   const { signal, log } = options, { clusterId, trustDomain, network, rootNamespace, revision } = config;
-  const api = options.api ?? openApi(config), around = await lookAround(api !== undefined);
+  const around = await lookAround(api !== undefined);
   const self = {
     namespace: config.systemNamespace ?? rootNamespace,
     podName: config.podName ?? Deno.hostname(),
@@ -109,7 +120,8 @@ async function makeRole(config: IstiodConfig, options: RoleOptions): Promise<Rol
   describeMetrics(metrics, { index, startedAtMs: Date.now() });
   const clusters = new CallerClusters(clusterId, aliasesOf(config.clusterAliases)), readiness = new Readiness();
   const pods = clusters.set(clusterId, api), mesh = new MeshSettings({ trustDomain, rootNamespace });
-  return { config, self, around, api, index, mesh, pods, clusters, readiness, metrics, log, signal };
+  const openRemote = options.openRemote ?? remoteOpener(config, log);
+  return { config, self, around, api, openRemote, index, mesh, pods, clusters, readiness, metrics, log, signal };
 }
 
 function describeMetrics(metrics: Metrics, { index, startedAtMs }: { index: AmbientIndex; startedAtMs: number }): void {

@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { MeshError } from "../base/errors.ts";
 import { Logger } from "../base/log.ts";
+import { until } from "./cluster/testing.ts";
 import { ISTIOD_CONFIG } from "./config.ts";
 import { type RunningIstiod, startIstiod } from "./main.ts";
 
@@ -73,6 +74,25 @@ Deno.test("startIstiod() is ready once it serves, and says what it watches and w
   const log = rig.lines.join("\n");
   assertStringIncludes(log, `watching a folder of Kubernetes objects\tdirectory="${rig.folder}/objects"`);
   assert(/istiod is ready\t.*secureGrpcPort=\d+ .*trustDomain="example.org"/.test(log), log);
+});
+
+Deno.test("discovery selectors of a folder's mesh settings hold for its objects, too (CP-104)", async () => {
+  await using rig = await Rig.create();
+  const { monitoringPort } = await rig.start();
+  const served = async () =>
+    /ambit_resources\{type="wds"\} (\d+)/.exec((await get(monitoringPort, "/metrics"))[1])?.[1];
+  assertEquals(await served(), "1");
+  const settings = (selectors: string) => `
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: "discoverySelectors: ${selectors}"}
+`;
+  const write = (text: string) => Deno.writeTextFile(`${rig.folder}/objects/mesh.yaml`, text);
+  await write(settings("[{matchLabels: {mesh: on-it}}]"));
+  await until("the pod is shut out", async () => await served() === "0");
+  await write(settings("[]"));
+  await until("the pod is back", async () => await served() === "1");
 });
 
 Deno.test("the debug pages answer GET only, and only to this machine by its own names (CP-016)", async () => {

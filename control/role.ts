@@ -1,6 +1,7 @@
 /** What the parts of role istiod share. Each part is a `start…` or `open…` function that takes it and ends with its signal. */
 import type { Logger } from "../base/log.ts";
 import type { KubeApi } from "../kube/api.ts";
+import type { OpenedApi } from "./api_access.ts";
 import type { Surroundings } from "./listening.ts";
 import type { AmbientIndex } from "./ambient/index.ts";
 import type { CallerClusters } from "./ca/caller_clusters.ts";
@@ -26,6 +27,8 @@ export interface Role {
   readonly around: Surroundings;
   /** The API server; undefined with a folder of files, where nothing can be asked or written. */
   readonly api: KubeApi | undefined;
+  /** Opens the API server that a remote cluster's kubeconfig names. @throws MeshError if it is not to be used. */
+  readonly openRemote: (kubeconfig: string, source: string) => Promise<OpenedApi>;
   readonly index: AmbientIndex;
   /** The mesh's own settings, live; the index follows them by itself. */
   readonly mesh: MeshSettings;

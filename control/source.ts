@@ -1,8 +1,12 @@
 /** Where the objects come from: a folder of YAML, or a Kubernetes cluster. Both feed the index and the CA's view of nodes. */
-import { MeshError } from "../base/errors.ts";
+import { assert } from "../base/assert.ts";
 import type { KubeApi } from "../kube/api.ts";
+import type { NodePods } from "./ca/node_pods.ts";
+import { kindsOf } from "./cluster/kinds.ts";
+import { NamespaceGate } from "./cluster/gate.ts";
 import { OwnCluster } from "./cluster/own_cluster.ts";
-import type { IstiodConfig } from "./config.ts";
+import type { RemoteListener } from "./cluster/remote_cluster.ts";
+import { RemoteClusters } from "./cluster/remote_clusters.ts";
 import { FolderSource } from "./folder/folder_source.ts";
 import type { ObjectChange } from "./objects.ts";
 import type { Part, Role } from "./role.ts";
@@ -13,14 +17,6 @@ export interface Source extends Part {
   objects(): readonly string[];
   /** Reads all there is, and goes on following it. @returns Once that is in the index. @throws MeshError AMB0350 */
   start(): Promise<void>;
-}
-
-/** The API server that the settings name; undefined if they name a folder. @throws MeshError AMB0230 if they name neither. */
-export function openApi(config: IstiodConfig): KubeApi | undefined {
-  if (config.configDir !== undefined) return undefined;
-  throw new MeshError("AMB0230", "nothing says where the Kubernetes objects are", {
-    remedy: "give --config-dir a folder of YAML",
-  });
 }
 
 /** The source that the settings name, not started. */
@@ -48,7 +44,19 @@ export function openSource(role: Role): Source {
 type OnChange = (changes: readonly ObjectChange[]) => void;
 
 function openCluster(role: Role, api: KubeApi, onChange: OnChange): OwnCluster {
-  const { config, self, mesh, metrics, readiness } = role;
+  const { config, self, mesh, metrics, readiness } = role, log = role.log.child("cluster");
+  const kinds = kindsOf({ ignore: config.ignoredResources, include: config.includedResources });
+  const remotes = new RemoteClusters({
+    api,
+    systemNamespace: self.namespace,
+    ownId: config.clusterId,
+    kinds,
+    open: role.openRemote,
+    timeoutMs: config.remoteClusterTimeoutMs,
+    listener: new RemotePods(role),
+    metrics,
+    log,
+  });
   return new OwnCluster({
     api,
     clusterId: config.clusterId,
@@ -56,21 +64,53 @@ function openCluster(role: Role, api: KubeApi, onChange: OnChange): OwnCluster {
     revision: self.revision,
     meshConfigFile: config.meshConfigFile,
     sharedMeshConfig: config.sharedMeshConfig,
-    ignoredResources: config.ignoredResources,
-    includedResources: config.includedResources,
+    kinds,
+    remotes,
     metrics,
     readiness,
-    log: role.log.child("cluster"),
+    log,
     rootNamespace: () => mesh.now.rootNamespace,
     onChange,
   });
 }
 
+/** What the CA needs of remote clusters: whose tokens count, and which pods their nodes run (CP-482). */
+class RemotePods implements RemoteListener {
+  readonly #role: Role;
+  readonly #pods = new Map<string, NodePods>();
+
+  constructor(role: Role) {
+    this.#role = role;
+  }
+
+  takeOver({ id, api, admits }: Parameters<RemoteListener["takeOver"]>[0]): void {
+    this.#pods.set(id, this.#role.clusters.set(id, api, { selects: admits }));
+  }
+
+  change(id: string, changes: readonly ObjectChange[]): void {
+    const pods = this.#pods.get(id);
+    assert(pods !== undefined, "a remote cluster that tells has taken over");
+    for (const change of changes) pods.apply(change);
+  }
+
+  gone(id: string): void {
+    this.#pods.delete(id);
+    this.#role.clusters.remove(id);
+  }
+}
+
 function openFolder({ config, metrics, log }: Role, onChange: OnChange): FolderSource {
+  const gate = new NamespaceGate();
+  gate.open().next(); // Empty yet; from here on it lets through.
   const refusals = metrics.counter("ambit_config_refusals", "Documents of the folder that were refused.");
   const source = new FolderSource(config.configDir ?? "", {
     log: log.child("folder"),
-    onChange,
+    onChange: (changes) => {
+      const settings = changes.findLast(({ kind }) => kind === "MeshConfig"), passing = gate.apply(changes);
+      if (settings === undefined) return onChange(passing);
+      const selectors = settings.object?.kind === "MeshConfig" ? settings.object.discoverySelectors : [];
+      onChange([...passing, ...gate.select(selectors)]);
+    },
     onRefused: () => refusals.increment(),
   });
   metrics.gauge("ambit_config_refused_documents", "Documents that are refused now.", () => source.refusals().length);

@@ -2,6 +2,7 @@
 import { assert } from "../../base/assert.ts";
 import type { Logger } from "../../base/log.ts";
 import type { KubeApi } from "../../kube/api.ts";
+import type { InformerLimits } from "../../kube/informer.ts";
 import { CUSTOM_RESOURCE_DEFINITIONS } from "../../kube/resource_types.ts";
 import type { LabelSelector, ObjectChange } from "../objects.ts";
 import { Definitions, isRefusal } from "./definitions.ts";
@@ -20,6 +21,10 @@ export interface ClusterSourceOptions {
   readonly log: Logger;
   /** Watches beside these kinds whose trouble is to be said with theirs. */
   readonly others?: () => readonly WatchHealth[];
+  /** What it means that a kind which is needed cannot be had. */
+  readonly unserved?: string;
+  /** For tests: how patient the watches are. */
+  readonly limits?: Partial<InformerLimits>;
   /** How often it is looked whether a watch is in trouble. */
   readonly lookMs?: number;
 }
@@ -44,7 +49,13 @@ export class ClusterSource {
     this.#options = options;
     this.#troubles = new TroubleLog(options.log);
     const types = options.kinds.filter(({ optional }) => optional).map(({ type }) => type);
-    this.#definitions = new Definitions({ api: options.api, types, onChange: () => this.#look(), log: options.log });
+    this.#definitions = new Definitions({
+      api: options.api,
+      types,
+      onChange: () => this.#look(),
+      log: options.log,
+      limits: options.limits,
+    });
   }
 
   /** Begins to watch, until the signal. Call it once. */
@@ -77,10 +88,14 @@ export class ClusterSource {
     return this.#stopped;
   }
 
-  /** Tells all there is, in one batch, and every change from here on. */
-  open(): void {
+  /** Tells all there is, in batches with a turn of the event loop between them, and every change from here on. */
+  async open(): Promise<void> {
     this.#gateIsOpen = true;
-    this.#tell(this.#gate.open());
+    for (const batch of this.#gate.open()) {
+      if (this.#signal?.aborted !== false) return;
+      this.#tell(batch);
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    }
   }
 
   /** Everything that counts now, whether it was told or not. */
@@ -120,7 +135,13 @@ export class ClusterSource {
       else if (presence === "absent" && watch !== undefined) this.#unwatch(row, watch);
     }
     const statuses = this.status();
-    for (const health of [...statuses.map(healthOf), this.#definitionsHealth(), ...this.#options.others?.() ?? []]) {
+    for (
+      const health of [
+        ...statuses.map((it) => this.#healthOf(it)),
+        this.#definitionsHealth(),
+        ...this.#options.others?.() ?? [],
+      ]
+    ) {
       this.#troubles.look(health);
     }
     if (statuses.every(isSettled)) this.#settled.resolve();
@@ -131,8 +152,18 @@ export class ClusterSource {
     return { type: CUSTOM_RESOURCE_DEFINITIONS, trouble, consequence: "optional kinds are asked for one by one" };
   }
 
+  #healthOf({ row, state, trouble }: KindStatus): WatchHealth {
+    const { unserved = "istiod does not get ready without it" } = this.#options;
+    const waiting = row.needed ? unserved : "the mesh is served without it";
+    return {
+      type: row.type,
+      trouble,
+      consequence: state === "synced" ? "its last known objects stay in force" : waiting,
+    };
+  }
+
   #watchKind(row: WatchedKind, signal: AbortSignal): KindWatch {
-    const { api, log, onRefused } = this.#options;
+    const { api, log, onRefused, limits } = this.#options;
     if (row.optional) log.debug("kind is there", { kind: row.kind });
     return new KindWatch({
       api,
@@ -141,6 +172,7 @@ export class ClusterSource {
       onChange: (changes) => this.#tell(this.#gate.apply(changes)),
       onRefused: () => onRefused(row.kind),
       onSynced: () => this.#look(),
+      limits,
     }, signal);
   }
 
@@ -161,9 +193,4 @@ export class ClusterSource {
 /** Whether nothing of a kind has to be waited for: not for one that the mesh can do without and that is refused. */
 function isSettled({ row, state, trouble }: KindStatus): boolean {
   return state !== "waiting" || (!row.needed && isRefusal(trouble?.status));
-}
-
-function healthOf({ row, state, trouble }: KindStatus): WatchHealth {
-  const needed = row.needed ? "istiod does not get ready without it" : "the mesh is served without it";
-  return { type: row.type, trouble, consequence: state === "synced" ? "its last known objects stay in force" : needed };
 }

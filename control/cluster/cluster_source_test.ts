@@ -13,12 +13,12 @@ import { allowNothing, define, namespace, pod, smallMesh, SourceRig, undefine, u
 
 const CART = "c1//Pod/shop/cart", CLOSED = "shop/closed";
 
-Deno.test("ClusterSource tells all there is in one batch, then each change, and asks only for what is used (CP-011, CP-101)", async () => {
+Deno.test("ClusterSource tells nothing before it is opened, then all there is and each change, and asks only for what is used (CP-011, CP-101)", async () => {
   await using rig = new SourceRig();
   rig.begin();
   await rig.source.settled;
   assertEquals([rig.batches, rig.names()], [0, []]);
-  rig.source.open();
+  await rig.source.open();
   assertEquals([rig.batches, rig.names()], [1, [CART, CLOSED]]);
   rig.api.put(PODS, pod("shop", "till", "10.0.0.6"));
   await until("the new pod is served", () => rig.names().includes("c1//Pod/shop/till"));
@@ -56,7 +56,7 @@ Deno.test("a kind that is forbidden and needed keeps the source from settling, a
   assertEquals(rig.batches, 0);
   allow();
   await rig.source.settled;
-  rig.source.open();
+  await rig.source.open();
   assertEquals(rig.names(), [CART, CLOSED]);
   await until("it is said that all is well", () => rig.log().includes("kind can be watched again"));
 });

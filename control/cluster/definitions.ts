@@ -1,7 +1,7 @@
 /** Which optional kinds a cluster has: told by its CRDs, of which nothing but the metadata is fetched (CP-100). */
 import type { Logger } from "../../base/log.ts";
 import type { Informer, InformerChange, KubeApi, KubeObject, ResourceType } from "../../kube/api.ts";
-import { startInformer } from "../../kube/informer.ts";
+import { type InformerLimits, startInformer } from "../../kube/informer.ts";
 import { CUSTOM_RESOURCE_DEFINITIONS } from "../../kube/resource_types.ts";
 import { resourceName } from "./kinds.ts";
 
@@ -20,6 +20,7 @@ export interface DefinitionsOptions {
   /** Called whenever {@link Definitions.presenceOf} may say something else. */
   readonly onChange: () => void;
   readonly log: Logger;
+  readonly limits?: Partial<InformerLimits>;
 }
 
 export class Definitions {
@@ -35,10 +36,11 @@ export class Definitions {
 
   /** Watches until the signal. @returns What resolves once that has ended. */
   start(signal: AbortSignal): Promise<void> {
-    const { api, log, onChange } = this.#options;
+    const { api, log, limits, onChange } = this.#options;
     const informer = this.#informer = startInformer(api, CUSTOM_RESOURCE_DEFINITIONS, { metadataOnly: true }, {
       onChange: (changes) => this.#take(changes),
       log,
+      limits,
     }, signal);
     informer.synced.then(onChange, () => {}); // Rejected only by the signal: then nobody asks any more.
     return informer.stopped;

@@ -34,7 +34,7 @@ Deno.test("NamespaceGate: whatever order changes, labels and selectors come in, 
     const random = randomOf(seed), gate = new NamespaceGate();
     const everything = new Map<string, ObjectChange>(), mesh = new Map<string, KubernetesObject>();
     let selectors: readonly LabelSelector[] = [];
-    told(mesh, gate.open());
+    told(mesh, [...gate.open()].flat());
     for (let step = 0; step < STEPS; step++) {
       const batch: ObjectChange[] = [], namespace = `n${random(3)}`, label = ["a", "b", undefined][random(3)];
       const dice = random(10);
@@ -51,16 +51,30 @@ Deno.test("NamespaceGate: whatever order changes, labels and selectors come in, 
     const fresh = new NamespaceGate(), expected = new Map<string, KubernetesObject>();
     fresh.select(selectors);
     fresh.apply([...everything.values()].filter(({ object }) => object !== undefined));
-    told(expected, fresh.open());
+    told(expected, [...fresh.open()].flat());
     assertEquals([...mesh.keys()].sort(), [...expected.keys()].sort(), `seed ${seed}`);
     for (const [key, object] of expected) assertEquals(mesh.get(key) === object, true, `seed ${seed}: ${key}`);
   }
 });
 
+Deno.test("NamespaceGate.open() gives what belongs to others last, and each as it is when its turn comes", () => {
+  const gate = new NamespaceGate(), pods = Array.from({ length: 600 }, (_, at) => change("Pod", "n", `p${at}`, "a"));
+  gate.apply([...pods, change("Node", "", "node", "a"), change("Namespace", "", "n", "a")]);
+  const mesh = new Map<string, KubernetesObject>(), batches = gate.open();
+  const first = batches.next().value as ObjectChange[];
+  assertEquals(first.slice(0, 2).map(({ kind }) => kind).sort(), ["Namespace", "Node"]);
+  told(mesh, first);
+  const changed = change("Pod", "n", "p599", "b");
+  told(mesh, gate.apply([changed, change("Pod", "n", "p598"), change("Pod", "n", "p0")]));
+  told(mesh, [...batches].flat());
+  assertEquals([mesh.size, mesh.has("Pod/n/p598"), mesh.has("Pod/n/p0")], [600, false, false]);
+  assertEquals(mesh.get("Pod/n/p599"), changed.object);
+});
+
 Deno.test("NamespaceGate tells nothing before it is opened, and forgets a kind as if its objects were deleted", () => {
   const gate = new NamespaceGate();
   assertEquals(gate.apply([change("Pod", "n", "p", "a"), change("Namespace", "", "n", "a")]), []);
-  assertEquals(gate.open().length, 2);
+  assertEquals([...gate.open()].flat().length, 2);
   assertEquals(gate.forget("Pod"), [change("Pod", "n", "p")]);
   assertEquals(gate.objects().map(({ key }) => key), ["Namespace//n"]);
 });

@@ -1,7 +1,7 @@
 /** One kind of one cluster, followed while it is there: its informer, what cannot be read of it, and how it fares. */
 import type { Logger } from "../../base/log.ts";
 import type { Informer, InformerChange, KubeApi } from "../../kube/api.ts";
-import { startInformer } from "../../kube/informer.ts";
+import { type InformerLimits, startInformer } from "../../kube/informer.ts";
 import { type ObjectChange, type ObjectKey, objectKey } from "../objects.ts";
 import { decodeKubeObject, type ObjectRefusal } from "./decode.ts";
 import type { WatchedKind } from "./kinds.ts";
@@ -28,6 +28,7 @@ export interface KindWatchOptions {
   readonly onRefused: () => void;
   readonly onSynced: () => void;
   readonly log: Logger;
+  readonly limits?: Partial<InformerLimits>;
 }
 
 // Past this many of one kind each further one says nothing new.
@@ -46,12 +47,12 @@ export class KindWatch {
 
   /** Starts it; it ends with the signal, or by {@link stop}. */
   constructor(options: KindWatchOptions, signal: AbortSignal) {
-    const { api, row, log, onSynced } = options;
+    const { api, row, log, limits, onSynced } = options;
     this.row = row;
     this.#options = options;
     const until = AbortSignal.any([signal, this.#stop.signal]);
     const onChange = (changes: readonly InformerChange[]) => this.#take(changes);
-    this.#informer = startInformer(api, row.type, row.scope, { onChange, log }, until);
+    this.#informer = startInformer(api, row.type, row.scope, { onChange, log, limits }, until);
     this.#informer.synced.then(() => {
       this.#tookMs = performance.now() - this.#startedAtMs;
       onSynced();

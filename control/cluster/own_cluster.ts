@@ -8,8 +8,9 @@ import type { Readiness, ReadinessLine } from "../readiness.ts";
 import type { Part } from "../role.ts";
 import { ClusterSource } from "./cluster_source.ts";
 import type { KindStatus } from "./kind_watch.ts";
-import { kindsOf, resourceName } from "./kinds.ts";
+import { resourceName, type WatchedKind } from "./kinds.ts";
 import { configMapName, MeshConfigWatch } from "./mesh_config_watch.ts";
+import type { RemoteClusters } from "./remote_clusters.ts";
 import type { WatchHealth } from "./trouble_log.ts";
 
 export interface OwnClusterOptions {
@@ -19,14 +20,15 @@ export interface OwnClusterOptions {
   readonly revision: string;
   readonly meshConfigFile: string;
   readonly sharedMeshConfig: string;
-  readonly ignoredResources: readonly string[];
-  readonly includedResources: readonly string[];
+  readonly kinds: readonly WatchedKind[];
   readonly metrics: Metrics;
   readonly readiness: Readiness;
   readonly log: Logger;
   /** The namespace whose policies hold for the mesh, as settings have it now. */
   readonly rootNamespace: () => string;
   readonly onChange: (changes: readonly ObjectChange[]) => void;
+  /** The clusters that Secrets of this one name. */
+  readonly remotes: RemoteClusters;
 }
 
 /** Construct it, then {@link start} it. */
@@ -43,11 +45,11 @@ export class OwnCluster implements Part {
     const refusals = metrics.counter("ambit_kube_refusals", "Objects that could not be read.", { labelled: true });
     this.#source = new ClusterSource({
       api,
-      kinds: kindsOf({ ignore: options.ignoredResources, include: options.includedResources }),
+      kinds: options.kinds,
       log,
       onChange: (changes) => this.#tell(changes),
       onRefused: (kind) => refusals.increment({ kind }),
-      others: () => [this.#settingsHealth()],
+      others: () => [this.#settingsHealth(), options.remotes.health()],
     });
     this.#settings = new MeshConfigWatch({
       api,
@@ -60,18 +62,24 @@ export class OwnCluster implements Part {
     });
     this.#shutOut = new ShutOut(options);
     describe(metrics, options.clusterId, () => this.#source.status());
-    options.readiness.report(() => [this.#settingsLine(), ...this.#source.status().map(lineOf)]);
+    options.readiness.report(() => [
+      this.#settingsLine(),
+      ...this.#source.status().map(lineOf),
+      ...options.remotes.lines(),
+    ]);
   }
 
   /** Reads all there is, and follows it until the signal. @returns Once that has been told. */
   async start(signal: AbortSignal): Promise<void> {
-    const { log, clusterId: cluster } = this.#options, startedAtMs = performance.now();
+    const { log, clusterId: cluster, remotes } = this.#options, startedAtMs = performance.now();
     log.info("watching a cluster", { cluster, kinds: this.#source.status().map(({ kind }) => kind).join(",") });
     await this.#settings.start(signal);
     this.#source.start(signal);
-    await Promise.all([this.#settings.settled, this.#source.settled]);
+    remotes.start(signal);
+    await Promise.all([this.#settings.settled, this.#source.settled, remotes.settled]);
     this.#open = true;
-    this.#source.open();
+    await this.#source.open();
+    signal.throwIfAborted();
     for (const { kind, state, objects, refused, tookMs = 0 } of this.#source.status()) {
       if (state === "absent") log.info("kind is not in the cluster", { kind });
       else log.info("kind read", { kind, objects, refused, tookMs: Math.round(tookMs) });
@@ -80,7 +88,7 @@ export class OwnCluster implements Part {
   }
 
   get stopped(): Promise<void> {
-    return Promise.all([this.#source.stopped, this.#settings.stopped]).then(() => {});
+    return Promise.all([this.#source.stopped, this.#settings.stopped, this.#options.remotes.stopped]).then(() => {});
   }
 
   /** Whether the discovery selectors let a namespace in. */
@@ -98,6 +106,7 @@ export class OwnCluster implements Part {
   #configure(change: ObjectChange): void {
     const { discoverySelectors } = change.object as MeshConfigObject; // The settings are edited, and never go.
     this.#tell([change, ...this.#source.select(discoverySelectors)]);
+    this.#options.remotes.select(discoverySelectors);
   }
 
   #settingsHealth(): WatchHealth {

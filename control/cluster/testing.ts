@@ -99,6 +99,7 @@ export class SourceRig implements AsyncDisposable {
       onRefused: () => {},
       log: new Logger("cluster", { sink: (line) => this.lines.push(line) }),
       lookMs: 10,
+      limits: { backoff: { firstMs: 1, maxMs: 20 }, healthyWatchMs: 0 },
     });
   }
 
@@ -114,7 +115,7 @@ export class SourceRig implements AsyncDisposable {
   async open(): Promise<this> {
     this.begin();
     await this.source.settled;
-    this.source.open();
+    await this.source.open();
     return this;
   }
 
