@@ -15,7 +15,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   wire: { imports: ["base"] },
   mesh: { imports: ["base"], packages: { "protobufjs/minimal": "proto/" } },
   os: { imports: ["base"] },
-  kube: { imports: ["base"], packages: { "@std/yaml": "" } },
+  kube: { imports: ["base"], packages: { "@std/yaml": "", "node:": "" } },
   control: {
     imports: ["base", "wire", "mesh", "kube"],
     packages: { [GRPC]: "", [X509]: "", jose: "", "@std/yaml": "", "node:": "" },
