@@ -35,12 +35,14 @@ type Fields = Readonly<Record<string, unknown>>;
 type Refuse = (field: string, wrong: string, remedy?: string) => never;
 
 const TEXT_BYTES_MAX = 1 << 20;
-const CORRECT = "correct that field; `kubectl config view` shows the file as kubectl reads it";
+const CORRECT = "`kubectl config view` shows the file as kubectl reads it";
 
 /** @param source the file's name, or what it came from, for errors. @throws MeshError AMB0801, AMB0802, AMB0803. */
 export function readKubeconfig(text: string, source: string, contextName?: string): KubeconfigContext {
   const refuseFile: Refuse = (field, wrong, remedy = CORRECT) => {
-    throw new MeshError("AMB0801", `reading kubeconfig ${source}: ${field}: ${wrong}`, { remedy: `${remedy}` });
+    throw new MeshError("AMB0801", `reading kubeconfig ${source}: ${field}: ${wrong}`, {
+      remedy: `correct that field: ${remedy}`,
+    });
   };
   const root = parseText(text, source);
   const current = textOf(root["current-context"], "current-context", refuseFile);
