@@ -1,0 +1,124 @@
+/** Fuzzed: what comes from Kubernetes. Kubeconfigs, and the bytes of a watch. */
+import { equal } from "@std/assert";
+import { MeshError } from "../../base/errors.ts";
+import { KubeError, KubeUnreachable } from "../../kube/api.ts";
+import { readWatchEvent } from "../../kube/decode.ts";
+import { readKubeconfig } from "../../kube/kubeconfig.ts";
+import { LineCutter } from "../../kube/lines.ts";
+import { latin1, promise, size, sort, type Target, utf8 } from "./target.ts";
+
+const KUBECONFIG = `apiVersion: v1
+current-context: a
+clusters: [{ name: c, cluster: { server: "https://h:6443", certificate-authority-data: QQ==, tls-server-name: n } }]
+users:
+- name: u
+  user: { token: t, client-certificate: a.pem, client-key: b.pem, as: x, as-groups: [y] }
+- name: e
+  user: { exec: { apiVersion: client.authentication.k8s.io/v1, command: x, args: [y], env: [{ name: a, value: b }], interactiveMode: Never } }
+contexts: [{ name: a, context: { cluster: c, user: u, namespace: n } }, { name: b, context: { cluster: c, user: e } }]
+`;
+
+const EVENTS = `{"type":"ADDED","object":{"metadata":{"name":"a","namespace":"n","resourceVersion":"5"}}}
+{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"6","annotations":{"k8s.io/initial-events-end":"true"}}}}
+{"type":"DELETED","object":{"metadata":{"name":"\u00e4","resourceVersion":"7"}}}
+{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}
+`;
+
+const LINE_BYTES_MAX = 1_024;
+
+/** What a watch says until it ends, its bytes cut into pieces of one length. */
+function readWatch(input: Uint8Array, pieceBytes: number): { readonly events: unknown[]; readonly end: string } {
+  const cutter = new LineCutter(LINE_BYTES_MAX), events: unknown[] = [];
+  try {
+    for (let at = 0; at < input.length; at += pieceBytes) {
+      for (const line of cutter.push(input.subarray(at, at + pieceBytes))) {
+        if (line !== "") events.push(readWatchEvent(line));
+      }
+      promise(cutter.pendingBytes <= LINE_BYTES_MAX, "what waits is bounded");
+    }
+    return { events, end: `rest ${size(cutter.pendingBytes)}` };
+  } catch (error) {
+    if (error instanceof KubeError) return { events, end: `error ${error.status} ${error.reason}` };
+    if (error instanceof KubeUnreachable) {
+      promise(error.undecodable, "what cannot be read says so");
+      return { events, end: sort(error.message) };
+    }
+    if (error instanceof RangeError || error instanceof TypeError) return { events, end: error.name };
+    throw error;
+  }
+}
+
+export const KUBE_TARGETS: readonly Target[] = [
+  {
+    name: "kubeconfig",
+    seeds: [utf8(KUBECONFIG)],
+    bytesMax: 4_096,
+    words: [
+      "{",
+      "}",
+      "[",
+      "]",
+      ": ",
+      ", ",
+      "\n",
+      "- ",
+      "  ",
+      "null",
+      "'",
+      '"',
+      "&a ",
+      "*a",
+      "-data: ",
+      "exec: ",
+      "/v1beta1",
+      "proxy-url: x",
+      "true",
+    ],
+    run(input) {
+      try {
+        const context = readKubeconfig(latin1(input), "f", input.length % 2 === 0 ? undefined : "b");
+        promise(/^https?:$/.test(context.server.protocol), "it is asked by HTTP");
+        promise(context.server.username === "" && context.server.password === "", "no password is in an address");
+        return `taken ${
+          Object.entries(context).filter(([, it]) => it !== undefined && it !== false && it !== "").map(([name]) =>
+            name
+          ).join()
+        }`;
+      } catch (error) {
+        if (!(error instanceof MeshError)) throw error;
+        promise(error.remedy !== "", "there is a remedy");
+        return sort(error.message.split(": ").slice(1).join(" "));
+      }
+    },
+  },
+  {
+    name: "watch-events",
+    seeds: [utf8(EVENTS), utf8(EVENTS.split("\n")[0] + "\n")],
+    bytesMax: 4_096,
+    words: [
+      "\n",
+      '{"type":"',
+      "ADDED",
+      "MODIFIED",
+      '"object":{',
+      '"metadata":{',
+      '"resourceVersion":"',
+      "}",
+      '"',
+      ",",
+      "null",
+      "410",
+    ],
+    run(input) {
+      const whole = readWatch(input, Math.max(input.length, 1));
+      for (const pieceBytes of [1, 7]) {
+        const cut = readWatch(input, pieceBytes);
+        promise(
+          equal(cut, whole) || whole.end.startsWith("RangeError") || cut.end.startsWith("RangeError"),
+          "where it is cut does not matter",
+        );
+      }
+      return `${size(whole.events.length)} ${whole.end}`;
+    },
+  },
+];
