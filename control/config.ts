@@ -70,6 +70,19 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     default: "",
     help: "ConfigMap of the system namespace whose settings hold where the mesh's own name none",
   },
+  dryRunPolicies: {
+    kind: toggle(),
+    flag: "dry-run-policies",
+    env: "AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY",
+    default: false,
+    help: "send policies annotated istio.io/dry-run, marked as such, to clients that only count what they match",
+  },
+  clusterDomain: {
+    kind: text("DOMAIN"),
+    flag: "domain",
+    default: "cluster.local",
+    help: "what the hostnames of Services end in",
+  },
   remoteClusterTimeoutMs: {
     kind: duration(0, 3_600_000),
     flag: "remote-cluster-timeout",

@@ -111,11 +111,9 @@ async function makeRole(config: IstiodConfig, options: RoleOptions, api: KubeApi
     podName: config.podName ?? Deno.hostname(),
     revision,
   };
-  const { namespace: systemNamespace } = self, { multiNetwork } = config;
-  const index = new AmbientIndex(
-    { clusterId, network, trustDomain, rootNamespace, revision, systemNamespace, multiNetwork },
-    log.child("ambient"),
-  );
+  const { multiNetwork, dryRunPolicies, clusterDomain } = config, systemNamespace = self.namespace;
+  const ambient = { clusterId, network, trustDomain, rootNamespace, systemNamespace, revision, clusterDomain };
+  const index = new AmbientIndex({ ...ambient, multiNetwork, dryRunPolicies }, log.child("ambient"));
   const metrics = new Metrics();
   describeMetrics(metrics, { index, startedAtMs: Date.now() });
   const clusters = new CallerClusters(clusterId, aliasesOf(config.clusterAliases)), readiness = new Readiness();

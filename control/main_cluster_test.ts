@@ -1,26 +1,31 @@
 /** The whole role over a cluster: what it waits for, what it says while it waits, and what a bad day of the API server does. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { Logger } from "../base/log.ts";
-import { AUTHORIZATION_POLICIES, NAMESPACES, PODS } from "../kube/resource_types.ts";
-import type { InMemoryKubeApi } from "../kube/testing.ts";
+import { AUTHORIZATION_POLICIES, NAMESPACES, PODS, SECRETS } from "../kube/resource_types.ts";
+import { InMemoryKubeApi } from "../kube/testing.ts";
 import { namespace, pod, putMeshConfig, smallMesh, until } from "./cluster/testing.ts";
 import { ISTIOD_CONFIG } from "./config.ts";
 import { runIstiod, type RunningIstiod, startIstiod } from "./main.ts";
 
 class Rig implements AsyncDisposable {
-  readonly api: InMemoryKubeApi;
+  readonly api = smallMesh();
   readonly folder = Deno.makeTempDirSync({ prefix: "istiod-cluster-" });
   readonly httpPort = freePort();
   readonly lines: string[] = [];
   readonly stop = new AbortController();
   #running: Promise<RunningIstiod | undefined> = Promise.resolve(undefined);
 
-  constructor(api = smallMesh()) {
-    this.api = api;
+  /** What every remote cluster's kubeconfig names. */
+  readonly remote = new InMemoryKubeApi();
+  readonly flags: readonly string[];
+
+  constructor(...flags: readonly string[]) {
+    this.flags = flags;
   }
 
   #options() {
     const flags = [
+      ...this.flags,
       `--state-dir=${this.folder}/state`,
       `--mesh-config=${this.folder}/none`,
       "--secure-grpc-address=127.0.0.1:0",
@@ -30,7 +35,8 @@ class Rig implements AsyncDisposable {
     ];
     const log = new Logger("istiod", { sink: (line) => this.lines.push(line) });
     const { config } = ISTIOD_CONFIG.parse(flags, () => undefined);
-    return [config, { signal: this.stop.signal, log, api: this.api }] as const;
+    const openRemote = () => Promise.resolve({ api: this.remote, close: () => {} });
+    return [config, { signal: this.stop.signal, log, api: this.api, openRemote }] as const;
   }
 
   /** Starts it; it may not get ready. */
@@ -139,6 +145,22 @@ Deno.test("istiod warns when discovery selectors shut out its root namespace, an
   rig.api.put(PODS, pod("shop", "till", "10.0.0.7"));
   await until("both pods are there", async () => await served() === 'ambit_resources{type="wds"} 2');
   assertEquals(rig.lines.filter((line) => line.includes("shut out")).length, 1);
+});
+
+Deno.test("istiod serves what remote clusters have, if it is for several networks, and takes it back with the Secret (CP-120, CP-280)", async () => {
+  for (const [flags, pods] of [[["--multi-network"], 2], [[], 1]] as const) {
+    await using rig = new Rig(...flags);
+    const labels = { "istio/multiCluster": "true" };
+    rig.remote.put(NAMESPACES, namespace("shop"));
+    rig.remote.put(PODS, pod("shop", "far", "10.9.0.1"));
+    rig.api.put(SECRETS, { metadata: { name: "r", namespace: "istio-system", labels }, data: { other: btoa("{}") } });
+    await rig.begin();
+    const served = () => rig.metric('ambit_resources{type="wds"}');
+    assertEquals(await served(), `ambit_resources{type="wds"} ${pods}`);
+    assertStringIncludes((await rig.get("/debug/readyz"))[1], "[+]cluster other synced");
+    rig.api.remove(SECRETS, "istio-system", "r");
+    await until("it is gone", async () => await served() === 'ambit_resources{type="wds"} 1');
+  }
 });
 
 Deno.test("istiod that is stopped before it is ready ends in order, and leaves nothing open (CP-660)", async () => {

@@ -53,7 +53,7 @@ function openCluster(role: Role, api: KubeApi, onChange: OnChange): OwnCluster {
     kinds,
     open: role.openRemote,
     timeoutMs: config.remoteClusterTimeoutMs,
-    listener: new RemotePods(role),
+    listener: new RemoteObjects(role),
     metrics,
     log,
   });
@@ -74,8 +74,8 @@ function openCluster(role: Role, api: KubeApi, onChange: OnChange): OwnCluster {
   });
 }
 
-/** What the CA needs of remote clusters: whose tokens count, and which pods their nodes run (CP-482). */
-class RemotePods implements RemoteListener {
+/** What remote clusters are for: their objects enter the index, if it takes any, and the CA learns whose tokens count and which pods their nodes run (CP-280, CP-482). */
+class RemoteObjects implements RemoteListener {
   readonly #role: Role;
   readonly #pods = new Map<string, NodePods>();
 
@@ -91,11 +91,13 @@ class RemotePods implements RemoteListener {
     const pods = this.#pods.get(id);
     assert(pods !== undefined, "a remote cluster that tells has taken over");
     for (const change of changes) pods.apply(change);
+    this.#role.index.apply(changes.map((change) => ({ ...change, cluster: id })));
   }
 
   gone(id: string): void {
     this.#pods.delete(id);
     this.#role.clusters.remove(id);
+    this.#role.index.withdraw(id);
   }
 }
 

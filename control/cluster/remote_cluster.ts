@@ -16,7 +16,7 @@ export interface RemoteListener {
   /** A cluster serves from here on, in place of what served under its id before: what changed, in one batch. */
   takeOver(cluster: { readonly id: string; readonly api: KubeApi; admits(namespace: string): boolean }): void;
   change(id: string, changes: readonly ObjectChange[]): void;
-  /** The cluster is gone; everything of it has been taken back before. */
+  /** The cluster is gone, and everything of it with it. */
   gone(id: string): void;
 }
 
@@ -99,17 +99,14 @@ export class RemoteCluster {
     if (changes.length > 0) this.#options.listener.change(this.id, changes);
   }
 
-  /** Takes everything back and ends. */
+  /** Ends it. */
   remove(): void {
     clearTimeout(this.#timer);
     this.#kubeconfig = "";
-    const gone = this.#current?.source.objects().map((change) => ({ ...change, object: undefined })) ?? [];
     this.#drop(this.#current);
     this.#drop(this.#next);
-    if (this.#current === undefined) return;
+    if (this.#current !== undefined) this.#options.listener.gone(this.id);
     this.#current = undefined;
-    if (gone.length > 0) this.#options.listener.change(this.id, gone);
-    this.#options.listener.gone(this.id);
   }
 
   /** Resolves once everything has ended that is to end. */
