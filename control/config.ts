@@ -10,6 +10,7 @@ import {
   text,
   toggle,
 } from "../base/config.ts";
+import { AMBIENT_SETTINGS } from "./ambient/settings.ts";
 import { CA_SETTINGS } from "./ca/settings.ts";
 
 const YEAR_MS = 365 * 86_400_000;
@@ -69,13 +70,6 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     env: "SHARED_MESH_CONFIG",
     default: "",
     help: "ConfigMap of the system namespace whose settings hold where the mesh's own name none",
-  },
-  dryRunPolicies: {
-    kind: toggle(),
-    flag: "dry-run-policies",
-    env: "AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY",
-    default: false,
-    help: "send policies annotated istio.io/dry-run, marked as such, to clients that only count what they match",
   },
   clusterDomain: {
     kind: text("DOMAIN"),
@@ -225,6 +219,7 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     default: Object.freeze(["localhost", "127.0.0.1", "::1"]) as readonly string[],
     help: "further names and addresses in the server certificate, by which clients may reach it",
   },
+  ...AMBIENT_SETTINGS,
   ...CA_SETTINGS,
   debounceQuietMs: {
     kind: duration(0, 60_000),

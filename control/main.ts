@@ -7,6 +7,7 @@ import { ADDRESS_TYPE_URL } from "../mesh/proto/workload_codec.ts";
 import { openOwnApi, remoteOpener } from "./api_access.ts";
 import { lookAround } from "./listening.ts";
 import { AmbientIndex } from "./ambient/index.ts";
+import { ambientOptions } from "./ambient/settings.ts";
 import { aliasesOf, CallerClusters } from "./ca/caller_clusters.ts";
 import type { IstiodConfig } from "./config.ts";
 import { MeshSettings } from "./mesh_settings.ts";
@@ -111,9 +112,9 @@ async function makeRole(config: IstiodConfig, options: RoleOptions, api: KubeApi
     podName: config.podName ?? Deno.hostname(),
     revision,
   };
-  const { multiNetwork, dryRunPolicies, clusterDomain } = config, systemNamespace = self.namespace;
+  const { multiNetwork, clusterDomain } = config, systemNamespace = self.namespace;
   const ambient = { clusterId, network, trustDomain, rootNamespace, systemNamespace, revision, clusterDomain };
-  const index = new AmbientIndex({ ...ambient, multiNetwork, dryRunPolicies }, log.child("ambient"));
+  const index = new AmbientIndex({ ...ambient, multiNetwork, ...ambientOptions(config) }, log.child("ambient"));
   const metrics = new Metrics();
   describeMetrics(metrics, { index, startedAtMs: Date.now() });
   const clusters = new CallerClusters(clusterId, aliasesOf(config.clusterAliases)), readiness = new Readiness();

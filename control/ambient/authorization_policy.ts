@@ -93,11 +93,34 @@ type StringField = "namespaces" | "notNamespaces" | "principals" | "notPrincipal
 type IpField = "sourceIps" | "notSourceIps" | "destinationIps" | "notDestinationIps";
 type PortField = "destinationPorts" | "notDestinationPorts";
 type AccountField = "serviceAccounts" | "notServiceAccounts";
+/** What values mean depends on the policy's namespace, and on the mesh's trust domains where those are expanded. */
+interface ValueScope {
+  readonly namespace: string;
+  readonly trustDomains: readonly string[];
+}
 /** Adds values to a match. @returns false if none of them made sense, which leaves the field as if it was not written. */
-type AddValues = (match: Builder, values: readonly string[], namespace: string) => boolean;
+type AddValues = (match: Builder, values: readonly string[], scope: ValueScope) => boolean;
+
+/** What `cluster.local` stands for in a principal, whatever the mesh's own trust domain is. */
+const TRUST_DOMAIN_POINTER = "cluster.local";
+
+/**
+ * A principal of one of the mesh's trust domains, or of the pointer to them, in each of them (CP-344); any other as
+ * written. Without trust domains to expand to nothing is expanded.
+ */
+export function expandPrincipal(text: string, trustDomains: readonly string[]): readonly string[] {
+  const slash = text.indexOf("/"), trustDomain = slash < 0 ? "" : text.slice(0, slash);
+  const known = trustDomain === TRUST_DOMAIN_POINTER || trustDomains.includes(trustDomain);
+  if (!known || trustDomains.length === 0) return [text];
+  return trustDomains.map((it) => it + text.slice(slash));
+}
 
 const strings = (field: StringField): AddValues => (match, values) => {
   match[field].push(...values.map(parseStringMatch));
+  return true;
+};
+const principals = (field: StringField): AddValues => (match, values, { trustDomains }) => {
+  match[field].push(...values.flatMap((value) => expandPrincipal(value, trustDomains)).map(parseStringMatch));
   return true;
 };
 const ips = (field: IpField): AddValues => (match, values) => {
@@ -108,15 +131,15 @@ const ports = (field: PortField): AddValues => (match, values) => {
   match[field].push(...values.map(parsePort).filter((value) => value !== undefined));
   return match[field].length > 0;
 };
-const accounts = (field: AccountField): AddValues => (match, values, namespace) => {
+const accounts = (field: AccountField): AddValues => (match, values, { namespace }) => {
   match[field].push(...values.map((value) => parseServiceAccount(value, namespace)));
   return true;
 };
 
 /** What ztunnel can enforce of `source` and `operation` (CP-336); whatever is not here needs a waypoint (CP-340, CP-343). */
 const ENTRY_FIELDS: ReadonlyMap<string, AddValues> = new Map([
-  ["principals", strings("principals")],
-  ["notPrincipals", strings("notPrincipals")],
+  ["principals", principals("principals")],
+  ["notPrincipals", principals("notPrincipals")],
   ["namespaces", strings("namespaces")],
   ["notNamespaces", strings("notNamespaces")],
   ["serviceAccounts", accounts("serviceAccounts")],
@@ -131,7 +154,7 @@ const ENTRY_FIELDS: ReadonlyMap<string, AddValues> = new Map([
 const WHEN_FIELDS: ReadonlyMap<string, readonly [AddValues, AddValues]> = new Map([
   ["source.ip", [ips("sourceIps"), ips("notSourceIps")]],
   ["source.namespace", [strings("namespaces"), strings("notNamespaces")]],
-  ["source.principal", [strings("principals"), strings("notPrincipals")]],
+  ["source.principal", [principals("principals"), principals("notPrincipals")]],
   ["destination.ip", [ips("destinationIps"), ips("notDestinationIps")]],
   ["destination.port", [ports("destinationPorts"), ports("notDestinationPorts")]],
 ]);
@@ -142,20 +165,20 @@ interface ConvertedRule {
   readonly unsupported: readonly string[];
 }
 
-function convertRule(rule: AuthorizationRule, namespace: string): ConvertedRule {
+function convertRule(rule: AuthorizationRule, scope: ValueScope): ConvertedRule {
   const clauses: (readonly PolicyMatch[])[] = [], unsupported: string[] = [];
   const convertEntry = (lists: ValueLists): PolicyMatch => {
     const match = emptyMatch();
     for (const [name, values] of lists) {
-      if (values.length > 0 && ENTRY_FIELDS.get(name)?.(match, values, namespace) !== true) unsupported.push(name);
+      if (values.length > 0 && ENTRY_FIELDS.get(name)?.(match, values, scope) !== true) unsupported.push(name);
     }
     return match;
   };
   const convertWhen = (condition: WhenCondition): PolicyMatch => {
     const match = emptyMatch(), add = WHEN_FIELDS.get(condition.key);
     const done = add !== undefined &&
-      (condition.values.length === 0 || add[0](match, condition.values, namespace)) &&
-      (condition.notValues.length === 0 || add[1](match, condition.notValues, namespace));
+      (condition.values.length === 0 || add[0](match, condition.values, scope)) &&
+      (condition.notValues.length === 0 || add[1](match, condition.notValues, scope));
     if (!done) unsupported.push(condition.key);
     return match;
   };
@@ -191,10 +214,16 @@ function leftoverMessage(attributes: readonly string[], action: PolicyAction, ru
   return `${opening}Nothing of this DENY policy is left: it has no effect at ztunnel. Use a targetRef to a waypoint.`;
 }
 
+/** What a policy's conversion depends on beside itself. */
+export interface PolicyOptions extends Pick<AmbientOptions, "rootNamespace" | "dryRunPolicies"> {
+  /** Where principals of one of these hold for all of them; none as long as principals are taken as written (CP-344). */
+  readonly trustDomains?: readonly string[];
+}
+
 /** Converts a policy for ztunnel. */
 export function convertAuthorizationPolicy(
   object: AuthorizationPolicyObject,
-  options: Pick<AmbientOptions, "rootNamespace" | "dryRunPolicies">,
+  options: PolicyOptions,
 ): ConvertedPolicy {
   const { selector, meta } = object;
   const nothing = (condition?: PolicyCondition): ConvertedPolicy => ({ policy: undefined, condition, selector });
@@ -207,7 +236,8 @@ export function convertAuthorizationPolicy(
     return refused(`ztunnel does not support the ${object.action} action`);
   }
   const action = PolicyAction[object.action];
-  const converted = object.rules.map((rule) => convertRule(rule, meta.namespace));
+  const scope = { namespace: meta.namespace, trustDomains: options.trustDomains ?? [] };
+  const converted = object.rules.map((rule) => convertRule(rule, scope));
   const unsupported = converted.flatMap((it) => it.unsupported);
   const rules = converted
     .filter((it) => action === PolicyAction.DENY || it.unsupported.length === 0)

@@ -1,9 +1,11 @@
 /** From objects and what became of them to the conditions in their status: who depends on whom. */
+import { PolicyScope } from "../../mesh/policy.ts";
 import { serviceKey } from "../../mesh/service.ts";
+import { TunnelProtocol, type Workload } from "../../mesh/workload.ts";
 import type { Engine } from "../collect/engine.ts";
 import type { Collection } from "../collect/store.ts";
 import type { Fetch } from "../collect/tracker.ts";
-import { type Labels, objectKey, type ServiceEntryObject } from "../objects.ts";
+import { type AuthorizationPolicyObject, type Labels, objectKey, type ServiceEntryObject } from "../objects.ts";
 import type { WantedConditions } from "../status/conditions.ts";
 import type { ConvertedPolicy } from "./authorization_policy.ts";
 import { suffixOf } from "./clusters.ts";
@@ -18,7 +20,7 @@ import {
   waypointMissingCondition,
   workloadBoundCondition,
 } from "./conditions.ts";
-import type { Outcome, Problem } from "./options.ts";
+import type { AmbientOptions, Outcome, Problem } from "./options.ts";
 import { visibilityOf } from "./mesh_rules.ts";
 import { type TargetLookup, waypointAcceptedCondition } from "./policy_targets.ts";
 import { entryCandidateKey } from "./service_candidates.ts";
@@ -40,11 +42,17 @@ export interface ConditionInputs {
   readonly services: ServiceCollections;
   readonly waypoints: WaypointCollections;
   readonly converted: Collection<ConvertedPolicy>;
+  readonly workloads: Collection<Workload>;
 }
 
 /** Builds the part of the graph that yields conditions: of each object that may have any, also when it has none now. */
-export function buildConditions(engine: Engine, inputs: ConditionInputs): Collection<WantedConditions> {
+export function buildConditions(
+  engine: Engine,
+  inputs: ConditionInputs,
+  options: AmbientOptions,
+): Collection<WantedConditions> {
   const { sources, services } = inputs;
+  const concerned = options.conditionsOfMatchingPoliciesOnly ? policedScopes(engine, inputs.workloads) : undefined;
   const collect = <K extends "Service" | "ServiceEntry" | "WorkloadEntry" | "AuthorizationPolicy">(
     fieldManager: FieldManager,
     objects: Collection<ObjectOf<K>>,
@@ -74,8 +82,11 @@ export function buildConditions(engine: Engine, inputs: ConditionInputs): Collec
     }),
     collect("istio-ambient-ztunnel-policy", inputs.authorizationPolicies, (policy, fetch) => {
       const { namespace, name } = policy.meta;
-      const condition = fetch.one(inputs.converted, objectKey("AuthorizationPolicy", namespace, name))?.condition;
-      return condition === undefined ? [] : [condition];
+      const converted = fetch.one(inputs.converted, objectKey("AuthorizationPolicy", namespace, name));
+      if (converted?.condition === undefined) return [];
+      if (concerned === undefined) return [converted.condition];
+      const scope = policedScope(policy, converted, fetch.value(inputs.mesh.rootNamespace));
+      return fetch.one(concerned, scope) === undefined ? [] : [converted.condition];
     }),
     collect(
       "istio-ambient-waypoint-policy",
@@ -83,6 +94,25 @@ export function buildConditions(engine: Engine, inputs: ConditionInputs): Collec
       (policy, fetch) => waypointAcceptedCondition(policy, targetLookup(inputs, fetch)),
     ),
   ]);
+}
+
+const WHOLE_MESH = "*"; // the name of no namespace
+
+/** Under which policies there is a workload of the mesh: of all of it, of its namespace, or that it names (CP-346). */
+function policedScopes(engine: Engine, workloads: Collection<Workload>): Collection<boolean> {
+  const scopes = engine.kinds(
+    workloads,
+    "workloads by policy",
+    ({ tunnelProtocol, namespace, authorizationPolicies }) =>
+      tunnelProtocol === TunnelProtocol.HBONE ? [WHOLE_MESH, namespace, ...authorizationPolicies] : [],
+  );
+  return engine.group("policed scopes", scopes, () => true);
+}
+
+/** A policy that is not sent has no workload that names it: its namespace's count. */
+function policedScope({ meta }: AuthorizationPolicyObject, { policy }: ConvertedPolicy, rootNamespace: string): string {
+  if (policy?.scope === PolicyScope.WORKLOAD_SELECTOR) return policy.key;
+  return meta.namespace === rootNamespace ? WHOLE_MESH : meta.namespace;
 }
 
 /** What kept an object out; its waypoint's refusal is another condition. */

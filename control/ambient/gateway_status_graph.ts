@@ -2,6 +2,7 @@
 import type { Engine } from "../collect/engine.ts";
 import type { Collection } from "../collect/store.ts";
 import { objectKey } from "../objects.ts";
+import { suffixOf } from "./clusters.ts";
 import { gatewayStatusOf, type WantedGatewayStatus } from "./gateway_status.ts";
 import type { Sources } from "./sources.ts";
 
@@ -13,11 +14,12 @@ export function buildGatewayStatuses(
   sources: Sources,
   { clusterDomain }: { readonly clusterDomain: string },
 ): Collection<WantedGatewayStatus> {
-  const slices = engine.index(sources.EndpointSlice, "slices by Service", ({ meta }) => {
+  const slices = engine.index(sources.EndpointSlice, "slices by Service", ({ meta }, key) => {
     const name = meta.labels.get(SERVICE_NAME_LABEL);
-    return name === undefined ? [] : [`${meta.namespace}/${name}`];
+    return name === undefined || suffixOf(key) !== "" ? [] : [`${meta.namespace}/${name}`];
   });
-  return engine.derive("Gateway statuses", sources.Gateway, (gateway, fetch) => {
+  return engine.derive("Gateway statuses", sources.Gateway, (gateway, fetch, key) => {
+    if (suffixOf(key) !== "") return undefined; // Its own cluster's istiod says it.
     const { namespace } = gateway.meta;
     return gatewayStatusOf(gateway, {
       controller: fetch.one(sources.GatewayClass, objectKey("GatewayClass", "", gateway.className))?.controllerName,

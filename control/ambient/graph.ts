@@ -51,12 +51,14 @@ export function buildAmbientGraph(engine: Engine, options: AmbientOptions): Ambi
       (object) => isOfRevision(object.meta, options.revision) ? object : undefined,
     );
   const authorizationPolicies = ofRevision(sources.AuthorizationPolicy);
+  const networks = buildNetworks(engine, inputs, options);
+  const waypoints = buildWaypoints(engine, { ...inputs, networks }, options);
   const policies = buildPolicies(engine, {
+    ofWaypoints: waypoints.allowing,
     authorizationPolicies,
     peerAuthentications: ofRevision(sources.PeerAuthentication),
   }, { mesh, options });
   const serviceEntries = ofRevision(sources.ServiceEntry), workloadEntries = ofRevision(sources.WorkloadEntry);
-  const networks = buildNetworks(engine, inputs, options), waypoints = buildWaypoints(engine, sources, networks);
   const services = buildServices(engine, { ...inputs, serviceEntries, networks, waypoints }, options);
   const outcomes = buildWorkloads(
     engine,
@@ -64,6 +66,9 @@ export function buildAmbientGraph(engine: Engine, options: AmbientOptions): Ambi
     options,
   );
   const { converted } = policies;
+  const kinds = outcomes.map((it) => it.items);
+  const { workloads, identities } = buildSentWorkloads(engine, { kinds, networks, services, mesh }, options);
+  const sent = buildSentServices(engine, services, identities);
   const conditions = buildConditions(engine, {
     sources,
     mesh,
@@ -73,10 +78,8 @@ export function buildAmbientGraph(engine: Engine, options: AmbientOptions): Ambi
     services,
     waypoints,
     converted,
-  });
-  const kinds = outcomes.map((it) => it.items);
-  const { workloads, identities } = buildSentWorkloads(engine, { kinds, networks, services, mesh }, options);
-  const sent = buildSentServices(engine, services, identities);
+    workloads,
+  }, options);
   return {
     ...inputs,
     workloads,

@@ -64,7 +64,7 @@ export class AmbientIndex implements ResourceView {
     this.options = { ...AMBIENT_DEFAULTS, ...options };
     const engine = this.#engine;
     this.graph = buildAmbientGraph(engine, this.options);
-    this.waypointUsers = new WaypointUsers(engine, this.graph);
+    this.waypointUsers = new WaypointUsers(engine, this.graph, this.options.clusterId);
     this.#workloads = engine.derive("workload resources", this.graph.workloads, resourceOfWorkload);
     this.#services = engine.derive("service resources", this.graph.services, resourceOfService);
     this.#policies = engine.derive(

@@ -21,6 +21,16 @@ export interface AmbientOptions {
   readonly revision: string;
   /** Whether dry-run policies are sent, marked as such (CP-332). */
   readonly dryRunPolicies: boolean;
+  /** Whether a principal of one of the mesh's trust domains holds for all of them (CP-344). */
+  readonly expandTrustDomains: boolean;
+  /** Whether waypoints may reach what is behind them without a policy that says so (CP-361). */
+  readonly autoAllowWaypoints: boolean;
+  /** Whether ServiceEntries select pods (CP-208). */
+  readonly serviceEntriesSelectPods: boolean;
+  /** Whether Kubernetes Services select WorkloadEntries (CP-212). */
+  readonly servicesSelectWorkloadEntries: boolean;
+  /** Whether ZtunnelAccepted is said of those policies alone that a workload of the mesh comes under (CP-346). */
+  readonly conditionsOfMatchingPoliciesOnly: boolean;
 }
 
 export const AMBIENT_DEFAULTS: AmbientOptions = {
@@ -33,6 +43,11 @@ export const AMBIENT_DEFAULTS: AmbientOptions = {
   clusterDomain: "cluster.local",
   revision: "",
   dryRunPolicies: false,
+  expandTrustDomains: false,
+  autoAllowWaypoints: false,
+  serviceEntriesSelectPods: true,
+  servicesSelectWorkloadEntries: true,
+  conditionsOfMatchingPoliciesOnly: false,
 };
 
 /** What all objects of one cluster have in common. */

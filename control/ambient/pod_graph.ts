@@ -12,8 +12,8 @@ import { policyReferences } from "./policy_graph.ts";
 import { portsOnPod } from "./port_mappings.ts";
 import { claimedKey, type ServiceCandidate } from "./service_candidates.ts";
 import { selectingServices, serviceOfSlice } from "./service_graph.ts";
-import { bindWorkload, type WorkloadBinding } from "./waypoint_binding.ts";
-import { finderOf, namespaceMeta } from "./waypoint_graph.ts";
+import { bindWorkload, NO_WORKLOAD_BINDING, type WorkloadBinding } from "./waypoint_binding.ts";
+import { finderOf, namespaceMeta, policiesOfWaypoints, waypointsOf } from "./waypoint_graph.ts";
 import type { WorkloadInputs } from "./workload_graph.ts";
 import { hasWorkload, localityOfNode, NO_LOCALITY, workloadOfPod } from "./workload_pod.ts";
 
@@ -73,12 +73,16 @@ export function buildPods(
     if (pod === undefined) return undefined;
     const { namespace, labels } = pod.meta, suffix = suffixOf(kind.slice(0, kind.indexOf("\n")));
     const meta = namespaceMeta(sources, namespace, suffix, fetch), find = finderOf(waypoints, suffix, fetch);
-    return {
-      services: selectingServices(services, { namespace, suffix }, labels, fetch),
-      policies: policyReferences(inputs.policies, namespace, labels, fetch, inputs.mesh),
-      binding: bindWorkload({ namespace, labels, annotations: NO_LABELS }, meta, find),
-    };
+    const selecting = selectingServices(services, { namespace, suffix }, labels, fetch)
+      .filter(({ fromKubernetes }) => fromKubernetes || options.serviceEntriesSelectPods);
+    const binding = bindWorkload({ namespace, labels, annotations: NO_LABELS }, meta, find);
+    const references = policyReferences(inputs.policies, namespace, labels, fetch, inputs.mesh);
+    const allowing = policiesOfWaypoints(waypoints, waypointsOf(binding, selecting), fetch);
+    return { services: selecting, policies: [...references, ...allowing], binding };
   });
+  const withAllowing = (policies: readonly string[], named: readonly ServiceCandidate[], fetch: Fetch) => [
+    ...new Set([...policies, ...policiesOfWaypoints(waypoints, waypointsOf(NO_WORKLOAD_BINDING, named), fetch)]),
+  ];
   const localities = engine.derive("localities", sources.Node, localityOfNode);
   const slicesByPod = engine.index(sources.EndpointSlice, "slices by pod", podsOfSlice);
 
@@ -94,7 +98,7 @@ export function buildPods(
       services: named.length === 0
         ? shared.of(selection, pod)
         : new Map([...shared.of(selection, pod), ...servicesOn(named, pod)]),
-      policies: selection.policies,
+      policies: named.length === 0 ? selection.policies : withAllowing(selection.policies, named, fetch),
       binding: selection.binding,
     }, place);
   });

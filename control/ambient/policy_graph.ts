@@ -31,6 +31,8 @@ export function buildPolicies(
   inputs: {
     readonly authorizationPolicies: Collection<ObjectOf<"AuthorizationPolicy">>;
     readonly peerAuthentications: Collection<ObjectOf<"PeerAuthentication">>;
+    /** By keys of their own. */
+    readonly ofWaypoints: Collection<Policy>;
   },
   { mesh, options }: { readonly mesh: MeshCells; readonly options: AmbientOptions },
 ): PolicyCollections {
@@ -39,7 +41,8 @@ export function buildPolicies(
     inputs.authorizationPolicies,
     (object, fetch) => {
       const { dryRunPolicies } = options, rootNamespace = fetch.value(mesh.rootNamespace);
-      return convertAuthorizationPolicy(object, { dryRunPolicies, rootNamespace });
+      const trustDomains = fetch.value(mesh.trustDomains);
+      return convertAuthorizationPolicy(object, { dryRunPolicies, rootNamespace, trustDomains });
     },
   );
   const selecting = engine.index(
@@ -67,8 +70,13 @@ export function buildPolicies(
   });
   const strict = engine.group("static policy", any, (_, fetch) => staticStrictPolicy(fetch.value(mesh.rootNamespace)));
   const keyed = engine.deriveMany("static policy by key", strict, (policy) => [[policy.key, policy]]);
+  const allowing = engine.deriveMany(
+    "waypoint policies by key",
+    inputs.ofWaypoints,
+    (policy) => [[policy.key, policy]],
+  );
   return {
-    all: engine.join("policies", [written, ofPorts, keyed]),
+    all: engine.join("policies", [written, ofPorts, keyed, allowing]),
     converted,
     selecting,
     peerAuthentications: byNamespace,

@@ -27,6 +27,8 @@ export interface CandidatePort {
 export interface CandidateBinding {
   /** `namespace/name` of the waypoint; undefined without one. */
   readonly waypoint: string | undefined;
+  /** The same of its canary. */
+  readonly canary: string | undefined;
   readonly ingress: boolean | undefined;
   readonly refusal: BindingRefusal | undefined;
 }
@@ -123,8 +125,8 @@ function boundFields({ waypoint, weighted, ingress }: ServiceBinding) {
   return { ...(waypoint && { waypoint: waypoint.address }), weightedWaypoints: weighted, ingressUseWaypoint };
 }
 
-function summaryOf({ waypoint, ingress, refusal }: ServiceBinding): CandidateBinding {
-  return { waypoint: waypoint?.key, ingress, refusal };
+function summaryOf({ waypoint, canary, ingress, refusal }: ServiceBinding): CandidateBinding {
+  return { waypoint: waypoint?.key, canary, ingress, refusal };
 }
 
 /** A Kubernetes Service as a candidate; ExternalName ones are not part of the mesh (CP-220). */

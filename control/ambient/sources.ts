@@ -26,6 +26,8 @@ export interface MeshCells {
   readonly rootNamespace: Cell<string>;
   readonly serviceScopes: Cell<readonly ServiceScopeRule[]>;
   readonly visibility: Cell<ServiceEntryVisibility | undefined>;
+  /** The mesh's own and its aliases where policies' principals are expanded to them (CP-344), else none. */
+  readonly trustDomains: Cell<readonly string[]>;
 }
 
 /** What is written from outside. */
@@ -58,9 +60,15 @@ export function makeInputs(engine: Engine, options: AmbientOptions): Inputs {
       rootNamespace: engine.cell("root namespace", options.rootNamespace),
       serviceScopes: engine.cell<readonly ServiceScopeRule[]>("service scopes", []),
       visibility: engine.cell<ServiceEntryVisibility | undefined>("ServiceEntry visibility", undefined),
+      trustDomains: engine.cell("trust domains", expanded(undefined, options)),
     },
     clusters: engine.source("other clusters"),
   };
+}
+
+function expanded(config: MeshConfigObject | undefined, options: AmbientOptions): readonly string[] {
+  if (!options.expandTrustDomains) return [];
+  return [...new Set([config?.trustDomain || options.trustDomain, ...config?.trustDomainAliases ?? []])];
 }
 
 /** The settings, or what istiod was started with where they are silent or gone. */
@@ -69,6 +77,7 @@ function writeMeshConfig(cells: MeshCells, config: MeshConfigObject | undefined,
   cells.rootNamespace.write(config?.rootNamespace || options.rootNamespace);
   cells.serviceScopes.write(config?.serviceScopes ?? []);
   cells.visibility.write(config?.serviceEntryVisibility);
+  cells.trustDomains.write(expanded(config, options));
 }
 
 /** What is read of other clusters (CP table 2.1); Istio's own kinds are the config cluster's. */

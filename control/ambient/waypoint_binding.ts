@@ -33,6 +33,8 @@ interface Found {
 /** What came of a service's labels. */
 export interface ServiceBinding {
   readonly waypoint: Waypoint | undefined;
+  /** `namespace/name` of a canary that is usable. */
+  readonly canary: string | undefined;
   /** The primary and the canary with their weights; empty without a canary that is usable. */
   readonly weighted: Service["weightedWaypoints"];
   /** What istio.io/ingress-use-waypoint says; undefined without the label, or without a waypoint. */
@@ -60,6 +62,7 @@ export interface Bindable {
 
 export const NO_SERVICE_BINDING: ServiceBinding = {
   waypoint: undefined,
+  canary: undefined,
   weighted: [],
   ingress: undefined,
   refusal: undefined,
@@ -159,7 +162,7 @@ export function bindService(
   const label = object.labels.get(INGRESS_USE_WAYPOINT) ?? namespace?.labels.get(INGRESS_USE_WAYPOINT);
   const ingress = label === undefined ? undefined : parseBoolean(label) === true;
   const canary = canaryOf(object, namespace);
-  if (canary === undefined) return { waypoint, weighted: [], ingress, refusal: undefined };
+  if (canary === undefined) return { waypoint, canary: undefined, weighted: [], ingress, refusal: undefined };
   return { waypoint, ingress, ...weigh(waypoint, canary, { object, namespace, find }) };
 }
 
@@ -171,8 +174,8 @@ function weigh(
     readonly namespace: ObjectMeta | undefined;
     readonly find: FindWaypoint;
   },
-): Pick<ServiceBinding, "weighted" | "refusal"> {
-  const refused = (refusal: BindingRefusal | undefined) => ({ weighted: [], refusal });
+): Pick<ServiceBinding, "canary" | "weighted" | "refusal"> {
+  const refused = (refusal: BindingRefusal | undefined) => ({ canary: undefined, weighted: [], refusal });
   if (key === primary.key) {
     return refused({ reason: "CanarySameAsPrimary", message: `canary waypoint ${key} is the waypoint itself` });
   }
@@ -187,7 +190,7 @@ function weigh(
     { destination: primary.address, weight: 100 - share },
     { destination: canary.address, weight: share },
   ];
-  return { weighted, refusal: undefined };
+  return { canary: key, weighted, refusal: undefined };
 }
 
 /** The waypoint of a workload; an instance of a usable Gateway has none, and its Gateway's inbound binding (CP-266). */

@@ -6,6 +6,7 @@ import type { Engine } from "../collect/engine.ts";
 import type { Index } from "../collect/store.ts";
 import { objectKey, type ObjectKind } from "../objects.ts";
 import { addressAlias } from "./addresses.ts";
+import { suffixOfCluster } from "./clusters.ts";
 import type { AmbientGraph } from "./graph.ts";
 
 /** A waypoint as an address refers to it: `namespace/hostname`, or `network/ip`, which are names to look it up by. */
@@ -36,10 +37,12 @@ export class WaypointUsers {
   readonly #graph: AmbientGraph;
   readonly #services: Index<Service>;
   readonly #workloads: Index<Workload>;
+  readonly #clusterId: string;
 
   /** Before anything is in the graph. */
-  constructor(engine: Engine, graph: AmbientGraph) {
+  constructor(engine: Engine, graph: AmbientGraph, clusterId: string) {
     this.#graph = graph;
+    this.#clusterId = clusterId;
     this.#services = engine.index(graph.services, "services by waypoint", waypointsOfService);
     this.#workloads = engine.index(graph.workloads, "workloads by waypoint", waypointsOfWorkload);
   }
@@ -54,14 +57,15 @@ export class WaypointUsers {
 
   /** Oldest first, then by uid. */
   workloads(name: string): readonly Workload[] {
-    return inOrder(this.#workloads.get(name), (workload) => [this.#createdAtMs(workload.uid), workload.uid]);
+    return inOrder(this.#workloads.get(name), (workload) => [this.#createdAtMs(workload), workload.uid]);
   }
 
-  #createdAtMs(uid: string): number {
+  #createdAtMs({ uid, clusterId }: Workload): number {
     const [, kind, namespace, name] = UID.exec(uid) ?? [];
     if (kind === undefined) return 0;
     const source = this.#graph.sources[kind as Extract<ObjectKind, "Pod" | "WorkloadEntry" | "ServiceEntry">];
-    return source.get(objectKey(kind, namespace!, name!))?.meta.createdAtMs ?? 0;
+    const suffix = suffixOfCluster(clusterId === this.#clusterId ? undefined : clusterId);
+    return source.get(objectKey(kind, namespace!, name!) + suffix)?.meta.createdAtMs ?? 0;
   }
 }
 

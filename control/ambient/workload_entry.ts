@@ -126,7 +126,8 @@ export function workloadsOfServiceEntry(
   object: ServiceEntryObject,
   won: ReadonlyMap<string, ServiceCandidate>,
   { policies, bind }: {
-    readonly policies: readonly string[];
+    /** Of an endpoint that is bound so and stands behind these. */
+    readonly policies: (binding: WorkloadBinding, candidates: readonly ServiceCandidate[]) => readonly string[];
     /** By the labels of an endpoint. */
     readonly bind: (labels: Labels) => WorkloadBinding;
   },
@@ -144,7 +145,8 @@ export function workloadsOfServiceEntry(
     }
     const described = { uid, name, namespace, labels, annotations, workloadName: name };
     const mapped: Services = new Map(candidates.map((it) => [claimedKey(it), portsOnEntry(it, endpoint)]));
-    items.set(uid, workloadOfEndpoint(described, endpoint, { services: mapped, policies, binding }, where));
+    const surroundings = { services: mapped, policies: policies(binding, candidates), binding };
+    items.set(uid, workloadOfEndpoint(described, endpoint, surroundings, where));
   };
   if (won.size > 0) {
     for (const endpoint of object.endpoints) {

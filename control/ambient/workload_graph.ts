@@ -15,8 +15,14 @@ import { portsOnEntry, portsOnSlice } from "./port_mappings.ts";
 import { claimedKey, entryCandidateKey, type ServiceCandidate } from "./service_candidates.ts";
 import { selectingServices, type ServiceCollections, serviceOfSlice } from "./service_graph.ts";
 import type { Inputs, ObjectOf } from "./sources.ts";
-import { bindWorkload } from "./waypoint_binding.ts";
-import { finderOf, namespaceMeta, type WaypointCollections } from "./waypoint_graph.ts";
+import { bindWorkload, type WorkloadBinding } from "./waypoint_binding.ts";
+import {
+  finderOf,
+  namespaceMeta,
+  policiesOfWaypoints,
+  type WaypointCollections,
+  waypointsOf,
+} from "./waypoint_graph.ts";
 import { workloadOfEntry, workloadsOfServiceEntry, workloadsOfSlice } from "./workload_entry.ts";
 import { mergedLabels } from "./workload_pod.ts";
 
@@ -46,14 +52,18 @@ export function buildWorkloads(engine: Engine, inputs: WorkloadInputs, options: 
     const meta = namespaceMeta(inputs.sources, namespace, "", fetch), find = finderOf(inputs.waypoints, "", fetch);
     return (labels: Labels) => bindWorkload({ namespace, labels, annotations: NO_LABELS }, meta, find);
   };
+  const allowing = (binding: WorkloadBinding, candidates: readonly ServiceCandidate[], fetch: Fetch) =>
+    policiesOfWaypoints(inputs.waypoints, waypointsOf(binding, candidates), fetch);
   const networkGateway = (fetch: Fetch) => (network: string): GatewayAddress | undefined =>
     gatewayOfWorkloads(fetch.by(inputs.networks.gatewaysByNetwork, network));
 
   const ofEntries = engine.deriveOutcomes("workloads of WorkloadEntries", inputs.workloadEntries, (entry, fetch) => {
     const labels = mergedLabels(entry.spec.labels, entry.meta.labels), { namespace } = entry.meta;
-    const selecting = selectingServices(inputs.services, { namespace, suffix: "" }, labels, fetch);
+    const selecting = selectingServices(inputs.services, { namespace, suffix: "" }, labels, fetch)
+      .filter(({ fromKubernetes }) => !fromKubernetes || options.servicesSelectWorkloadEntries);
     const services = new Map(selecting.map((it) => [claimedKey(it), portsOnEntry(it, entry.spec)] as const));
-    const policies = references(namespace, labels, fetch), binding = binder(namespace, fetch)(labels);
+    const binding = binder(namespace, fetch)(labels);
+    const policies = [...references(namespace, labels, fetch), ...allowing(binding, selecting, fetch)];
     const place = fetch.value(inputs.networks.place), surroundings = { services, policies, binding };
     return workloadOfEntry(entry, labels, surroundings, { place, gatewayOf: networkGateway(fetch) });
   });
@@ -67,7 +77,11 @@ export function buildWorkloads(engine: Engine, inputs: WorkloadInputs, options: 
         const winner = fetch.one(inputs.services.winners, serviceKey(namespace, host));
         if (winner?.key === entryCandidateKey(entry, host)) won.set(host, winner);
       }
-      const policies = references(namespace, labels, fetch), bind = binder(namespace, fetch);
+      const selecting = references(namespace, labels, fetch), bind = binder(namespace, fetch);
+      const policies = (binding: WorkloadBinding, candidates: readonly ServiceCandidate[]) => [
+        ...selecting,
+        ...allowing(binding, candidates, fetch),
+      ];
       const place = fetch.value(inputs.networks.place), gatewayOf = networkGateway(fetch);
       return workloadsOfServiceEntry(entry, won, { policies, bind }, { place, gatewayOf });
     },
