@@ -10,6 +10,7 @@ import {
   type ServiceObject,
 } from "../objects.ts";
 import type { WantedCondition } from "../status/conditions.ts";
+import { type ListenerConflict, listenerConflicts } from "./listener_conflicts.ts";
 
 export interface WantedListenerStatus {
   readonly name: string;
@@ -71,10 +72,10 @@ export function gatewayStatusOf(
     return { ...wanted, addresses: gateway.addresses, conditions, listeners: [] };
   }
   if (controller !== MESH_CONTROLLER && controller !== EAST_WEST_CONTROLLER) return undefined;
-  const listeners = gateway.listeners.map((listener) => ({ listener, flaw: listenerFlaw(listener, controller) }));
+  const conflicts = listenerConflicts(gateway.listeners), { listeners } = gateway;
   // A listener that is merely not what the class expects is served all the same (CP-571).
-  const valid = listeners.filter(({ listener }) => KNOWN_PROTOCOLS.has(listener.protocol));
-  const placement = placementOf(gateway, valid.map(({ listener }) => listener.port), surroundings);
+  const valid = listeners.filter((it) => KNOWN_PROTOCOLS.has(it.protocol) && !conflicts.has(it.name));
+  const placement = placementOf(gateway, [...new Set(valid.map(({ port }) => port))], surroundings);
   return {
     ...wanted,
     addresses: placement.addresses.length > 0 ? placement.addresses : gateway.statusAddresses,
@@ -83,17 +84,34 @@ export function gatewayStatusOf(
       said("Programmed", placement.programmed),
       said("ResolvedRefs", yes("ResolvedRefs", "all references are resolved")),
     ],
-    listeners: listeners.map(({ listener, flaw }) => ({
+    listeners: listeners.map((listener) => ({
       name: listener.name,
       supportedKinds: (KNOWN_PROTOCOLS.get(listener.protocol) ?? []).map((kind) => ({ group: GATEWAY_GROUP, kind })),
-      conditions: [
-        said("Accepted", flaw === undefined ? yes("Accepted", "accepted") : no("UnsupportedProtocol", flaw)),
-        said("Conflicted", no("NoConflicts", "no conflicts")),
-        said("Programmed", yes("Programmed", "programmed")),
-        said("ResolvedRefs", yes("ResolvedRefs", "all references are resolved")),
-      ],
+      conditions: verdictsOf(listener, conflicts.get(listener.name), controller).map(([type, it]) => said(type, it)),
     })),
   };
+}
+
+type Verdicts = readonly (readonly [type: string, verdict: Verdict])[];
+
+function verdictsOf(listener: GatewayListener, conflict: ListenerConflict | undefined, controller: string): Verdicts {
+  const resolved = ["ResolvedRefs", yes("ResolvedRefs", "all references are resolved")] as const;
+  if (conflict !== undefined) {
+    const message = "a listener before it has the same port, and they cannot be told apart";
+    return [
+      ["Accepted", no(conflict, message)],
+      ["Conflicted", yes(conflict, message)],
+      ["Programmed", no("Invalid", message)],
+      resolved,
+    ];
+  }
+  const flaw = listenerFlaw(listener, controller);
+  return [
+    ["Accepted", flaw === undefined ? yes("Accepted", "accepted") : no("UnsupportedProtocol", flaw)],
+    ["Conflicted", no("NoConflicts", "no conflicts")],
+    ["Programmed", yes("Programmed", "programmed")],
+    resolved,
+  ];
 }
 
 /** Protocols that a proxy of ours can be given, and the routes that attach to a listener of each. */
@@ -136,13 +154,14 @@ interface Placement {
 function hostsOf(
   { meta, addresses }: GatewayObject,
   clusterDomain: string,
-): { hosts: string[]; unsupported: string[] } {
+): { hosts: string[]; unsupported: string[]; managed: boolean } {
   const full = (name: string) => name.includes(".") ? name : `${name}.${meta.namespace}.svc.${clusterDomain}`;
   const managed = addresses.length === 0 || (addresses.length === 1 && addresses[0]?.type === "IPAddress");
-  if (managed) return { hosts: [full(meta.annotations.get(NAME_OVERRIDE) ?? meta.name)], unsupported: [] };
+  if (managed) return { hosts: [full(meta.annotations.get(NAME_OVERRIDE) ?? meta.name)], unsupported: [], managed };
   return {
     hosts: addresses.filter(({ type }) => type === "Hostname").map(({ value }) => full(value)),
     unsupported: addresses.filter(({ type }) => type !== "Hostname").map(({ value }) => value),
+    managed,
   };
 }
 
@@ -151,13 +170,14 @@ function placementOf(
   ports: readonly number[],
   { clusterDomain, serviceOf, slicesOf }: GatewaySurroundings,
 ): Placement {
-  const { hosts, unsupported } = hostsOf(gateway, clusterDomain),
+  const { hosts, unsupported, managed } = hostsOf(gateway, clusterDomain),
     suffix = `.${gateway.meta.namespace}.svc.${clusterDomain}`;
   const internal: string[] = [], ips = new Set<string>(), external = new Set<string>(), hostnames = new Set<string>();
   const pending: string[] = [], unusable: string[] = [];
   for (const host of hosts) {
     const service = host.endsWith(suffix) ? serviceOf(host.slice(0, -suffix.length)) : undefined;
     if (service === undefined) {
+      if (managed) return { addresses: [], programmed: notDeployed(host), unsupported };
       unusable.push(`there is no Service for ${host} in namespace ${gateway.meta.namespace}`);
       continue;
     }
@@ -182,6 +202,14 @@ function placementOf(
     programmed: programmedOf({ hosts, internal, pending, unusable }),
     unsupported,
   };
+}
+
+/** Of our own: Gateway API has no reason for proxies that nobody deploys. */
+function notDeployed(host: string): Verdict {
+  const message =
+    `Ambit does not deploy waypoints yet: run the proxy behind a Service ${host}, or name your own Service ` +
+    "in spec.addresses with type Hostname";
+  return no("NotDeployed", message);
 }
 
 /** By number and by name, unless the Gateway's annotation asks for one of them. */

@@ -41,7 +41,7 @@ const DONE = `${ADDRESSES} | True/Accepted | True/Programmed`;
 
 Deno.test("a waypoint has its addresses once an endpoint is ready, and keeps them for good (CP-572, CP-573, CP-270)", () => {
   const mesh = new TestMesh(CLASS + NEW);
-  assertEquals(brief(mesh), " | True/Accepted | False/AddressNotUsable", "no Service");
+  assertEquals(brief(mesh), " | True/Accepted | False/NotDeployed", "no Service, and nobody makes one");
   mesh.set(CARRIER());
   assertEquals(brief(mesh), " | True/Accepted | False/AddressNotAssigned", "no endpoints");
   mesh.set(SLICE("false"));
@@ -57,7 +57,7 @@ Deno.test("a waypoint has its addresses once an endpoint is ready, and keeps the
   }));
   assertEquals(brief(mesh), DONE, "and changes nothing");
   mesh.remove("EndpointSlice/shop/w-1", "Service/shop/w");
-  assertEquals(brief(mesh), `${ADDRESSES} | True/Accepted | False/AddressNotUsable`);
+  assertEquals(brief(mesh), `${ADDRESSES} | True/Accepted | False/NotDeployed`);
 });
 
 Deno.test("a Gateway of an unknown class, or another controller's, is none of ours (CP-550, CP-570)", () => {
@@ -107,6 +107,30 @@ Deno.test("listeners are judged by what their class expects, which is said and n
   );
 });
 
+Deno.test("a listener that conflicts with one before it is not had, and stands in nobody's way (CP-574)", () => {
+  const conflicts = (...rows: readonly string[]) => {
+    const listeners = rows.map((row, at) => {
+      const [port, protocol, hostname = ""] = row.split(" ");
+      return `{ name: l${at}, port: ${port}, protocol: ${protocol}${hostname && `, hostname: ${hostname}`} }`;
+    });
+    const status = statusOf(new TestMesh(CLASS + GATEWAY("w", { status: "", listeners: listeners.join(", ") })));
+    const lost = status?.listeners.filter(({ conditions }) => conditions[1]?.status === "True");
+    return lost?.map(({ name, conditions }) =>
+      `${name} ${conditions.map((it) => `${it.status} ${it.reason}`).join(", ")}`
+    );
+  };
+  const of = (reason: string) => `False ${reason}, True ${reason}, False Invalid, True ResolvedRefs`;
+  assertEquals(conflicts("80 HTTP a.test", "80 HTTP b.test", "443 HTTPS a.test"), []);
+  assertEquals(conflicts("80 HTTP a.test", "80 HTTP A.test"), [`l1 ${of("HostnameConflict")}`]);
+  assertEquals(conflicts("443 HTTPS a.test", "443 TLS b.test", "443 TLS a.test"), [`l2 ${of("HostnameConflict")}`]);
+  assertEquals(conflicts("53 TCP", "53 UDP"), []);
+  // The second loses to the first, so the third, which conflicts with the second alone, is had.
+  assertEquals(conflicts("80 HTTP a.test", "80 TCP b.test", "80 HTTP b.test"), [`l1 ${of("ProtocolConflict")}`]);
+  const two = "{ name: mesh, port: 15008, protocol: HBONE }, { name: second, port: 15008, protocol: TCP }";
+  const mesh = new TestMesh(CLASS + GATEWAY("w", { status: "", listeners: two }) + CARRIER() + SLICE("true"));
+  assertEquals(brief(mesh), `${ADDRESSES} | True/ListenersNotValid | True/Programmed`);
+});
+
 Deno.test("which Service carries a Gateway: its own name, an override, or the hostnames it asks for (CP-555, CP-560)", () => {
   const carried = (change: (yaml: string) => string) =>
     brief(
@@ -117,7 +141,7 @@ Deno.test("which Service carries a Gateway: its own name, an override, or the ho
   const asking = (addresses: string) => (yaml: string) =>
     yaml.replace("listeners:", `addresses: [${addresses}], listeners:`);
   const there = "IPAddress:10.96.0.9 Hostname:other.shop.svc.cluster.local | True/Accepted | True/Programmed";
-  assertEquals(carried((it) => it), " | True/Accepted | False/AddressNotUsable");
+  assertEquals(carried((it) => it), " | True/Accepted | False/NotDeployed");
   assertEquals(
     carried((it) => it.replace("annotations: {", "annotations: { gateway.istio.io/name-override: other")),
     there,
@@ -128,7 +152,11 @@ Deno.test("which Service carries a Gateway: its own name, an override, or the ho
     carried(asking("{ type: Hostname, value: other.far.svc.cluster.local }")),
     " | True/Accepted | False/AddressNotUsable",
   );
-  assertEquals(carried(asking("{ value: 192.0.2.1 }")), " | True/Accepted | False/AddressNotUsable", "its own is made");
+  assertEquals(
+    carried(asking("{ value: 192.0.2.1 }")),
+    " | True/Accepted | False/NotDeployed",
+    "its own would be made",
+  );
   assertEquals(
     carried(asking("{ type: Hostname, value: other }, { value: 192.0.2.1 }")),
     there.replace("True/Accepted", "False/UnsupportedAddress"),

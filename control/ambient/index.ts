@@ -151,6 +151,11 @@ export class AmbientIndex implements ResourceView {
     return this.#engine.collections();
   }
 
+  /** Calls back after each settling that changed one of the graph's collections, for as long as the index lives. */
+  follow<T>(collection: Collection<T>, listener: (changes: readonly Change<T>[]) => void): void {
+    this.#engine.subscribe(collection, listener);
+  }
+
   /** Calls back for every later change, until the returned function is called. The listener must not call {@link apply}. */
   subscribe(listener: Listener): () => void {
     this.#listeners.add(listener);
