@@ -1,7 +1,11 @@
 /** Which API servers istiod talks to, and how: its own cluster's by the settings, others by their kubeconfigs. */
 import { MeshError } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
+import type { KubeAccess } from "../kube/access.ts";
 import type { KubeApi } from "../kube/api.ts";
+import { openKubeApi } from "../kube/client.ts";
+import { inClusterAccess, isInCluster } from "../kube/in_cluster.ts";
+import { kubeconfigAccess, loadKubeconfig } from "../kube/kubeconfig_access.ts";
 import type { IstiodConfig } from "./config.ts";
 
 /** An API server's client, and what lets go of its connections. */
@@ -10,23 +14,30 @@ export interface OpenedApi {
   close(): void;
 }
 
-/** The API server that the settings name; undefined if they name a folder. @throws MeshError AMB0230 if they name neither. */
-export function openOwnApi(config: IstiodConfig, _log: Logger): Promise<OpenedApi | undefined> {
-  if (config.configDir !== undefined) return Promise.resolve(undefined);
+/**
+ * The API server that the settings name; undefined if they name a folder.
+ * @throws MeshError AMB0230 if they name neither, AMB0800 to AMB0807 if what they name cannot be used
+ */
+export async function openOwnApi(config: IstiodConfig, log: Logger): Promise<OpenedApi | undefined> {
+  if (config.configDir !== undefined) return undefined;
+  if (config.kubeconfig !== undefined) return open(await loadKubeconfig(config.kubeconfig), log);
+  if (isInCluster(Deno.env.toObject())) return open(await inClusterAccess(), log);
   throw new MeshError("AMB0230", "nothing says where the Kubernetes objects are", {
-    remedy: "give --config-dir a folder of YAML",
+    remedy: "run it in a pod of a cluster, or give --kubeconfig a file, or --config-dir a folder of YAML",
   });
 }
 
 /** Opens what a remote cluster's kubeconfig names. @returns What throws MeshError if it is not to be used (CP-120). */
 export function remoteOpener(
-  _config: IstiodConfig,
-  _log: Logger,
+  config: IstiodConfig,
+  log: Logger,
 ): (kubeconfig: string, source: string) => Promise<OpenedApi> {
-  return (_kubeconfig, source) =>
-    Promise.reject(
-      new MeshError("AMB0231", `${source} cannot be used: kubeconfigs are not read yet`, {
-        remedy: "remove the Secret's label istio/multiCluster",
-      }),
-    );
+  const allowed = new Set(config.insecureKubeconfigOptions);
+  return async (kubeconfig, source) => open(await kubeconfigAccess(kubeconfig, { source, allowed }), log);
+}
+
+function open(access: KubeAccess, log: Logger): OpenedApi {
+  const api = openKubeApi(access, { log: log.child("kube") });
+  log.info("the API server is chosen", { source: access.source, server: access.server.host });
+  return { api, close: () => api.close() };
 }

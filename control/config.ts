@@ -128,6 +128,13 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     defaultText: "not served",
     help: "where xDS is served without TLS, to whoever can reach it; 15010 in Istio",
   },
+  httpsAddress: {
+    kind: optional(listenAddress()),
+    flag: "https-address",
+    default: undefined,
+    defaultText: listenText(15017),
+    help: "where the API server has objects validated, over TLS; of no account with --config-dir",
+  },
   httpAddress: {
     kind: optional(listenAddress()),
     flag: "http-address",

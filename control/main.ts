@@ -17,6 +17,7 @@ import type { Role } from "./role.ts";
 import { openXds, startGrpc, startHttp } from "./serving.ts";
 import { openAuthenticator, openSigning, startRotation } from "./signing.ts";
 import { openSource } from "./source.ts";
+import { startWebhook } from "./webhook/part.ts";
 
 export interface RoleOptions {
   /** Aborting it stops the role gracefully. */
@@ -88,6 +89,8 @@ async function start(
   const rotation = startRotation(role, signing);
   ending.defer(() => rotation.stopped);
   const grpc = await startGrpc(role, xds, signing);
+  const webhook = await startWebhook(role, signing);
+  ending.defer(() => webhook?.stopped);
   readiness.open();
   const { secureGrpcPort, grpcPort } = grpc, { trustDomain, rootNamespace } = role.mesh.now;
   const objects = source.objects().length;
