@@ -31,6 +31,7 @@ class Rig implements AsyncDisposable {
       "--secure-grpc-address=127.0.0.1:0",
       `--http-address=127.0.0.1:${this.httpPort}`,
       "--monitoring-address=127.0.0.1:0",
+      "--https-address=127.0.0.1:0",
       "--pod-name=istiod-1",
     ];
     const log = new Logger("istiod", { sink: (line) => this.lines.push(line) });

@@ -68,6 +68,7 @@ class Ours implements ControlPeer {
       "secure-grpc-address": `127.0.0.1:${grpc}`,
       "http-address": `127.0.0.1:${http}`,
       "monitoring-address": `127.0.0.1:${monitoring}`,
+      "https-address": "127.0.0.1:0",
     };
     const main = [...engineFlags(this.#checkout), `${this.#checkout}/main.ts`, "istiod"];
     const args = [
