@@ -30,7 +30,12 @@ abstract class FileCredentials implements Credentials {
     if (held !== undefined && !this.#stale && atMs - held.atMs < READ_EVERY_MS) return held.credential;
     this.#stale = false;
     try {
-      this.#read = { credential: await this.read(), atMs };
+      const credential = await this.read();
+      // The same for as long as the files say the same: connections are made anew for another.
+      this.#read = {
+        credential: held !== undefined && same(held.credential, credential) ? held.credential : credential,
+        atMs,
+      };
     } catch (error) {
       // Caught in the middle of a rotation: what was good a moment ago most likely still is.
       if (held === undefined) throw error;
@@ -42,6 +47,11 @@ abstract class FileCredentials implements Credentials {
   refused(credential: Credential): void {
     if (this.#read?.credential === credential) this.#stale = true;
   }
+}
+
+function same(one: Credential, other: Credential): boolean {
+  return one.token === other.token && one.keyPair?.certificate === other.keyPair?.certificate &&
+    one.keyPair?.key === other.keyPair?.key;
 }
 
 /** A bearer token in a file. */

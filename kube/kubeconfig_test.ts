@@ -152,6 +152,9 @@ Deno.test("loadKubeconfig() reads inline data and files, relative ones from its 
   );
   const fromFiles = await loadKubeconfig(files);
   assertEquals(await fromFiles.credentials.current(signal), { token: "t1", keyPair: { certificate, key } });
+  const before = await fromFiles.credentials.current(signal);
+  fromFiles.credentials.refused(before);
+  assertEquals(await fromFiles.credentials.current(signal) === before, true, "files that say the same make no other");
   folder.write("token", "t2");
   fromFiles.credentials.refused(await fromFiles.credentials.current(signal));
   assertEquals((await fromFiles.credentials.current(signal)).token, "t2");

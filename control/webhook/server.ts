@@ -20,6 +20,8 @@ export interface WebhookOptions {
   readonly ready: () => boolean;
   readonly metrics: Metrics;
   readonly log: Logger;
+  /** For tests; {@link REQUEST_LIMIT_MS} otherwise. */
+  readonly requestLimitMs?: number;
 }
 
 /** An object and, for an update, what it was: etcd takes 1.5 MiB of each. */
@@ -88,7 +90,7 @@ export class WebhookServer {
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const timer = setTimeout(() => request.destroy(), REQUEST_LIMIT_MS);
+    const timer = setTimeout(() => request.destroy(), this.#options.requestLimitMs ?? REQUEST_LIMIT_MS);
     try {
       const body = JSON.stringify(await this.#answer(request));
       response.writeHead(200, { "content-type": "application/json" }).end(body);

@@ -107,7 +107,7 @@ class Rig implements AsyncDisposable {
     this.metrics = metrics;
   }
 
-  static async start(): Promise<Rig> {
+  static async start(requestLimitMs?: number): Promise<Rig> {
     const ca = await TestCa.create(), metrics = new Metrics(), { certificate, key } = await ca.issue("CN=one", NAMES);
     const server: WebhookServer = new WebhookServer({
       address: { host: "127.0.0.1", port: 0 },
@@ -115,6 +115,7 @@ class Rig implements AsyncDisposable {
       ready: () => rig.ready,
       metrics,
       log: new Logger("webhook", { sink: () => {} }),
+      requestLimitMs,
     });
     const rig: Rig = new Rig(ca, server, metrics);
     rig.port = await server.listen();
@@ -214,4 +215,16 @@ Deno.test("WebhookServer says which address it cannot have", async () => {
     log: new Logger("webhook", { sink: () => {} }),
   });
   assertEquals((await assertRejects(() => second.listen(), MeshError)).code, "AMB0815");
+});
+
+Deno.test("WebhookServer closes on whoever does not come to an end, and serves the others", async () => {
+  await using rig = await Rig.start(100);
+  const headers = { "content-type": "application/json", "content-length": 100 };
+  const { promise, resolve } = Promise.withResolvers<string>();
+  const options = { host: "127.0.0.1", port: rig.port, path: "/validate", method: "POST", ca: rig.ca.pem, headers };
+  const slow = requestTls({ ...options, agent: false }, () => resolve("answered"));
+  slow.on("error", () => resolve("closed"));
+  slow.write("{");
+  assertEquals((await rig.ask("/validate", { body: review() }))?.[0], 200);
+  assertEquals(await promise, "closed");
 });

@@ -2,6 +2,7 @@
 import { equal } from "@std/assert";
 import { MeshError } from "../../base/errors.ts";
 import { KubeError, KubeUnreachable } from "../../kube/api.ts";
+import { answerReview } from "../../control/webhook/review.ts";
 import { readWatchEvent } from "../../kube/decode.ts";
 import { readKubeconfig } from "../../kube/kubeconfig.ts";
 import { LineCutter } from "../../kube/lines.ts";
@@ -48,7 +49,63 @@ function readWatch(input: Uint8Array, pieceBytes: number): { readonly events: un
   }
 }
 
+const REVIEWS = [
+  [
+    "security.istio.io",
+    "AuthorizationPolicy",
+    '{"action":"DENY","rules":[{"from":[{"source":{"principals":["a"]}}],"when":[{"key":"source.ip","values":["10.0.0.0/8"]}]}]}',
+  ],
+  [
+    "security.istio.io",
+    "PeerAuthentication",
+    '{"selector":{"matchLabels":{"a":"b"}},"portLevelMtls":{"80":{"mode":"STRICT"}}}',
+  ],
+  ["networking.istio.io", "WorkloadEntry", '{"address":"10.0.0.1","ports":{"http":80},"locality":"a/b","weight":1}'],
+  [
+    "networking.istio.io",
+    "ServiceEntry",
+    '{"hosts":["a.com"],"ports":[{"number":80,"name":"http","protocol":"HTTP"}],"resolution":"STATIC","endpoints":[{"address":"10.0.0.1"}],"exportTo":["."]}',
+  ],
+].map(([group, kind, spec]) =>
+  `{"apiVersion":"admission.k8s.io/v1","request":{"uid":"u","operation":"CREATE","kind":{"group":"${group}","kind":"${kind}"},"object":{"metadata":{"name":"a"},"spec":${spec}}}}`
+);
+
 export const KUBE_TARGETS: readonly Target[] = [
+  {
+    name: "admission-review",
+    seeds: REVIEWS.map(utf8),
+    bytesMax: 4_096,
+    words: [
+      '"',
+      "{",
+      "}",
+      "[",
+      "]",
+      ":",
+      ",",
+      "null",
+      "1",
+      '""',
+      "*",
+      '"spec":',
+      '"DYNAMIC_DNS"',
+      '"CUSTOM"',
+      '"unix:///a"',
+      "{*}",
+    ],
+    run(input) {
+      const { outcome, body } = answerReview(latin1(input));
+      const { response } = body as {
+        response: { allowed: boolean; status?: { message: string }; warnings?: string[] };
+      };
+      promise(response.allowed === (outcome === "allowed"), "an answer says what it is counted as");
+      promise(response.allowed || (response.status?.message ?? "") !== "", "a refusal has a reason");
+      promise((response.warnings ?? []).every((it) => it.length <= 256), "warnings are short");
+      return `${outcome} ${sort((response.status?.message ?? "").split(": ").slice(1).join(" "))} ${
+        size(response.warnings?.length ?? 0)
+      }`;
+    },
+  },
   {
     name: "kubeconfig",
     seeds: [utf8(KUBECONFIG)],
