@@ -35,7 +35,7 @@ export function parseIps(texts: readonly string[]): { ips: IpWords[]; bad: strin
     if (ip === undefined) return { ips, bad: text };
     ips.push(ip);
   }
-  return { ips, bad: undefined };
+  return { ips: ips.slice(), bad: undefined }; // A copy: a list that grew has room for many more, and workloads keep it.
 }
 
 /** `network/ip`, or `network/ip/length`: the alias under which clients look an address up (CP table 3.1). */

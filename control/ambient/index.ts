@@ -13,6 +13,7 @@ import type { Resource, ResourceChange, ResourceView } from "../xds/resources.ts
 import { addressAlias, rangeAliases } from "./addresses.ts";
 import { type AmbientGraph, buildAmbientGraph } from "./graph.ts";
 import { AMBIENT_DEFAULTS, type AmbientOptions } from "./options.ts";
+import { SharedValues } from "../shared_values.ts";
 import { withdrawCluster, writeObject } from "./sources.ts";
 import { versionOf } from "./version.ts";
 import { waypointsOfService, waypointsOfWorkload, WaypointUsers } from "./waypoint_users.ts";
@@ -20,7 +21,8 @@ import { waypointsOfService, waypointsOfWorkload, WaypointUsers } from "./waypoi
 type Listener = (change: ResourceChange) => void;
 
 function resource(name: string, aliases: readonly string[], bytes: Uint8Array): Resource {
-  return { name, aliases, bytes, version: versionOf(bytes) };
+  // A copy: what the encoder returns is a part of a pool, all of which would be kept.
+  return { name, aliases, bytes: bytes.slice(), version: versionOf(bytes) };
 }
 
 function withWaypoints(plain: Resource, waypoints: readonly string[]): Resource {
@@ -49,6 +51,7 @@ export class AmbientIndex implements ResourceView {
   /** Who goes through which waypoint. */
   readonly waypointUsers: WaypointUsers;
   readonly #engine = new Engine();
+  readonly #shared = new SharedValues();
   readonly #workloads: Collection<Resource>;
   readonly #services: Collection<Resource>;
   readonly #policies: Collection<Resource>;
@@ -108,7 +111,11 @@ export class AmbientIndex implements ResourceView {
    * addresses, then policies that went. So no workload is ever told of a policy that its readers lack (CP-427).
    */
   apply(changes: readonly ObjectChange[]): void {
-    for (const change of changes) writeObject(this.graph, change, this.options);
+    for (const change of changes) {
+      const { object } = change;
+      const kept = object === undefined ? change : { ...change, object: this.#shared.of(object) };
+      writeObject(this.graph, kept, this.options);
+    }
     this.#settle();
   }
 

@@ -3,6 +3,7 @@ import type { Logger } from "../../base/log.ts";
 import type { Informer, InformerChange, KubeApi } from "../../kube/api.ts";
 import { type InformerLimits, startInformer } from "../../kube/informer.ts";
 import { type ObjectChange, type ObjectKey, objectKey } from "../objects.ts";
+import { SharedValues } from "../shared_values.ts";
 import { decodeKubeObject, type ObjectRefusal } from "./decode.ts";
 import type { WatchedKind } from "./kinds.ts";
 
@@ -38,6 +39,7 @@ export class KindWatch {
   readonly row: WatchedKind;
   readonly #options: KindWatchOptions;
   readonly #refusals = new Map<ObjectKey, ObjectRefusal>();
+  readonly #shared = new SharedValues();
   readonly #stop = new AbortController();
   readonly #startedAtMs = performance.now();
   readonly #informer: Informer;
@@ -102,7 +104,7 @@ export class KindWatch {
       const { object, refusal } = decodeKubeObject(row.kind, change.object);
       if (refusal === undefined) this.#refusals.delete(key);
       else this.#refuse(key, change, refusal);
-      return { kind: row.kind, key, object };
+      return { kind: row.kind, key, object: object && this.#shared.of(object) };
     }));
   }
 

@@ -103,7 +103,8 @@ export class Tracker implements Fetch {
       this.#sources.get(dependency.source)?.delete(dependency.key);
     }
     for (const dependency of kept) dependency.add(item);
-    if (now.length > 0) this.#dependenciesOf.set(item, now);
+    // A copy: a list that grew has room for many more.
+    if (now.length > 0) this.#dependenciesOf.set(item, now.slice());
     else this.#dependenciesOf.delete(item);
   }
 

@@ -26,13 +26,14 @@ export class Networks implements AsyncDisposable {
     this.#cleanup = cleanup;
   }
 
-  static async start(rig: Rig, makes: Makes = {}): Promise<Networks> {
+  /** @param clientAsks whether the client's ztunnel is told by the rig's istiod; else all of them have files. */
+  static async start(rig: Rig, makes: Makes = {}, { clientAsks = false } = {}): Promise<Networks> {
     await using cleanup = new AsyncDisposableStack();
+    if (clientAsks) Deno.writeTextFileSync(`${rig.folder}/config/networks.yaml`, objectsFor(rig));
     const ztunnel = (name: Name) =>
       cleanup.use(rig.ztunnel(name, {
-        XDS_ADDRESS: "",
+        ...(!(clientAsks && name === "client") && { XDS_ADDRESS: "", LOCAL_XDS: yamlFor(rig, name) }),
         NETWORK: NETWORK[name],
-        LOCAL_XDS: yamlFor(rig, name),
         ENABLE_RESPONSE_BAGGAGE: "true",
       }, makes[name]));
     const ztunnels = { client: ztunnel("client"), gateway: ztunnel("gateway"), server: ztunnel("server") };
@@ -78,4 +79,34 @@ function yamlFor(rig: Rig, name: Name): string {
   };
   const [workloads, own] = files[name];
   return `workloads:\n${workloads.join("\n")}\nservices:\n${own}\npolicies: []\n`;
+}
+
+/** What the client's istiod has: its own network, the way into the other, and a service whose endpoint is there. */
+function objectsFor(rig: Rig): string {
+  const { gateway, server } = rig.pods;
+  return `apiVersion: v1
+kind: Namespace
+metadata: { name: istio-system, labels: { topology.istio.io/network: ${NETWORK.client} } }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata:
+  name: way
+  namespace: shop
+  labels: { topology.istio.io/network: ${NETWORK.gateway} }
+  annotations: { gateway.istio.io/service-account: gateway }
+spec: { gatewayClassName: istio-remote, listeners: [{ name: mesh, port: ${HBONE_PORT}, protocol: HBONE }] }
+status: { addresses: [{ type: IPAddress, value: ${gateway.place.ipv4} }] }
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: { name: server, namespace: shop, labels: { networking.istio.io/tunnel: http, app: server-app } }
+spec:
+  hosts: [${SERVICE}]
+  addresses: [${VIP}]
+  resolution: STATIC
+  ports: [{ name: tcp, number: 80, targetPort: ${APP_PORT}, protocol: TCP }]
+  subjectAltNames: ["${identityOf("server")}"]
+  endpoints: [{ address: ${server.place.ipv4}, network: ${NETWORK.server}, serviceAccount: server }]
+`;
 }

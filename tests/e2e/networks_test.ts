@@ -37,3 +37,25 @@ Deno.test("a service on another network is reached through a gateway, which sees
   await until("it is counted", 5_000, async () => await rig.counted("client", labels) === 1);
   assertEquals(await rig.counted("client", { destination_workload: "gateway" }), 0);
 });
+
+Deno.test("our own istiod tells of another network and its gateway, and a service there is reached (CP-123, CP-124, CP-207, CP-216)", async () => {
+  await using rig = networksRig();
+  await rig.start();
+  await rig.pods.server.probe.do("listen", { port: APP_PORT, kind: "line" });
+  await using networks = await Networks.start(rig, {}, { clientAsks: true });
+  const { client, gateway } = networks.ztunnels;
+  await until("the service is known", 10_000, async () => (await networks.say("hello")).includes("hello"));
+  assertStringIncludes(await networks.say("hello across"), "hello across");
+  const told = await client.line("the end", (line) => line.includes("connection complete"), 5_000);
+  for (
+    const part of [
+      `dst.addr=${rig.pods.gateway.place.ipv4}:15008`,
+      `dst.hbone_addr=${SERVICE}:80`,
+      `dst.identity="${identityOf("server")}"`,
+    ]
+  ) assertStringIncludes(told, part);
+  assertStringIncludes(
+    await gateway.line("the tunnel", (line) => line.includes('direction="inbound"'), 5_000),
+    `src.identity="${identityOf("client")}"`,
+  );
+});
