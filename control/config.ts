@@ -228,6 +228,13 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
   },
   ...AMBIENT_SETTINGS,
   ...CA_SETTINGS,
+  leaderElection: {
+    kind: toggle(),
+    flag: "leader-election",
+    env: "ENABLE_LEADER_ELECTION",
+    default: true,
+    help: "agree with other istiods on who does what is done once; false where this is the only one",
+  },
   debounceQuietMs: {
     kind: duration(0, 60_000),
     flag: "debounce-after",

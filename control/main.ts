@@ -5,6 +5,7 @@ import type { KubeApi } from "../kube/api.ts";
 import { AUTHORIZATION_TYPE_URL } from "../mesh/proto/authorization_codec.ts";
 import { ADDRESS_TYPE_URL } from "../mesh/proto/workload_codec.ts";
 import { openOwnApi, remoteOpener } from "./api_access.ts";
+import { startLeading } from "./leading.ts";
 import { lookAround } from "./listening.ts";
 import { AmbientIndex } from "./ambient/index.ts";
 import { ambientOptions } from "./ambient/settings.ts";
@@ -91,6 +92,8 @@ async function start(
   const grpc = await startGrpc(role, xds, signing);
   const webhook = await startWebhook(role, signing);
   ending.defer(() => webhook?.stopped);
+  const leading = startLeading(role, signing);
+  ending.defer(() => leading.stopped);
   readiness.open();
   const { secureGrpcPort, grpcPort } = grpc, { trustDomain, rootNamespace } = role.mesh.now;
   const objects = source.objects().length;

@@ -76,6 +76,13 @@ export const CA_SETTINGS = {
     default: false,
     help: "store a root that is made as Secret cacerts instead of istio-ca-secret",
   },
+  clusterTrustBundles: {
+    kind: toggle(),
+    flag: "cluster-trust-bundle",
+    env: "ENABLE_CLUSTER_TRUST_BUNDLE_API",
+    default: false,
+    help: "keep the roots in a ClusterTrustBundle, too, for clusters that have these",
+  },
   certificateProvider: {
     kind: oneOf("istiod"),
     flag: "cert-provider",
