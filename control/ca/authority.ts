@@ -1,8 +1,7 @@
 /** The certificate authority: signs workload certificates and our own server certificate (CP-490 to CP-494, CP-004). */
-import * as x509 from "@peculiar/x509";
 import { MeshError } from "../../base/errors.ts";
-import { parseIp } from "../../base/address.ts";
 import { BACKDATE_MS, type KeyMaterial, randomSerial } from "./key_material.ts";
+import { type LeafFacts, LeafWriter } from "./leaf.ts";
 import { toPem } from "./pem.ts";
 
 export interface Issued {
@@ -28,16 +27,16 @@ const COMMON_NAME_LENGTH_MAX = 64; // ub-common-name, RFC 5280 appendix A.1
 export class CertificateAuthority {
   readonly #now: () => number;
   #material: KeyMaterial;
-  #authorityKeyId: x509.AuthorityKeyIdentifierExtension;
+  #writer: LeafWriter;
 
-  private constructor(material: KeyMaterial, keyId: x509.AuthorityKeyIdentifierExtension, now: () => number) {
+  private constructor(material: KeyMaterial, writer: LeafWriter, now: () => number) {
     this.#material = material;
-    this.#authorityKeyId = keyId;
+    this.#writer = writer;
     this.#now = now;
   }
 
   static async create(material: KeyMaterial, now: () => number = Date.now): Promise<CertificateAuthority> {
-    return new CertificateAuthority(material, await keyIdOf(material), now);
+    return new CertificateAuthority(material, await LeafWriter.of(material), now);
   }
 
   /** What it signs with now. */
@@ -47,8 +46,8 @@ export class CertificateAuthority {
 
   /** Signs with other material from here on (CP-504). */
   async replace(material: KeyMaterial): Promise<void> {
-    const keyId = await keyIdOf(material);
-    [this.#material, this.#authorityKeyId] = [material, keyId];
+    const writer = await LeafWriter.of(material);
+    [this.#material, this.#writer] = [material, writer];
   }
 
   /** When the signing certificate ends, in milliseconds since 1970. */
@@ -63,33 +62,24 @@ export class CertificateAuthority {
 
   /**
    * Signs a leaf for these identities, ending with the signing certificate at the latest (CP-492).
-   * @throws MeshError AMB0213 if the signing certificate has expired.
+   * @param publicKey a SubjectPublicKeyInfo. @throws MeshError AMB0213 if the signing certificate has expired.
    */
   async issueWorkload(
-    publicKey: x509.PublicKey,
+    publicKey: Uint8Array,
     { identities, ttlMs, withCommonName }: { identities: readonly string[]; ttlMs: number; withCommonName: boolean },
   ): Promise<Issued> {
     const named = withCommonName && identities[0]!.length <= COMMON_NAME_LENGTH_MAX;
-    const names = new x509.SubjectAlternativeNameExtension(
-      identities.map((value) => ({ type: "url" as const, value })),
-      !named, // Critical exactly when the subject is empty (RFC 5280 §4.2.1.6).
-    );
-    const usages = [x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth];
-    return await this.#issue(publicKey, { name: named ? [{ CN: [identities[0]!] }] : [], names, usages, ttlMs });
+    const names = identities.map((value) => ({ kind: "uri" as const, value }));
+    return await this.#issue({ publicKey, commonName: named ? identities[0]! : "", names, forClients: true, ttlMs });
   }
 
   /** Makes a key and a certificate for our own listener, valid for these DNS names and IP addresses. */
   async issueServer(hosts: readonly string[]): Promise<ServerCertificate> {
     const algorithm = { name: "ECDSA", namedCurve: "P-256" };
     const keys = await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
-    const sorted = [...new Set(hosts)].sort(); // CP-004
-    const names = new x509.SubjectAlternativeNameExtension(
-      sorted.map((value) => ({ type: parseIp(value) === undefined ? "dns" as const : "ip" as const, value })),
-      true,
-    );
-    const publicKey = new x509.PublicKey(await crypto.subtle.exportKey("spki", keys.publicKey));
-    const usages = [x509.ExtendedKeyUsage.serverAuth];
-    const issued = await this.#issue(publicKey, { name: [], names, usages, ttlMs: SERVER_LIFE_MS });
+    const names = [...new Set(hosts)].sort().map((value) => ({ kind: "host" as const, value })); // CP-004
+    const publicKey = new Uint8Array(await crypto.subtle.exportKey("spki", keys.publicKey));
+    const issued = await this.#issue({ publicKey, commonName: "", names, forClients: false, ttlMs: SERVER_LIFE_MS });
     return {
       chainPem: issued.chain.slice(0, -1).join(""),
       keyPem: toPem("PRIVATE KEY", await crypto.subtle.exportKey("pkcs8", keys.privateKey)),
@@ -97,52 +87,23 @@ export class CertificateAuthority {
   }
 
   async #issue(
-    publicKey: x509.PublicKey,
-    leaf: {
-      name: x509.JsonName;
-      names: x509.SubjectAlternativeNameExtension;
-      usages: x509.ExtendedKeyUsageType[];
-      ttlMs: number;
-    },
+    { ttlMs, ...facts }: Omit<LeafFacts, "serial" | "notBeforeMs" | "notAfterMs"> & { ttlMs: number },
   ): Promise<Issued> {
     const { signer, key, algorithm, intermediatesPem, rootsPem } = this.#material; // One set for the whole answer.
-    const authorityKeyId = this.#authorityKeyId;
-    const nowMs = this.#now();
-    if (signer.notAfter.getTime() <= nowMs) {
+    const writer = this.#writer, nowMs = this.#now(), signerEndsMs = signer.notAfter.getTime();
+    if (signerEndsMs <= nowMs) {
       throw new MeshError("AMB0213", `the signing certificate expired at ${signer.notAfter.toISOString()}`, {
         remedy: "renew the CA's certificate and restart istiod",
       });
     }
-    const notAfter = new Date(Math.min(nowMs + leaf.ttlMs, signer.notAfter.getTime()));
+    const notAfterMs = Math.min(nowMs + ttlMs, signerEndsMs);
     // A short life reaches back less: node proxies renew at half of it (ZT-155), which must not be past at birth.
-    const notBefore = new Date(nowMs - Math.min(BACKDATE_MS, (notAfter.getTime() - nowMs) / 4));
+    const notBeforeMs = nowMs - Math.min(BACKDATE_MS, (notAfterMs - nowMs) / 4);
     const serial = randomSerial();
-    const usage = x509.KeyUsageFlags.digitalSignature | x509.KeyUsageFlags.keyEncipherment;
-    const certificate = await x509.X509CertificateGenerator.create({
-      serialNumber: serial,
-      subject: leaf.name,
-      issuer: signer.subjectName, // As it is encoded there: verifiers compare bytes.
-      notBefore,
-      notAfter,
-      signingAlgorithm: algorithm,
-      signingKey: key,
-      publicKey,
-      extensions: [
-        new x509.KeyUsagesExtension(usage, true),
-        new x509.ExtendedKeyUsageExtension(leaf.usages),
-        new x509.BasicConstraintsExtension(false, undefined, true),
-        await x509.SubjectKeyIdentifierExtension.create(publicKey),
-        authorityKeyId,
-        leaf.names,
-      ],
-    });
-    const pem = toPem("CERTIFICATE", certificate.rawData);
-    return { pem, chain: [pem, ...intermediatesPem, rootsPem], serial, notBefore, notAfter };
+    const toBeSigned = writer.toBeSigned({ ...facts, serial: Uint8Array.fromHex(serial), notBeforeMs, notAfterMs });
+    const signature = new Uint8Array(await crypto.subtle.sign(algorithm, key, toBeSigned));
+    const pem = toPem("CERTIFICATE", writer.certificate(toBeSigned, signature, algorithm));
+    const life = { notBefore: new Date(notBeforeMs), notAfter: new Date(notAfterMs) };
+    return { pem, chain: [pem, ...intermediatesPem, rootsPem], serial, ...life };
   }
-}
-
-async function keyIdOf({ signer }: KeyMaterial): Promise<x509.AuthorityKeyIdentifierExtension> {
-  const ownId = signer.getExtension(x509.SubjectKeyIdentifierExtension)?.keyId;
-  if (ownId !== undefined) return new x509.AuthorityKeyIdentifierExtension(ownId);
-  return await x509.AuthorityKeyIdentifierExtension.create(signer.publicKey);
 }

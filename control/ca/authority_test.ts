@@ -1,6 +1,5 @@
 /** Key material and what is signed with it, judged by openssl. */
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import * as x509 from "@peculiar/x509";
 import { MeshError } from "../../base/errors.ts";
 import { CertificateAuthority } from "./authority.ts";
 import { acceptCsr } from "./csr.ts";
@@ -12,9 +11,9 @@ import { Folder, plugIn } from "./testing.ts";
 const CART = "spiffe://cluster.local/ns/shop/sa/cart";
 const DAY_MS = 86_400_000;
 
-async function newKey(): Promise<x509.PublicKey> {
+async function newKey(): Promise<Uint8Array> {
   const keys = await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, true, ["sign", "verify"]);
-  return new x509.PublicKey(await crypto.subtle.exportKey("spki", keys.publicKey));
+  return new Uint8Array(await crypto.subtle.exportKey("spki", keys.publicKey));
 }
 
 async function issue(material: KeyMaterial, ttlMs = DAY_MS, withCommonName = false) {

@@ -2,7 +2,6 @@
 import { Buffer } from "node:buffer";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import * as grpc from "@grpc/grpc-js";
-import * as x509 from "@peculiar/x509";
 import { createServer, ListenerCredentials, listenGrpc } from "../../control/xds/secure_server.ts";
 import { makeRequest } from "../../dataplane/agent/workload_certificate.ts";
 import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
@@ -91,7 +90,7 @@ Deno.test(
     await late.ready(); // Roots are read anew on each try (ZT-124).
     const identity = "spiffe://cluster.local/ns/istio-system/sa/ztunnel";
     const { privateKeyPem, publicKey } = await makeRequest(identity);
-    const leaf = await other.authority.issueWorkload(new x509.PublicKey(publicKey.slice()), {
+    const leaf = await other.authority.issueWorkload(publicKey.slice(), {
       identities: [identity],
       ttlMs: 600_000,
       withCommonName: false,
