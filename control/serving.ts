@@ -2,7 +2,7 @@
 import * as grpc from "@grpc/grpc-js";
 import { VERSION } from "../base/version.ts";
 import { listenOn } from "./listening.ts";
-import type { Authenticator } from "./ca/caller.ts";
+import { type Authenticator, NO_AUTHENTICATION } from "./ca/caller.ts";
 import type { IstiodConfig } from "./config.ts";
 import type { DebugAccessRules } from "./debug/access.ts";
 import { serveHttp } from "./debug/listener.ts";
@@ -34,7 +34,7 @@ export function openXds(role: Role, authenticator: Authenticator, objects: () =>
   const { config, self, index, mesh, metrics, log } = role;
   const ads = new AdsService({
     view: index,
-    authenticator,
+    authenticator: config.xdsAuthentication ? authenticator : NO_AUTHENTICATION,
     metrics,
     log: log.child("xds"),
     newStreamsPerSecond: config.newStreamsPerSecond ?? defaultStreamsPerSecond(),

@@ -6,9 +6,11 @@ import { addCertificateService } from "./ca/ca_grpc.ts";
 import { type AuthenticationWay, Authenticator } from "./ca/caller.ts";
 import { CertificateService } from "./ca/certificate_service.ts";
 import { ClientCertificateWay } from "./ca/client_certificate.ts";
+import { ForwardedCertificateWay } from "./ca/forwarded_certificate.ts";
 import { type KeySource, openKeySource } from "./ca/key_source.ts";
 import { KubernetesTokenWay } from "./ca/kubernetes_token.ts";
 import { NodeAuthorizer } from "./ca/node_authorizer.ts";
+import { OidcWay, readOidcRule } from "./ca/oidc.ts";
 import { OwnTokenWay } from "./ca/own_token.ts";
 import { ownHosts, ServerIdentity } from "./ca/server_identity.ts";
 import { openStateFolder, publishFile } from "./ca/state_files.ts";
@@ -32,8 +34,15 @@ export interface Signing {
 
 /** Who may call, by what they show. Asks nobody anything yet. @throws MeshError AMB021x, AMB0256 */
 export async function openAuthenticator(role: Role): Promise<Authenticator> {
-  const certificate = new ClientCertificateWay((domain) => isOurs(role.mesh, domain));
-  return new Authenticator([certificate, await tokenWay(role)]);
+  const { config, mesh } = role, ours = (domain: string) => isOurs(mesh, domain);
+  const ways: AuthenticationWay[] = [new ClientCertificateWay(ours)];
+  if (config.jwtRule !== undefined) {
+    const rule = readOidcRule(config.jwtRule);
+    ways.push(new OidcWay({ rule, trustDomain: () => mesh.now.trustDomain, now: Date.now }));
+  }
+  ways.push(await tokenWay(role));
+  if (config.trustedGateways.length > 0) ways.push(new ForwardedCertificateWay(config.trustedGateways, ours));
+  return new Authenticator(ways);
 }
 
 /** Loads or makes the CA. @throws MeshError AMB021x, AMB025x */

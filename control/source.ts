@@ -57,7 +57,7 @@ function openCluster(role: Role, api: KubeApi, onChange: OnChange): OwnCluster {
     metrics,
     log,
   });
-  return new OwnCluster({
+  const own = new OwnCluster({
     api,
     clusterId: config.clusterId,
     systemNamespace: self.namespace,
@@ -72,6 +72,8 @@ function openCluster(role: Role, api: KubeApi, onChange: OnChange): OwnCluster {
     rootNamespace: () => mesh.now.rootNamespace,
     onChange,
   });
+  role.clusters.restrict(config.clusterId, (namespace) => own.admits(namespace));
+  return own;
 }
 
 /** What remote clusters are for: their objects enter the index, if it takes any, and the CA learns whose tokens count and which pods their nodes run (CP-280, CP-482). */

@@ -8,7 +8,7 @@ export interface CallerToken extends TokenSubject {
 
 /** An authenticated caller. */
 export interface Caller {
-  /** SPIFFE URIs; never empty. */
+  /** SPIFFE URIs; empty only where nobody was asked. */
   readonly identities: readonly string[];
   /** Only with a token of a pod: nothing else says which pod calls, so nothing else can impersonate (CP-477). */
   readonly token: CallerToken | undefined;
@@ -60,6 +60,11 @@ export class Authenticator implements AuthenticationWay {
     return { refused: reasons.join("; "), unavailable };
   }
 }
+
+/** Takes everybody, as nobody in particular: XDS_AUTH=false. Never for the CA. */
+export const NO_AUTHENTICATION: AuthenticationWay = Object.freeze({
+  authenticate: () => Promise.resolve({ identities: [], token: undefined }),
+});
 
 /** The token of the one `authorization` header that a call may have. */
 export function bearerTokenOf({ authorization }: Credentials): { token: string } | Refused {

@@ -34,6 +34,12 @@ export class CallerClusters {
     return pods;
   }
 
+  /** Says which namespaces of a cluster count, whose source is made later than it. */
+  restrict(id: string, selects: (namespace: string) => boolean): void {
+    const cluster = this.#clusters.get(id);
+    if (cluster !== undefined) this.#clusters.set(id, { ...cluster, selects });
+  }
+
   /** A cluster that is gone vouches for nobody. */
   remove(id: string): void {
     this.#clusters.delete(id);

@@ -1,4 +1,5 @@
 /** CreateCertificate, from decoded request to answer: authenticate, decide, sign (CP-470 to CP-485). No gRPC in here. */
+import { assert } from "../../base/assert.ts";
 import type { Logger } from "../../base/log.ts";
 import { chain, MeshError } from "../../base/errors.ts";
 import type { IstioCertificateRequest } from "../../mesh/proto/ca_codec.ts";
@@ -82,6 +83,7 @@ export class CertificateService {
   }
 
   async #sign(request: IstioCertificateRequest, caller: Caller): Promise<{ certChain: readonly string[] } | Refusal> {
+    assert(caller.identities.length > 0, "nobody in particular gets no certificate");
     const { authority, log, defaultTtlMs, maxTtlMs } = this.#options;
     const identities = await this.#identitiesFor(request, caller);
     if ("status" in identities) return identities;

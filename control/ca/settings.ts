@@ -131,6 +131,28 @@ export const CA_SETTINGS = {
     default: Object.freeze(["istio-ca"]) as readonly string[],
     help: "a cluster's service account tokens must be for one of these",
   },
+  jwtRule: {
+    kind: optional(text("JSON")),
+    flag: "jwt-rule",
+    env: "JWT_RULE",
+    default: undefined,
+    defaultText: "none",
+    help: "issuer, jwks_uri and audiences of further tokens that callers may show, of OpenID Connect",
+  },
+  trustedGateways: {
+    kind: list("CIDR"),
+    flag: "trusted-gateway-cidr",
+    env: "TRUSTED_GATEWAY_CIDR",
+    default: Object.freeze([]) as readonly string[],
+    help: "networks of gateways whose x-forwarded-client-cert header is believed; then this machine's is, too",
+  },
+  xdsAuthentication: {
+    kind: toggle(),
+    flag: "xds-auth",
+    env: "XDS_AUTH",
+    default: true,
+    help: "whether xDS asks who calls; the CA always does",
+  },
   trustedNodeAccounts: {
     kind: list("NAMESPACE/ACCOUNT"),
     flag: "trusted-node-accounts",

@@ -7,7 +7,7 @@ import { decodeDeltaDiscoveryRequest, type DeltaDiscoveryRequest } from "../../m
 import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
 import { WireFormatError } from "../../mesh/proto/wire_format_error.ts";
 import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
-import type { Authenticator, Caller } from "../ca/caller.ts";
+import type { AuthenticationWay, Caller } from "../ca/caller.ts";
 import { ALL_PAGES, type DebugAccess, debugAccess, type DebugAccessRules } from "../debug/access.ts";
 import type { Metrics } from "../metrics.ts";
 import { type DebugSource, isDebugType } from "./debug_types.ts";
@@ -23,7 +23,7 @@ import { serveTools } from "./tool_streams.ts";
 
 export interface AdsServiceOptions {
   readonly view: ResourceView;
-  readonly authenticator: Authenticator;
+  readonly authenticator: AuthenticationWay;
   readonly metrics: Metrics;
   readonly log: Logger;
   readonly newStreamsPerSecond: number;

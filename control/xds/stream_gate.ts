@@ -2,7 +2,7 @@
 import type { Buffer } from "node:buffer";
 import * as grpc from "@grpc/grpc-js";
 import type { Logger } from "../../base/log.ts";
-import type { Authenticator, Caller } from "../ca/caller.ts";
+import type { AuthenticationWay, Caller } from "../ca/caller.ts";
 import type { Counter, Metrics } from "../metrics.ts";
 import { credentialsOf } from "./secure_server.ts";
 import { StreamLimit } from "./stream_limit.ts";
@@ -14,7 +14,7 @@ export type AdsCall = grpc.ServerDuplexStream<Buffer, Buffer>;
 export type Transport = "tls" | "plaintext";
 
 export interface StreamGateOptions {
-  readonly authenticator: Authenticator;
+  readonly authenticator: AuthenticationWay;
   readonly newStreamsPerSecond: number;
   readonly metrics: Metrics;
   readonly log: Logger;
