@@ -1,4 +1,7 @@
-/** Gathers changes until they pause, so that a burst is one push; a lone change goes almost at once (CP-440). */
+/**
+ * Gathers changes until they pause, so that a burst is one push; a lone change goes almost at once (CP-440). Where changes
+ * never pause, as in a large cluster all day, they are pushed as often as pushing takes a tenth of the time.
+ */
 import { mergeChange, type MergedChanges, type ResourceChange } from "./resources.ts";
 
 export interface DebounceOptions {
@@ -6,7 +9,7 @@ export interface DebounceOptions {
   readonly quietMs: number;
   /** Quiet time after which a first change goes when nothing was pushed lately: enough to take one commit as a whole. */
   readonly idleQuietMs: number;
-  /** A burst is pushed after this long however busy it is. */
+  /** A burst is pushed after this long, however much the pushes cost. */
   readonly maxMs: number;
   readonly now: () => number;
   /** Calls back once after so many milliseconds. @returns What cancels it. */
@@ -14,12 +17,18 @@ export interface DebounceOptions {
   readonly flush: (changes: readonly ResourceChange[], waitedMs: number) => void;
 }
 
+/** Of all time, what pushes may take while changes do not pause. */
+const PUSH_SHARE_MAX = 0.1;
+/** Of the quiet time: no burst waits for less, so that what belongs together goes together. */
+const BURST_SHARE_OF_QUIET = 0.5;
+
 export class Debouncer {
   readonly #options: DebounceOptions;
   readonly #waiting = new Map<string, MergedChanges>();
   #firstAtMs = 0;
   #lastAtMs = 0;
   #flushedAtMs = -Infinity;
+  #flushMs = 0;
   #cancel: (() => void) | undefined;
 
   constructor(options: DebounceOptions) {
@@ -61,12 +70,14 @@ export class Debouncer {
     this.#waiting.clear();
     this.#flushedAtMs = nowMs;
     this.#options.flush(changes, nowMs - this.#firstAtMs);
+    this.#flushMs = this.#options.now() - nowMs;
   }
 
   #dueMs(nowMs: number): number {
     const { quietMs, idleQuietMs, maxMs } = this.#options;
     const idle = this.#firstAtMs - this.#flushedAtMs >= quietMs;
     const quietEndsMs = this.#lastAtMs + (idle ? Math.min(idleQuietMs, quietMs) : quietMs);
-    return Math.max(0, Math.min(quietEndsMs, this.#firstAtMs + maxMs) - nowMs);
+    const patienceMs = Math.max(quietMs * BURST_SHARE_OF_QUIET, this.#flushMs / PUSH_SHARE_MAX);
+    return Math.max(0, Math.min(quietEndsMs, this.#firstAtMs + Math.min(patienceMs, maxMs)) - nowMs);
   }
 }

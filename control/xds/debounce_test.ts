@@ -5,6 +5,8 @@ import type { Resource, ResourceChange } from "./resources.ts";
 
 class Rig {
   nowMs = 0;
+  /** What each push takes. */
+  pushMs = 0;
   readonly flushed: string[] = [];
   #timer: { atMs: number; callback: () => void } | undefined;
   readonly debouncer = new Debouncer({
@@ -18,8 +20,10 @@ class Rig {
         if (this.#timer === timer) this.#timer = undefined;
       };
     },
-    flush: (changes, waitedMs) =>
-      this.flushed.push(`${this.nowMs}: ${changes.map(describe).join("; ")} after ${waitedMs}`),
+    flush: (changes, waitedMs) => {
+      this.flushed.push(`${this.nowMs}: ${changes.map(describe).join("; ")} after ${waitedMs}`);
+      this.nowMs += this.pushMs;
+    },
   });
 
   change(part: Partial<ResourceChange>): void {
@@ -33,7 +37,7 @@ class Rig {
       this.nowMs = atMs;
       callback();
     }
-    this.nowMs = ms;
+    this.nowMs = Math.max(ms, this.nowMs);
   }
 }
 
@@ -58,27 +62,40 @@ Deno.test("add() lets a lone change go after the short quiet time (CP-440)", () 
 
 Deno.test("add() waits for a burst to pause when something was pushed lately, and merges it by name (CP-440)", () => {
   const rig = new Rig();
+  rig.pushMs = 40; // So that a burst may last 400 ms.
   rig.change({ updated: [resource("a")] });
   rig.advanceTo(10);
-  rig.advanceTo(50);
-  for (let at = 50; at < 350; at += 50) {
+  for (let at = 60; at < 360; at += 50) {
     rig.advanceTo(at);
-    rig.change({ updated: [resource("a", `${at}`)], removed: [`r${at % 100}`] });
+    rig.change({ updated: [resource("a", `${at}`)], removed: [`r${(at - 10) % 100}`] });
   }
   rig.change({ typeUrl: "u", removed: ["x"] });
   rig.change({ removed: ["a"] });
   rig.change({ updated: [resource("r0")] });
   rig.advanceTo(1_000);
-  assertEquals(rig.flushed.slice(1), ["400: t [r0@1] -[a r50]; u [] -[x] after 350"]);
+  assertEquals(rig.flushed.slice(1), ["410: t [r0@1] -[a r50]; u [] -[x] after 350"]);
 });
 
-Deno.test("add() pushes a burst that never pauses after the longest wait (CP-440)", () => {
-  const rig = new Rig();
-  for (let at = 0; at < 2_005; at += 5) {
-    rig.advanceTo(at);
+/** A change every 5 ms for a while. @returns When pushes began, and how long the changes had waited. */
+function steady(rig: Rig, untilMs: number): string[] {
+  for (let at = 0; at < untilMs; at += 5) {
+    rig.advanceTo(Math.max(at, rig.nowMs));
     rig.change({ updated: [resource("a", `${at}`)] });
   }
-  assertEquals(rig.flushed, ["1000: t [a@995] -[] after 1000", "2000: t [a@1995] -[] after 1000"]);
+  return rig.flushed.map((line) => line.replace(/t .*\] /, ""));
+}
+
+Deno.test("add() pushes what never pauses every half quiet time while pushes cost next to nothing (CP-440)", () => {
+  const pushes = steady(new Rig(), 300);
+  assertEquals(pushes.slice(0, 3), ["50: after 50", "100: after 50", "150: after 50"]);
+});
+
+Deno.test("add() pushes what never pauses the more seldom the more a push costs, and after the longest wait whatever it costs (CP-440)", () => {
+  const dear = new Rig(), dearest = new Rig();
+  dear.pushMs = 20;
+  dearest.pushMs = 200;
+  assertEquals(steady(dear, 1_000).slice(1, 3), ["270: after 200", "490: after 200"]);
+  assertEquals(steady(dearest, 4_000).slice(1, 3), ["1250: after 1000", "2450: after 1000"]);
 });
 
 Deno.test("add() of nothing pushes nothing; stop() drops what waits (CP-411)", () => {
