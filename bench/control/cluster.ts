@@ -1,5 +1,5 @@
 /** The cluster that control planes are measured in: namespaces, nodes, services, policies and pods, none of which runs. */
-import type { ApiWriter } from "./api_writer.ts";
+import type { ApiWriter } from "../../tests/kube/api_writer.ts";
 
 const NAMESPACES = 10;
 const PODS_PER_NODE = 100, PODS_PER_SERVICE = 20;

@@ -6,7 +6,7 @@ import { type ForeignLoad, ForeignWatch } from "../macro/foreign_load.ts";
 import { describeCommit, describeMachine } from "../macro/machine.ts";
 import { killChild } from "../macro/process.ts";
 import type { RunFacts } from "../macro/report.ts";
-import { ApiWriter } from "./api_writer.ts";
+import { ApiWriter } from "../../tests/kube/api_writer.ts";
 import { fillCluster, PROXY_POD } from "./cluster.ts";
 import { measureCase } from "./measure.ts";
 import { type ControlOptions, parseControlOptions } from "./options.ts";

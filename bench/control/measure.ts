@@ -2,7 +2,7 @@
 import { cpuSeconds, memoryUse } from "../macro/process.ts";
 import type { Cleanup } from "../macro/cleanup.ts";
 import type { Readings } from "../macro/metrics.ts";
-import type { ApiWriter } from "./api_writer.ts";
+import type { ApiWriter } from "../../tests/kube/api_writer.ts";
 import { addPod, podName, podPlan, PROXY_NODE, removePod } from "./cluster.ts";
 import type { ControlPeer, StartOptions } from "./peers.ts";
 import type { Endpoint } from "./proxies/messages.ts";

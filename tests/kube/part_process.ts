@@ -96,6 +96,15 @@ export class PartProcess {
     this.#child = undefined;
   }
 
+  /** Stops the clock for it, as a machine that hangs. */
+  pause(): void {
+    this.#signal("SIGSTOP");
+  }
+
+  resume(): void {
+    this.#signal("SIGCONT");
+  }
+
   #signal(signal: Deno.Signal): void {
     if (this.#child === undefined || this.#ended) return;
     try {

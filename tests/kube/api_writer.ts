@@ -1,5 +1,5 @@
 /** Writes to an API server as fast as it takes it: many requests at once, over few connections. */
-import type { ApiServer } from "../../tests/kube/api_server.ts";
+import type { ApiServer } from "./api_server.ts";
 
 const AT_ONCE = 32;
 
