@@ -6,6 +6,9 @@ export function renderNftText(tables: readonly FirewallTable[]): string {
   return tables.flatMap((table) => [
     `add table inet ${table.name}`,
     `flush table inet ${table.name}`,
+    ...(table.sets ?? []).map(({ name, family }) =>
+      `add set inet ${table.name} ${name} { type ${family === "ipv4" ? "ipv4_addr" : "ipv6_addr"}; }`
+    ),
     ...table.chains.map(({ name, base }) => {
       const hook = base === undefined ? "" : ` { type ${base.type} hook ${base.hook} priority ${base.priority}; }`;
       return `add chain inet ${table.name} ${name}${hook}`;
@@ -43,6 +46,14 @@ function statementText(statement: Statement): string {
       return `ct zone set ${statement.zone}`;
     case "redirect":
       return `redirect to :${statement.port}`;
+    case "inSet": {
+      const header = statement.family === "ipv4" ? "ip" : "ip6";
+      return `${header} ${statement.side === "source" ? "saddr" : "daddr"} @${statement.set}`;
+    }
+    case "localSocket":
+      return "meta skuid != 4294967295";
+    case "sourceNat":
+      return `snat ${statement.family === "ipv4" ? "ip" : "ip6"} to ${statement.ip}`;
     case "jump":
       return `jump ${statement.chain}`;
     case "counter":

@@ -16,7 +16,7 @@ export interface Expression {
 
 const REGISTER_VERDICT = 0, REGISTER = 1;
 const META = { DREG: 1, KEY: 2, SREG: 3 } as const;
-const META_KEY = { MARK: 3, IIFNAME: 6, OIFNAME: 7, NFPROTO: 15, L4PROTO: 16 } as const;
+const META_KEY = { MARK: 3, IIFNAME: 6, OIFNAME: 7, SKUID: 10, NFPROTO: 15, L4PROTO: 16 } as const;
 const CMP = { SREG: 1, OP: 2, DATA: 3 } as const;
 const CMP_EQ = 0, CMP_NEQ = 1;
 const PAYLOAD = { DREG: 1, BASE: 2, OFFSET: 3, LEN: 4 } as const;
@@ -30,12 +30,27 @@ const VERDICT = { CODE: 1, CHAIN: 2 } as const;
 const VERDICT_CODE = { accept: 1, jump: -3, return: -5 } as const;
 const REDIR = { PROTO_MIN: 1, FLAGS: 3 } as const;
 const NAT_RANGE_PROTO_SPECIFIED = 2;
+const LOOKUP = { SET: 1, SREG: 2 } as const;
+const NAT = { TYPE: 1, FAMILY: 2, REG_ADDR_MIN: 3 } as const;
+const NAT_SOURCE = 0;
+const NO_USER = 0xffffffff;
 const INTERFACE_NAME_BYTES = 16; // IFNAMSIZ
 
 const PROTOCOL: Readonly<Record<Transport, number>> = { tcp: 6, udp: 17 };
 const NFPROTO: Readonly<Record<IpFamily, number>> = { ipv4: 2, ipv6: 10 };
 /** Where an address stands in its header: RFC 791 §3.1, RFC 8200 §3. */
 const ADDRESS_OFFSET = { ipv4: { source: 12, destination: 16 }, ipv6: { source: 8, destination: 24 } } as const;
+
+const ADDRESS_BYTES: Readonly<Record<IpFamily, number>> = { ipv4: 4, ipv6: 16 };
+
+/** An address as the kernel has it. */
+export function addressBytes(text: string, family: IpFamily): Uint8Array {
+  const ip = parseIp(text);
+  assert(ip !== undefined, "an address of a rule is well formed");
+  const bytes = ipToBytes(ip);
+  assert(bytes.length === ADDRESS_BYTES[family], "an address of a rule is of the rule's family");
+  return bytes;
+}
 
 /**
  * The expressions of one rule. A protocol or family that several matches depend on is tested once, as nft does it, so
@@ -49,7 +64,7 @@ export function expressionsOf(statements: readonly Statement[]): Expression[] {
       if (transport !== statement.transport) expressions.push(...transportIs(statement.transport));
       transport = statement.transport;
     }
-    if (statement.kind === "address") {
+    if (statement.kind === "address" || statement.kind === "inSet" || statement.kind === "sourceNat") {
       if (family !== statement.family) expressions.push(...familyIs(statement.family));
       family = statement.family;
     }
@@ -76,10 +91,7 @@ function ownExpressions(statement: Statement): Expression[] {
       return [loadPayload(TRANSPORT_HEADER, offset, 2), compare(bigEndian16(statement.port), statement.negated)];
     }
     case "address": {
-      const ip = parseIp(statement.ip);
-      assert(ip !== undefined, "an address of a rule is well formed");
-      const bytes = ipToBytes(ip);
-      assert(bytes.length === (statement.family === "ipv4" ? 4 : 16), "an address of a rule is of the rule's family");
+      const bytes = addressBytes(statement.ip, statement.family);
       const offset = ADDRESS_OFFSET[statement.family][statement.side];
       return [loadPayload(NETWORK_HEADER, offset, bytes.length), compare(bytes, statement.negated)];
     }
@@ -104,6 +116,25 @@ function ownExpressions(statement: Statement): Expression[] {
       return [
         immediate(host16(statement.zone)),
         expression("ct", u32(CT.KEY, CT_KEY.ZONE), u32(CT.SREG, REGISTER)),
+      ];
+    case "inSet": {
+      const offset = ADDRESS_OFFSET[statement.family][statement.side];
+      return [
+        loadPayload(NETWORK_HEADER, offset, ADDRESS_BYTES[statement.family]),
+        expression("lookup", { type: LOOKUP.SET, value: zeroTerminated(statement.set) }, u32(LOOKUP.SREG, REGISTER)),
+      ];
+    }
+    case "localSocket": // A packet without a socket has no user at all, and the match ends there.
+      return [loadMeta(META_KEY.SKUID), compare(host32(NO_USER), true)];
+    case "sourceNat":
+      return [
+        immediate(addressBytes(statement.ip, statement.family)),
+        expression(
+          "nat",
+          u32(NAT.TYPE, NAT_SOURCE),
+          u32(NAT.FAMILY, NFPROTO[statement.family]),
+          u32(NAT.REG_ADDR_MIN, REGISTER),
+        ),
       ];
     case "counter":
       return [expression("counter")];
@@ -176,7 +207,7 @@ function maskAndXor(mask: number, xor: number): Expression {
 
 function verdict(code: number, chain?: string): Expression {
   const parts: ExpressionAttribute[] = [u32(VERDICT.CODE, code)];
-  if (chain !== undefined) parts.push({ type: VERDICT.CHAIN, value: new TextEncoder().encode(chain + "\0") });
+  if (chain !== undefined) parts.push({ type: VERDICT.CHAIN, value: zeroTerminated(chain) });
   return expression("immediate", u32(IMMEDIATE.DREG, REGISTER_VERDICT), {
     type: IMMEDIATE.DATA,
     nest: [{ type: DATA.VERDICT, nest: parts }],
@@ -189,6 +220,7 @@ function u32(type: number, number: number): ExpressionAttribute {
   return { type, value: bytes };
 }
 
+const zeroTerminated = (text: string) => new TextEncoder().encode(text + "\0");
 const bigEndian16 = (number: number) => Uint8Array.of(number >>> 8, number & 255);
 const host16 = (number: number) => new Uint8Array(Uint16Array.of(number).buffer);
 const host32 = (number: number) => new Uint8Array(Uint32Array.of(number).buffer);

@@ -36,8 +36,14 @@ export type Statement =
   /** The packet's mark becomes the connection's. */
   | { readonly kind: "restoreMark" }
   | { readonly kind: "setZone"; readonly zone: number }
+  /** The address is in a set of the same table. */
+  | { readonly kind: "inSet"; readonly family: IpFamily; readonly side: "source" | "destination"; readonly set: string }
+  /** The packet belongs to a socket of this host: it is sent by it, not forwarded (CNI-184). */
+  | { readonly kind: "localSocket" }
   | { readonly kind: "counter" }
   | { readonly kind: "redirect"; readonly port: number }
+  /** The source becomes this address. */
+  | { readonly kind: "sourceNat"; readonly family: IpFamily; readonly ip: string }
   | { readonly kind: "accept" }
   | { readonly kind: "return" }
   | { readonly kind: "jump"; readonly chain: string };
@@ -55,9 +61,23 @@ export interface FirewallRule {
   readonly statements: readonly Statement[];
 }
 
+/** A set of addresses; what is in it is no part of a table's replacement. */
+export interface FirewallSet {
+  readonly name: string;
+  readonly family: IpFamily;
+}
+
+/** One address of a set. */
+export interface SetElement {
+  readonly ip: string;
+  /** Shown by `nft list`; empty for none. */
+  readonly comment: string;
+}
+
 /** One table of family inet; rules of a chain stand in their order. */
 export interface FirewallTable {
   readonly name: string;
+  readonly sets?: readonly FirewallSet[];
   readonly chains: readonly FirewallChain[];
   readonly rules: readonly FirewallRule[];
 }

@@ -4,7 +4,8 @@ import { Errno } from "../libc_cold.ts";
 import type { Netns } from "../netns.ts";
 import { Attributes, type Message, MessageWriter, NLM_F } from "./message.ts";
 import { type Expression, type ExpressionAttribute, expressionsOf, writeExpressions } from "./nft_expressions.ts";
-import type { FirewallTable, HookName } from "./nft_model.ts";
+import type { FirewallSet, FirewallTable, HookName, SetElement } from "./nft_model.ts";
+import { changeElementSteps, elementsOf, SET_MESSAGE, setSteps, writeElementsQuestion } from "./nft_sets.ts";
 import { NETLINK, NetlinkError, NetlinkSocket } from "./socket.ts";
 
 const SUBSYSTEM = 10; // NFNL_SUBSYS_NFTABLES
@@ -32,7 +33,7 @@ const EXPRESSION = { NAME: 1, DATA: 2 } as const;
 const HOOK_NUMBER: Readonly<Record<HookName, number>> = { prerouting: 0, output: 3, postrouting: 4 };
 
 /** One message of a transaction, and what it does in words. */
-interface Step {
+export interface Step {
   readonly doing: string;
   readonly type: number;
   readonly flags: number;
@@ -69,6 +70,24 @@ export class FirewallSocket implements Disposable {
   tableNames(): string[] {
     return this.#dump("list tables", NFT.GETTABLE, () => {})
       .map((attributes) => attributes.string(TABLE.NAME)).filter((name) => name !== undefined);
+  }
+
+  /** What is in a set of a table, by address. */
+  setElements(table: string, set: FirewallSet): Map<string, SetElement> {
+    const parts = this.#dump(`list set ${table} ${set.name}`, SET_MESSAGE.GET_ELEMENTS, (writer) => {
+      writeElementsQuestion(writer, table, set.name);
+    });
+    return new Map(parts.flatMap((part) => elementsOf(part, set.family)).map((element) => [element.ip, element]));
+  }
+
+  /** Takes addresses out of a set and puts others in, all at once; those to be taken out must be there. */
+  changeElements(
+    table: string,
+    set: FirewallSet,
+    change: { readonly remove: readonly string[]; readonly add: readonly SetElement[] },
+  ): void {
+    const steps = changeElementSteps(table, set, change);
+    if (steps.length > 0) this.#transact(steps);
   }
 
   /** What differs between the tables and the kernel's state, in words; nothing when all is in place. */
@@ -158,6 +177,7 @@ function replaceSteps(table: FirewallTable): Step[] {
       flags: 0,
       body: (writer) => writer.string(RULE.TABLE, table.name),
     },
+    ...setSteps(table),
     ...table.chains.map(({ name, base }): Step => ({
       doing: `add chain ${table.name} ${name}`,
       type: NFT.NEWCHAIN,
