@@ -1,0 +1,94 @@
+/** Finds the network namespaces of pods among the node's processes (CNI-085, CNI-086). */
+import { formatIp, parseIp } from "../../base/address.ts";
+import { ignore, MeshError } from "../../base/errors.ts";
+import type { Logger } from "../../base/log.ts";
+import { RouteSocket } from "../../os/netlink/rtnetlink.ts";
+import { type Netns, openNetns } from "../../os/netns.ts";
+import { parseCgroups, startTimeOf } from "./cgroup_path.ts";
+
+/** A pod that is looked for. */
+export interface WantedPod {
+  readonly uid: string;
+  readonly ips: readonly string[];
+}
+
+interface Candidate {
+  readonly pid: string;
+  readonly uid: string;
+  readonly startedAtTicks: number;
+}
+
+/** Whether an interface in the namespace has one of the addresses: else it is another pod's, or not set up yet. */
+export function hasAddress(netns: Netns, ips: readonly string[]): boolean {
+  using routes = RouteSocket.open(netns);
+  const present = new Set(routes.addresses().map(({ ip }) => canonical(ip)));
+  return ips.some((ip) => present.has(canonical(ip)));
+}
+
+function canonical(text: string): string {
+  const ip = parseIp(text);
+  return ip === undefined ? text : formatIp(...ip);
+}
+
+/**
+ * Looks through all processes once. @returns An open namespace for each wanted pod that was found; the caller closes
+ * them. A process that ends meanwhile is passed over.
+ */
+export function findPodNetns(procDir: string, wanted: readonly WantedPod[], log: Logger): Map<string, Netns> {
+  const byUid = new Map(wanted.filter(({ ips }) => ips.length > 0).map((pod) => [pod.uid, pod]));
+  const found = new Map<string, Netns>();
+  if (byUid.size === 0) return found;
+  const host = statOf(`${procDir}/1/ns/net`);
+  // Oldest first: the sandbox's own process holds the namespace that the pod was made with.
+  for (const { pid, uid } of candidates(procDir, byUid, log).sort((a, b) => a.startedAtTicks - b.startedAtTicks)) {
+    if (found.has(uid)) continue;
+    const path = `${procDir}/${pid}/ns/net`, stat = statOf(path);
+    if (stat === undefined || (stat.ino === host?.ino && stat.dev === host?.dev)) continue; // Of the host's network.
+    try {
+      const netns = openNetns(path);
+      if (hasAddress(netns, byUid.get(uid)!.ips)) found.set(uid, netns);
+      else netns[Symbol.dispose]();
+    } catch (error) {
+      if (!(error instanceof MeshError)) throw error;
+      ignore(error, "the process has ended, or its namespace is not set up yet: the pod is looked for again");
+    }
+  }
+  return found;
+}
+
+function candidates(procDir: string, wanted: ReadonlyMap<string, WantedPod>, log: Logger): Candidate[] {
+  const list: Candidate[] = [];
+  for (const { name: pid } of Deno.readDirSync(procDir)) {
+    if (!/^\d+$/.test(pid)) continue;
+    const cgroups = textOf(`${procDir}/${pid}/cgroup`);
+    const container = cgroups === undefined ? undefined : parseCgroups(cgroups);
+    if (container === undefined) continue;
+    if ("wrong" in container) {
+      log.debug("process passed over", { pid, reason: container.wrong });
+      continue;
+    }
+    if (!wanted.has(container.podUid)) continue;
+    const startedAtTicks = startTimeOf(textOf(`${procDir}/${pid}/stat`) ?? "");
+    if (startedAtTicks !== undefined) list.push({ pid, uid: container.podUid, startedAtTicks });
+  }
+  return list;
+}
+
+/** @returns undefined when the process has ended. */
+function textOf(path: string): string | undefined {
+  return unlessGone(() => Deno.readTextFileSync(path));
+}
+
+function statOf(path: string): Deno.FileInfo | undefined {
+  return unlessGone(() => Deno.statSync(path));
+}
+
+function unlessGone<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.PermissionDenied) return undefined;
+    if (error instanceof Error && /ESRCH|No such process/.test(error.message)) return undefined;
+    throw error;
+  }
+}
