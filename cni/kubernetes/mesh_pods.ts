@@ -25,7 +25,8 @@ export interface Probes {
 }
 
 export interface MeshPodsOptions {
-  readonly zds: PodAnnouncer;
+  /** Asked for when it is needed: the server comes after what it announces first. */
+  readonly zds: () => PodAnnouncer;
   readonly rules: PodRules;
   readonly probes: Probes;
   /** Writes what the pod's annotation says; a pod that is gone is fine. */
@@ -73,7 +74,7 @@ export class MeshPods implements Disposable {
    */
   async add(pod: NodePod, source: NetnsSource, signal?: AbortSignal): Promise<void> {
     await this.#alone(pod.uid, async () => {
-      const { zds, probes, annotate, log } = this.#options;
+      const { probes, annotate, log } = this.#options, zds = this.#options.zds();
       const before = this.#byUid.get(pod.uid), enrolled = this.#take(pod, source);
       const announcing = zds.addPod(announced(enrolled), { signal });
       before?.netns[Symbol.dispose](); // Only now: until then ztunnel may be told of it.
@@ -91,10 +92,32 @@ export class MeshPods implements Disposable {
     });
   }
 
+  /**
+   * Takes up pods that were enrolled by an agent before us, with the namespaces found for them, whose handles are ours
+   * from here on: their rules are made right, and ztunnel is told of them in the first snapshot, so that it keeps what it
+   * carries (CNI-090). To be called once, before ztunnel can connect. @returns What to announce.
+   */
+  restore(found: ReadonlyMap<NodePod, Netns>): AnnouncedPod[] {
+    const { rules, defaults, log } = this.#options, announcedPods: AnnouncedPod[] = [];
+    for (const [pod, netns] of found) {
+      const enrolled: Enrolled = { pod, netns, rules: ruleOptionsOf(pod, defaults).rules, acknowledged: true };
+      try {
+        rules.apply(netns, enrolled.rules);
+      } catch (error) {
+        // The rules of before are still there; the next event or audit tries again.
+        enrolled.acknowledged = false;
+        log.warn("rules not restored", { pod: nameOf(pod), error: chain(error) });
+      }
+      this.#byUid.set(pod.uid, enrolled);
+      announcedPods.push(announced(enrolled));
+    }
+    return announcedPods;
+  }
+
   /** Out of the probes' set, then out of ztunnel, then the rules go if the pod lives on (CNI-083). Safe to repeat. */
   async remove(pod: NodePod, { lives }: { readonly lives: boolean }): Promise<void> {
     await this.#alone(pod.uid, async () => {
-      const { rules, probes, zds, annotate, find, log } = this.#options;
+      const { rules, probes, annotate, find, log } = this.#options;
       const known = this.#byUid.get(pod.uid);
       const before = known?.pod.ips ?? [], ips = new Set([...pod.ips, ...before]); // A pod that ends loses its own.
       for (const { ip, uid } of probes.remove(addressesOf({ ...pod, ips: [...ips] }))) {
@@ -105,7 +128,7 @@ export class MeshPods implements Disposable {
       // New connections first, then those that ztunnel carries, then what is left: nothing shows in clear (CNI-278).
       if (lives && netns !== undefined) rules.release(netns);
       try {
-        await zds.deletePod(pod.uid);
+        await this.#options.zds().deletePod(pod.uid);
       } catch (error) {
         log.warn("ztunnel did not acknowledge the end of a pod", { pod: nameOf(pod), error: chain(error) });
       }
@@ -170,9 +193,9 @@ export class MeshPods implements Disposable {
 
   /** Forgets a pod whose sandbox is thrown away: nothing may be tried with its namespace again (CNI-089). */
   async #drop(pod: NodePod): Promise<void> {
-    const { zds, log } = this.#options;
+    const { log } = this.#options;
     try {
-      await zds.deletePod(pod.uid);
+      await this.#options.zds().deletePod(pod.uid);
     } catch (error) {
       log.warn("ztunnel did not acknowledge the end of a sandbox", { pod: nameOf(pod), error: chain(error) });
     }

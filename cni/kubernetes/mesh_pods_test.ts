@@ -50,10 +50,10 @@ function world(failing: { step?: string } = {}) {
     }
   };
   const pods = new MeshPods({
-    zds: {
+    zds: () => ({
       addPod: async ({ uid }) => await Promise.resolve(step(`zds add ${uid}`)),
       deletePod: async (uid) => await Promise.resolve(step(`zds delete ${uid}`)),
-    },
+    }),
     rules: {
       apply: (_, options) => step(`rules${options.dnsCapture ? " dns" : ""}`),
       release: () => step("release"),
