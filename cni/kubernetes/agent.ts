@@ -111,10 +111,11 @@ export async function startAgent(config: AgentConfig, { api, signal, log }: Agen
 
   const { restored, complete } = restore(config, { state, pods, log });
   probes.sync(pods.pods().flatMap(({ uid, ips }) => ips.map((ip) => ({ ip, uid }))), { complete });
-  zds = cleanup.adopt(
+  const zds = cleanup.adopt(
     ZdsServer.listen({ path: config.zdsSocket, log: log.child("zds") }, restored),
     (it) => it.close(),
   );
+  announcing.zds = zds;
   const events = cleanup.adopt(
     serveEvents({
       path: `${config.runDir}/${EVENT_SOCKET}`,

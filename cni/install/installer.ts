@@ -1,0 +1,165 @@
+/** Puts the plugin on the node and keeps it there: program, kubeconfig, and our entry in the CNI configuration (CNI-033 to CNI-047). */
+import { chain, MeshError } from "../../base/errors.ts";
+import type { Logger } from "../../base/log.ts";
+import {
+  type ConfFile,
+  hasPlugin,
+  ownedFile,
+  pluginEntry,
+  primaryFile,
+  problemOf,
+  withoutPlugin,
+  withPlugin,
+} from "./conflist.ts";
+import { removeNodeFile, textOf, writeNodeFile } from "./node_files.ts";
+import { installProgram, type PluginProgram, uninstallProgram } from "./plugin_program.ts";
+
+export interface InstallerConfig {
+  /** The node's folders, as this process sees them. */
+  readonly confDir: string;
+  readonly binDir: string;
+  readonly runDir: string;
+  /** Our own configuration file, which must sort first; undefined: our entry goes into the primary one (CNI-040). */
+  readonly ownFile: string | undefined;
+  readonly confMode: number;
+  /** What the plugin is told: its own keys of the configuration (CNI-006). */
+  readonly settings: Readonly<Record<string, unknown>>;
+}
+
+export interface InstallerOptions {
+  readonly program: PluginProgram;
+  /** The text of the plugin's kubeconfig, as of now: its token is renewed. */
+  readonly kubeconfig: () => string;
+  readonly log: Logger;
+}
+
+export const KUBECONFIG_FILE = "istio-cni-kubeconfig";
+const KUBECONFIG_MODE = 0o600;
+const CONF_FILES_MAX = 200, CONF_BYTES_MAX = 1 << 20;
+const LOOK_MS = 1_000; // At most one pass a second (CNI-044); a plugin that is missing is missed by the next pod only.
+const FAST_PASSES = 6, FAST_MS = 5_000;
+
+/** Installs, and repairs for ever. */
+export class Installer {
+  readonly #config: InstallerConfig;
+  readonly #options: InstallerOptions;
+  #ready = false;
+  #said = "";
+  #passes: number[] = [];
+
+  constructor(config: InstallerConfig, options: InstallerOptions) {
+    this.#config = config;
+    this.#options = options;
+  }
+
+  /** Whether the runtime calls our plugin for the next pod. */
+  get ready(): boolean {
+    return this.#ready;
+  }
+
+  /** Looks, and repairs what is not as it should be, until the signal. What cannot be written is said and tried again. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        this.look();
+        this.#say("");
+      } catch (error) {
+        if (!(error instanceof MeshError)) throw error;
+        this.#ready = false;
+        this.#say(`${chain(error)}; ${error.remedy}`);
+      }
+      await pause(LOOK_MS, signal);
+    }
+  }
+
+  /** One pass: program and kubeconfig before the configuration that names them (CNI-017). Throws AMB7130, AMB7131. */
+  look(): void {
+    const { confDir, binDir, runDir, ownFile, confMode, settings } = this.#config,
+      { program, kubeconfig } = this.#options;
+    installProgram(binDir, program);
+    writeNodeFile(`${runDir}/${KUBECONFIG_FILE}`, kubeconfig(), KUBECONFIG_MODE);
+    const files = confFiles(confDir),
+      entry = pluginEntry(settings),
+      problem = problemOf(files, { ownName: ownFile, entry });
+    if (problem === undefined) {
+      this.#ready = true;
+      return;
+    }
+    this.#ready = false;
+    const primary = primaryFile(files, ownFile);
+    if (primary === undefined) {
+      throw new MeshError("AMB7131", `there is no CNI configuration in ${confDir}`, {
+        remedy: "install the cluster's network plugin first; this one is chained to it, and waits",
+      });
+    }
+    const wanted = ownFile === undefined ? withPlugin(primary, entry)! : ownedFile(primary, { name: ownFile, entry })!;
+    const mode = ownFile === undefined ? modeOf(`${confDir}/${primary.name}`) : confMode;
+    writeNodeFile(`${confDir}/${wanted.name}`, wanted.text, mode);
+    // A single configuration has become a list of another name.
+    if (ownFile === undefined && wanted.name !== primary.name) removeNodeFile(`${confDir}/${primary.name}`);
+    this.#options.log.info("CNI configuration written", { file: wanted.name, reason: problem });
+    this.#warnOfConflict(wanted.name);
+    const left = problemOf(confFiles(confDir), { ownName: ownFile, entry });
+    this.#ready = left === undefined;
+    if (left !== undefined) this.#say(`the runtime may pass us by: ${left}`);
+  }
+
+  /** Takes everything away: our entry or file, the kubeconfig, the program (CNI-047). */
+  uninstall(): void {
+    const { confDir, binDir, runDir, ownFile } = this.#config;
+    this.#ready = false;
+    if (ownFile !== undefined) removeNodeFile(`${confDir}/${ownFile}`);
+    for (const file of confFiles(confDir)) {
+      if (!hasPlugin(file)) continue;
+      const without = withoutPlugin(file), path = `${confDir}/${file.name}`;
+      if (without === undefined) removeNodeFile(path);
+      else writeNodeFile(path, without.text, modeOf(path));
+    }
+    removeNodeFile(`${runDir}/${KUBECONFIG_FILE}`);
+    uninstallProgram(binDir);
+  }
+
+  /** Another program that undoes what we write makes us write again and again (CNI-044). */
+  #warnOfConflict(file: string): void {
+    const nowMs = performance.now();
+    this.#passes = [...this.#passes.filter((atMs) => nowMs - atMs < FAST_PASSES * FAST_MS), nowMs];
+    if (this.#passes.length < FAST_PASSES) return;
+    this.#passes = [];
+    const hint = file.includes("cilium") ? "; with Cilium set cni.exclusive=false" : "";
+    this.#options.log.warn(`another program rewrites the CNI configuration${hint}`, { file });
+  }
+
+  #say(problem: string): void {
+    if (problem === this.#said) return;
+    this.#said = problem;
+    if (problem !== "") this.#options.log.error("plugin not installed; trying again", { problem });
+  }
+}
+
+function confFiles(folder: string): ConfFile[] {
+  const files: ConfFile[] = [];
+  for (const { name, isFile, isSymlink } of Deno.readDirSync(folder)) {
+    if (!(isFile || isSymlink) || !/\.conf(list)?$/.test(name)) continue;
+    const text = textOf(`${folder}/${name}`);
+    if (text !== undefined && text.length <= CONF_BYTES_MAX) files.push({ name, text });
+    if (files.length === CONF_FILES_MAX) break;
+  }
+  return files;
+}
+
+function modeOf(path: string): number {
+  return (Deno.statSync(path).mode ?? 0o644) & 0o777;
+}
+
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms);
+    signal.addEventListener("abort", end);
+    if (signal.aborted) end();
+  });
+}
