@@ -1,5 +1,15 @@
 /** The settings of role cni, as one table. */
-import { type ConfigOf, defineConfig, duration, text, toggle } from "../base/config.ts";
+import {
+  type ConfigOf,
+  defineConfig,
+  duration,
+  list,
+  type ListenAddress,
+  listenAddress,
+  optional,
+  text,
+  toggle,
+} from "../base/config.ts";
 
 export const CNI_CONFIG = defineConfig("ambit cni", {
   nodeMode: {
@@ -42,6 +52,94 @@ export const CNI_CONFIG = defineConfig("ambit cni", {
     flag: "audit-interval",
     default: 30_000,
     help: "how often each enrolled pod's rules are checked, and repaired where they differ",
+  },
+  nodeName: {
+    kind: optional(text("NAME")),
+    flag: "node-name",
+    env: "NODE_NAME",
+    default: undefined,
+    defaultText: "the host's name",
+    help: "in a cluster: the node whose pods are served",
+  },
+  systemNamespace: {
+    kind: text("NAME"),
+    flag: "system-namespace",
+    env: "POD_NAMESPACE",
+    default: "istio-system",
+    help: "in a cluster: the namespace of this agent and of ztunnel",
+  },
+  kubeconfig: {
+    kind: optional(text("PATH")),
+    flag: "kubeconfig",
+    env: "KUBECONFIG",
+    default: undefined,
+    defaultText: "the pod's own account",
+    help: "in a cluster: how to reach the API server",
+  },
+  excludedNamespaces: {
+    kind: list("NAMESPACE"),
+    flag: "exclude-namespaces",
+    env: "EXCLUDE_NAMESPACES",
+    default: Object.freeze(["kube-system"]) as readonly string[],
+    help: "in a cluster: namespaces whose pods are never enrolled",
+  },
+  enablementSelector: {
+    kind: optional(text("YAML")),
+    flag: "ambient-enablement-selector",
+    env: "AMBIENT_ENABLEMENT_SELECTOR",
+    default: undefined,
+    defaultText: "the label istio.io/dataplane-mode=ambient of pod or namespace",
+    help: "in a cluster: list of {podSelector, namespaceSelector}; the first that matches enrols",
+  },
+  runDir: {
+    kind: text("DIR"),
+    flag: "cni-agent-run-dir",
+    env: "CNI_AGENT_RUN_DIR",
+    default: "/var/run/istio-cni",
+    help: "in a cluster: folder of the plugin's socket and kubeconfig, at the same path on the node",
+  },
+  confDir: {
+    kind: text("DIR"),
+    flag: "mounted-cni-net-dir",
+    env: "MOUNTED_CNI_NET_DIR",
+    default: "/host/etc/cni/net.d",
+    help: "in a cluster: the node's CNI configurations, as this process sees them",
+  },
+  binDir: {
+    kind: text("DIR"),
+    flag: "mounted-cni-bin-dir",
+    env: "MOUNTED_CNI_BIN_DIR",
+    default: "/host/opt/cni/bin",
+    help: "in a cluster: the node's CNI plugins, as this process sees them",
+  },
+  ownedConf: {
+    kind: toggle(),
+    flag: "istio-owned-cni-config",
+    env: "ISTIO_OWNED_CNI_CONFIG",
+    default: true,
+    help:
+      "in a cluster: a CNI configuration of our own before the primary one, which outlives a reboot; else our entry in it",
+  },
+  ownedConfName: {
+    kind: text("FILE"),
+    flag: "istio-owned-cni-config-filename",
+    env: "ISTIO_OWNED_CNI_CONFIG_FILENAME",
+    default: "02-istio-cni.conflist",
+    help: "in a cluster: its name, which must sort before the primary one's",
+  },
+  hostRoot: {
+    kind: text("DIR"),
+    flag: "host-root",
+    env: "AMBIT_HOST_ROOT",
+    default: "/host",
+    help: "in a cluster: where the node's /proc and /var/run/netns are mounted; empty without a container",
+    emptyCounts: true,
+  },
+  healthAddress: {
+    kind: listenAddress(),
+    flag: "health-address",
+    default: Object.freeze({ host: "::", port: 8000 }) as ListenAddress,
+    help: "in a cluster: where /readyz and /healthz are served",
   },
   release: {
     kind: toggle(),

@@ -1,5 +1,5 @@
-/** Role cni: on a node without Kubernetes, enrols network namespaces into the mesh (CNI-270 to CNI-278). */
-import { chain, MeshError } from "../base/errors.ts";
+/** Role cni: has the pods of a cluster's node in the mesh, or, on a node without Kubernetes, network namespaces (CNI-270 to CNI-278). */
+import { chain } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { requireCapabilities } from "../os/capabilities.ts";
 import type { CniConfig } from "./config.ts";
@@ -22,16 +22,13 @@ export interface RunningCni {
 
 /** Runs until the signal. Throws MeshError if it cannot start. */
 export async function runCni(config: CniConfig, options: RoleOptions): Promise<void> {
-  await (await startCni(config, options)).done;
+  if (config.nodeMode) return await (await startCni(config, options)).done;
+  const { runKubernetesMode } = await import("./kubernetes/main.ts");
+  await runKubernetesMode(config, options);
 }
 
-/** Starts the role and returns once both sockets serve. Throws MeshError if it cannot. */
+/** Starts the node mode and returns once both sockets serve. Throws MeshError if it cannot. */
 export async function startCni(config: CniConfig, { signal, log }: RoleOptions): Promise<RunningCni> {
-  if (!config.nodeMode) {
-    throw new MeshError("AMB7100", "the Kubernetes mode of role cni is not there yet", {
-      remedy: "Give --node-mode to serve a node without Kubernetes.",
-    });
-  }
   requireCapabilities(["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
   Deno.mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
   using cleanup = new DisposableStack();

@@ -11,6 +11,7 @@ import {
   withoutPlugin,
   withPlugin,
 } from "./conflist.ts";
+import { KUBECONFIG_FILE } from "../kubeconfig_file.ts";
 import { removeNodeFile, textOf, writeNodeFile } from "./node_files.ts";
 import { installProgram, type PluginProgram, uninstallProgram } from "./plugin_program.ts";
 
@@ -33,7 +34,6 @@ export interface InstallerOptions {
   readonly log: Logger;
 }
 
-export const KUBECONFIG_FILE = "istio-cni-kubeconfig";
 const KUBECONFIG_MODE = 0o600;
 const CONF_FILES_MAX = 200, CONF_BYTES_MAX = 1 << 20;
 const LOOK_MS = 1_000; // At most one pass a second (CNI-044); a plugin that is missing is missed by the next pod only.

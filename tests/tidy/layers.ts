@@ -24,7 +24,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     imports: ["base", "wire", "mesh", "os"],
     packages: { [GRPC]: "agent/", [X509]: "agent/", "@std/yaml": "agent/", "node:": "agent/" },
   },
-  cni: { imports: ["base", "mesh", "os", "kube"], packages: { "node:": "" } },
+  cni: { imports: ["base", "mesh", "os", "kube"], packages: { "node:": "", "@std/yaml": "" } },
   cli: { imports: ["base", "mesh", "os", "kube"], packages: { "@std/cli": "", "@std/yaml": "" } },
 };
 

@@ -3,7 +3,9 @@ import { assertEquals } from "@std/assert";
 import { parseAll } from "@std/yaml";
 import type { Table } from "../../base/config.ts";
 import { VERSION } from "../../base/version.ts";
+import { CNI_CONFIG } from "../../cni/config.ts";
 import { ISTIOD_CONFIG } from "../../control/config.ts";
+import { ZTUNNEL_CONFIG } from "../../dataplane/config.ts";
 import { trackedFiles } from "./tree.ts";
 
 const FOLDER = "deploy/kubernetes/", NAMESPACE = "istio-system";
@@ -48,13 +50,22 @@ Deno.test("deploy/kubernetes: every file is applied, and every object says where
   }
 });
 
-Deno.test("deploy/kubernetes: flags, variables and image are those that the role has", () => {
-  const flags = container.args.filter((it) => it.startsWith("--")).map((it) => it.slice(2));
-  assertEquals(flags.filter((name) => !settings.some(({ flag }) => flag === name)), []);
-  assertEquals(container.env.filter(({ name }) => !settings.some(({ env }) => env === name)), []);
-  const withoutDefault = settings.filter((it) => !("default" in it));
-  assertEquals(withoutDefault.filter((it) => !flags.includes(it.flag)).map(({ flag }) => flag), []);
-  assertEquals(container.image, `localhost/ambit:${VERSION}`);
+Deno.test("deploy/kubernetes: flags, variables and image are those that the roles have", () => {
+  const roles = [["Deployment", "istiod", ISTIOD_CONFIG], ["DaemonSet", "ztunnel", ZTUNNEL_CONFIG], [
+    "DaemonSet",
+    "istio-cni-node",
+    CNI_CONFIG,
+  ]] as const;
+  for (const [kind, name, { table }] of roles) {
+    const [{ args, env, image }] = the(kind, name).spec.template.spec.containers;
+    const rows = Object.values<Table[string]>(table),
+      flags = args.filter((it) => it.startsWith("--")).map((it) => it.slice(2));
+    assertEquals(flags.filter((given) => !rows.some(({ flag }) => flag === given)), [], name);
+    assertEquals(env.filter((given) => !rows.some((row) => row.env === given.name)), [], name);
+    const withoutDefault = rows.filter((it) => !("default" in it));
+    assertEquals(withoutDefault.filter((it) => !flags.includes(it.flag)).map(({ flag }) => flag), [], name);
+    assertEquals(image, `localhost/ambit:${VERSION}`);
+  }
 });
 
 Deno.test("deploy/kubernetes: the pod shows the ports that istiod opens, and the Service those that CP-001 names", () => {
