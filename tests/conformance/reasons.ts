@@ -3,6 +3,30 @@
 /** Why no test cites the rule. A test that does makes its entry here wrong, and tidy says so. */
 export const REASONS: Readonly<Record<string, string>> = {
   "ZT-064": "the sizes are no part of the contract; ours follow the sizes of records",
+  "CP-556": "deploying waypoints and gateways comes with the waypoint itself; istiod says so in a Gateway's status",
+  "CP-557": "deploying waypoints and gateways comes with the waypoint itself; istiod says so in a Gateway's status",
+  "CP-558": "deploying waypoints and gateways comes with the waypoint itself; istiod says so in a Gateway's status",
+  "CP-559": "deploying waypoints and gateways comes with the waypoint itself; istiod says so in a Gateway's status",
+  "CP-561": "deploying waypoints and gateways comes with the waypoint itself; istiod says so in a Gateway's status",
+  "CP-562": "deploying waypoints and gateways comes with the waypoint itself; istiod says so in a Gateway's status",
+  "CP-563": "deploying waypoints and gateways comes with the waypoint itself; istiod says so in a Gateway's status",
+  "CP-564": "deploying waypoints and gateways comes with the waypoint itself; istiod says so in a Gateway's status",
+  "CP-580": "routes come with the waypoint, which is what obeys them",
+  "CP-581": "routes come with the waypoint, which is what obeys them",
+  "CP-582": "routes come with the waypoint, which is what obeys them",
+  "CP-584": "routes come with the waypoint, which is what obeys them",
+  "CP-590": "what a waypoint receives comes with the waypoint",
+  "CP-591": "what a waypoint receives comes with the waypoint",
+  "CP-592": "what a waypoint receives comes with the waypoint",
+  "CP-594": "what a waypoint receives comes with the waypoint",
+  "CP-595": "what a waypoint receives comes with the waypoint",
+  "CP-596": "what a waypoint receives comes with the waypoint",
+  "CP-597": "what a waypoint receives comes with the waypoint",
+  "CP-598": "what a waypoint receives comes with the waypoint",
+  "CP-599": "what a waypoint receives comes with the waypoint",
+  "CP-600": "what a waypoint receives comes with the waypoint",
+  "CP-698": "the Gateway API's own definitions judge its kinds, not the webhook",
+  "CP-699": "there is no analysis yet",
 };
 
 /** What a reader should know of a rule besides its tests: where ours differs, and why. */
