@@ -5,7 +5,7 @@
 import process from "node:process";
 import { AmbientIndex } from "../../control/ambient/index.ts";
 import type { KubernetesObject } from "../../control/objects.ts";
-import { changeOf, type MeshSize, namespace, pod, policy, service, sizeOf, surroundings } from "./mesh.ts";
+import { changeOf, type MeshSize, namespace, pod, policy, service, sizeOf, slice, surroundings } from "./mesh.ts";
 
 const HEAP_FLAGS = "--heap-growing-percent=20,--max-semi-space-size=4"; // as deno task ambit
 const BATCH = 500; // as an informer's page of a first list
@@ -28,11 +28,15 @@ function* pods(size: MeshSize): Iterable<KubernetesObject> {
   for (let at = 0; at < size.pods; at++) yield pod(at, size);
 }
 
+function* slices(size: MeshSize): Iterable<KubernetesObject> {
+  for (let at = 0; at < Math.min(size.services, size.pods); at++) yield slice(at, size);
+}
+
 /** Feeds a new index with everything. */
 function load(size: MeshSize): { index: AmbientIndex; objectsMs: number; indexMs: number; cpu: number } {
   const index = new AmbientIndex(), cpuAtStart = cpuMs();
   let objectsMs = 0, indexMs = 0, startedMs = performance.now();
-  for (const part of [surroundings(size), pods(size)]) {
+  for (const part of [surroundings(size), slices(size), pods(size)]) {
     for (const batch of batches(part)) {
       const decodedMs = performance.now();
       objectsMs += decodedMs - startedMs;
@@ -85,6 +89,15 @@ function changes(index: AmbientIndex, size: MeshSize): Record<string, Cost | num
   const results: Record<string, Cost | number> = {
     "pod flips, warm-up": cost(index, [...flip(false), ...flip(true)]),
     "pod flips": cost(index, [...flip(false), ...flip(true)]),
+    "pod flips, and its slice": cost(
+      index,
+      [false, true].flatMap((ready) =>
+        rounds.map((at) => {
+          const it = spread(at);
+          return [pod(it, size, { ready }), slice(it % size.services, size, ready ? -1 : it)];
+        })
+      ),
+    ),
     "pod created": cost(index, fresh.map((it) => [it])),
     "pod deleted": rounded(fresh.map((it) => removal(index, it)).reduce((sum, it) => sum + it, 0) / fresh.length),
     "a service's selector": cost(

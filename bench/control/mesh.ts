@@ -77,15 +77,15 @@ export function policy(at: number, size: MeshSize, selected = `app-${at}`): Kube
 
 /** Pod number `at`, of service `at % services` unless told otherwise. */
 export function pod(at: number, size: MeshSize, options: { ready?: boolean; service?: number } = {}): KubernetesObject {
-  const of = options.service ?? at % size.services, app = `app-${of}`, hash = (of * 7919 % 0xfffffff).toString(36);
+  const of = options.service ?? at % size.services, app = `app-${of}`, hash = hashOf(of);
   return decoded({
     apiVersion: "v1",
     kind: "Pod",
     metadata: {
-      name: `${app}-${hash}-${(at * 104729 % 0xfffffff).toString(36)}`,
+      name: podName(at, of),
       namespace: namespaceOf(of, size),
       generateName: `${app}-${hash}-`,
-      uid: `0d1f3a5c-0000-4000-8000-${at.toString(16).padStart(12, "0")}`,
+      uid: podUid(at),
       creationTimestamp: CREATED,
       labels: {
         "app.kubernetes.io/name": app,
@@ -109,6 +109,35 @@ export function pod(at: number, size: MeshSize, options: { ready?: boolean; serv
     },
   });
 }
+
+/** The slice of a service, of at most 100 of its pods, as the cluster keeps it: it changes with each of them. */
+export function slice(at: number, size: MeshSize, unready = -1): KubernetesObject {
+  const members = Array.from(
+    { length: Math.min(100, Math.ceil((size.pods - at) / size.services)) },
+    (_, nth) => at + nth * size.services,
+  );
+  return decoded({
+    apiVersion: "discovery.k8s.io/v1",
+    kind: "EndpointSlice",
+    metadata: {
+      name: `app-${at}-x`,
+      namespace: namespaceOf(at, size),
+      labels: { "kubernetes.io/service-name": `app-${at}` },
+    },
+    addressType: "IPv4",
+    ports: [{ name: "http", port: 8080 }, { name: "metrics", port: 9090 }],
+    endpoints: members.map((it) => ({
+      addresses: [ipOf(10, it)],
+      conditions: { ready: it !== unready },
+      targetRef: { kind: "Pod", namespace: namespaceOf(at, size), name: podName(it, at), uid: podUid(it) },
+    })),
+  });
+}
+
+const hashOf = (service: number) => (service * 7919 % 0xfffffff).toString(36);
+const podName = (at: number, service: number) =>
+  `app-${service}-${hashOf(service)}-${(at * 104729 % 0xfffffff).toString(36)}`;
+const podUid = (at: number) => `0d1f3a5c-0000-4000-8000-${at.toString(16).padStart(12, "0")}`;
 
 /** Everything that is not a pod. */
 export function* surroundings(size: MeshSize): Iterable<KubernetesObject> {

@@ -27,6 +27,17 @@ kind: AuthorizationPolicy
 metadata: { name: p, namespace: shop }
 spec: { selector: { matchLabels: { tier: n, app: a${app} } } }
 ---`;
+const slice = (app: number, ready: boolean) => `
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: { name: s${app}-x, namespace: shop, labels: { kubernetes.io/service-name: s${app} } }
+addressType: IPv4
+endpoints: [${
+  numbers(PODS_PER_APP).map((at) =>
+    `{ addresses: [10.0.${app}.${at}], conditions: { ready: ${ready} }, targetRef: { kind: Pod, name: p-${app}-${at} } }`
+  ).join(", ")
+}]
+---`;
 const numbers = (count: number) => Array.from({ length: count }, (_, at) => at);
 
 Deno.test("buildAmbientGraph(): a change reruns what it may concern, however many workloads there are (CP-217)", () => {
@@ -40,7 +51,8 @@ Deno.test("buildAmbientGraph(): a change reruns what it may concern, however man
     return engine.runCount - before;
   };
   runsOf(
-    numbers(APPS).map((app) => numbers(PODS_PER_APP).map((at) => pod(app, at)).join("") + service(app, 80)).join(""),
+    numbers(APPS).map((app) => numbers(PODS_PER_APP).map((at) => pod(app, at)).join("") + service(app, 80)).join("") +
+      slice(8, true),
   );
   assertEquals(graph.workloads.size, APPS * PODS_PER_APP);
   // Candidate, claim, winner, canonical, service; or workload, its items, its problems: each step counts once.
@@ -55,6 +67,7 @@ Deno.test("buildAmbientGraph(): a change reruns what it may concern, however man
       "apiVersion: v1\nkind: Node\nmetadata: { name: node-7, labels: { topology.kubernetes.io/zone: z } }",
       APPS,
     ],
+    ["the slice of a Service with a selector: no pod of it", slice(8, false), 1],
     ["nothing new", policy(6) + service(4, 81), 0],
   ];
   for (const [what, yaml, itemsMax] of bounds) {

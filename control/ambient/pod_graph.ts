@@ -84,7 +84,12 @@ export function buildPods(
     ...new Set([...policies, ...policiesOfWaypoints(waypoints, waypointsOf(NO_WORKLOAD_BINDING, named), fetch)]),
   ];
   const localities = engine.derive("localities", sources.Node, localityOfNode);
-  const slicesByPod = engine.index(sources.EndpointSlice, "slices by pod", podsOfSlice);
+  // A Service with a selector has slices, too, which change with each of its pods, and would run all others again.
+  const choosing = engine.derive("slices that choose pods", sources.EndpointSlice, (slice, fetch, key) => {
+    const candidate = serviceOfSlice(slice, suffixOf(key), { services, fetch, options });
+    return candidate !== undefined && candidate.selector === undefined ? slice : undefined;
+  });
+  const slicesByPod = engine.index(choosing, "slices by pod", podsOfSlice);
 
   return engine.deriveOutcomes("workloads of pods", sources.Pod, (pod, fetch, key) => {
     const suffix = suffixOf(key), place = hasWorkload(pod) ? placeOfCluster(networks, suffix, fetch) : undefined;
@@ -110,7 +115,7 @@ function podsOfSlice({ endpoints, meta }: EndpointSliceObject, key: string): str
   );
 }
 
-/** The services without a selector of whose slices one names the pod (CP-208). */
+/** The services of those slices that name the pod, and not one before it of the same name (CP-208). */
 function servicesNaming(
   { meta: { namespace, name, uid } }: PodObject,
   suffix: ClusterSuffix,
@@ -128,8 +133,7 @@ function servicesNaming(
     );
     if (!named || slice.meta.namespace !== namespace) continue;
     const candidate = serviceOfSlice(slice, suffix, { services: inputs.services, fetch, options });
-    // A Service with a selector has chosen its pods already.
-    if (candidate !== undefined && candidate.selector === undefined) found.push(candidate);
+    if (candidate !== undefined) found.push(candidate);
   }
   return found;
 }
