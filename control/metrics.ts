@@ -31,32 +31,47 @@ export class Counter {
   }
 }
 
-/** How often a duration in seconds fell under each bound. */
+/** How often a value fell under each bound, per set of labels. */
 export class Histogram {
   readonly #bounds: readonly number[];
-  readonly #counts: number[];
-  #sum = 0;
-  #count = 0;
+  readonly #series = new Map<Labels, Series>();
 
   constructor(bounds: readonly number[]) {
     this.#bounds = bounds;
-    this.#counts = bounds.map(() => 0);
   }
 
-  observe(value: number): void {
-    for (const [at, bound] of this.#bounds.entries()) if (value <= bound) this.#counts[at]!++;
-    this.#sum += value;
-    this.#count++;
+  /** @param labels one object for equal labels: its identity is the key. */
+  observe(value: number, labels: Labels = NO_LABELS): void {
+    let series = this.#series.get(labels);
+    if (series === undefined) {
+      this.#series.set(
+        labels,
+        series = { counts: this.#bounds.map(() => 0), sum: 0, count: 0 },
+      );
+    }
+    for (let at = 0; at < this.#bounds.length; at++) if (value <= this.#bounds[at]!) series.counts[at]!++;
+    series.sum += value;
+    series.count++;
   }
 
   *samples(): Iterable<{ suffix: string; labels: Labels; value: number }> {
-    for (const [at, bound] of this.#bounds.entries()) {
-      yield { suffix: "_bucket", labels: { le: String(bound) }, value: this.#counts[at]! };
+    for (const [labels, { counts, sum, count }] of this.#series) {
+      for (const [at, bound] of this.#bounds.entries()) {
+        yield { suffix: "_bucket", labels: { ...labels, le: String(bound) }, value: counts[at]! };
+      }
+      yield { suffix: "_bucket", labels: { ...labels, le: "+Inf" }, value: count };
+      yield { suffix: "_sum", labels, value: sum };
+      yield { suffix: "_count", labels, value: count };
     }
-    yield { suffix: "_bucket", labels: { le: "+Inf" }, value: this.#count };
-    yield { suffix: "_sum", labels: {}, value: this.#sum };
-    yield { suffix: "_count", labels: {}, value: this.#count };
   }
+}
+
+const NO_LABELS: Labels = {};
+
+interface Series {
+  readonly counts: number[];
+  sum: number;
+  count: number;
 }
 
 /** The families of one role. */

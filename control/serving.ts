@@ -19,7 +19,7 @@ const IDLE_QUIET_MS = 10; // a folder pass commits at once; this joins what the 
 const STREAMS_PER_SECOND_BASE = 15; // CP-400, with the next two
 const STREAMS_PER_SECOND_PER_CPU = 5;
 const STREAMS_PER_SECOND_MAX = 100;
-const CONVERGENCE_SECONDS = [0.1, 0.5, 1, 3, 5, 10, 20, 30]; // CP-025
+const DEBOUNCE_SECONDS = [0.01, 0.1, 0.5, 1, 3, 5, 10, 20, 30]; // CP-022
 
 /** xDS without a listener yet: who is subscribed, and what changes are on their way to them. */
 export interface Xds {
@@ -54,7 +54,10 @@ export function openXds(role: Role, authenticator: Authenticator, objects: () =>
     clusters: () => [{ id: config.clusterId, syncStatus: role.readiness.ready ? "synced" : "syncing" }],
     disconnects: config.unsafeAdminEndpoints,
   });
-  const debouncer = createDebouncer(config, { metrics, push: (changes) => ads.push(changes) });
+  const debouncer = createDebouncer(config, {
+    metrics,
+    push: (changes, arrivedAtMs) => ads.push(changes, arrivedAtMs),
+  });
   const unsubscribe = index.subscribe((change) => debouncer.add(change));
   const close = () => {
     unsubscribe();
@@ -139,12 +142,12 @@ function defaultStreamsPerSecond(): number {
 
 function createDebouncer(
   config: IstiodConfig,
-  { metrics, push }: { metrics: Metrics; push: (changes: readonly ResourceChange[]) => void },
+  { metrics, push }: { metrics: Metrics; push: (changes: readonly ResourceChange[], arrivedAtMs: number) => void },
 ): Debouncer {
   const waited = metrics.histogram(
     "pilot_debounce_time",
     "Seconds that changes waited to be pushed.",
-    CONVERGENCE_SECONDS,
+    DEBOUNCE_SECONDS,
   );
   return new Debouncer({
     quietMs: config.debounceQuietMs,
@@ -157,7 +160,7 @@ function createDebouncer(
     },
     flush: (changes, waitedMs) => {
       waited.observe(waitedMs / 1_000);
-      push(changes);
+      push(changes, performance.now() - waitedMs);
     },
   });
 }

@@ -60,6 +60,7 @@ export class AmbientIndex implements ResourceView {
   readonly #workloadsByService: Index<Workload>;
   readonly #workloadsByNode: Index<Workload>;
   readonly #listeners = new Set<Listener>();
+  #generation = 0;
   #addressChanges: Change<Resource>[] = [];
   #policyChanges: readonly Change<Resource>[] = [];
 
@@ -130,9 +131,14 @@ export class AmbientIndex implements ResourceView {
     const addresses = this.#addressChanges, policies = this.#policyChanges;
     this.#addressChanges = [];
     this.#policyChanges = [];
+    if (addresses.length + policies.length > 0) this.#generation++;
     this.#announce(AUTHORIZATION_TYPE_URL, policies.filter(({ after }) => after !== undefined));
     this.#announce(ADDRESS_TYPE_URL, addresses);
     this.#announce(AUTHORIZATION_TYPE_URL, policies.filter(({ after }) => after === undefined));
+  }
+
+  get generation(): number {
+    return this.#generation;
   }
 
   #announce(typeUrl: string, changes: readonly Change<Resource>[]): void {

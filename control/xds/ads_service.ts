@@ -1,23 +1,24 @@
 /** ADS over gRPC: delta streams of data planes and the questions of tools, each at its client's own pace (CP-400 to CP-445). */
 import type { Buffer } from "node:buffer";
 import type * as grpc from "@grpc/grpc-js";
-import { assert } from "../../base/assert.ts";
 import type { Logger } from "../../base/log.ts";
 import { decodeDeltaDiscoveryRequest, type DeltaDiscoveryRequest } from "../../mesh/proto/discovery_codec.ts";
 import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
-import { WireFormatError } from "../../mesh/proto/wire_format_error.ts";
 import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
 import type { AuthenticationWay, Caller } from "../ca/caller.ts";
 import { ALL_PAGES, type DebugAccess, debugAccess, type DebugAccessRules } from "../debug/access.ts";
 import type { Metrics } from "../metrics.ts";
+import { serveCall } from "./ads_call.ts";
+import { CarriedBytes } from "./carried_bytes.ts";
 import { type DebugSource, isDebugType } from "./debug_types.ts";
 import { type ClientNode, identityFits, parseNode } from "./node.ts";
 import { type Resource, type ResourceChange, type ResourceView, SERVED_TYPES } from "./resources.ts";
-import { ResponseEncoder } from "./response.ts";
-import { ResponseWriter, type WrittenResponse } from "./response_writer.ts";
+import { PushMetrics, type PushReason } from "./push_metrics.ts";
+import { ResponseEncoder, ResponseMessage } from "./response.ts";
+import { ResponseWriter, WriteBudget, type WrittenResponse } from "./response_writer.ts";
 import { ServedView } from "./served_view.ts";
 import { DeltaSession, type Outgoing } from "./session.ts";
-import { DebugDesk, type StreamStatus, toBuffer } from "./stream.ts";
+import { DebugDesk, type StreamStatus } from "./stream.ts";
 import { type AdsCall, StreamGate, type Transport } from "./stream_gate.ts";
 import { serveTools } from "./tool_streams.ts";
 
@@ -33,6 +34,8 @@ export interface AdsServiceOptions {
   readonly controlPlane: string;
   /** Who may ask for which debug page. */
   readonly debugRules: () => DebugAccessRules;
+  /** For tests; {@link CARRIED_BYTES_MAX} otherwise. */
+  readonly carriedBytesMax?: number;
   /** What the debug types are answered from; asked for with each stream and question. */
   readonly debug: () => DebugSource;
   readonly now: () => number;
@@ -48,6 +51,8 @@ interface Stream {
   readonly writer: ResponseWriter;
   /** By type, when its last response went out. */
   readonly sentAtMs: Map<string, number>;
+  /** Of the oldest change that it has not been handed: when that arrived, and when it was this stream's turn to wait. */
+  news: { readonly arrivedAtMs: number; readonly queuedAtMs: number } | undefined;
 }
 
 const ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService";
@@ -57,14 +62,19 @@ const bidirectional = {
   responseStream: true,
   requestSerialize: raw,
   requestDeserialize: raw,
-  responseSerialize: raw,
-  responseDeserialize: raw,
+  responseSerialize: (message: ResponseMessage) => message.toBuffer(),
+  responseDeserialize: (bytes: Buffer) => new ResponseMessage(bytes),
 };
 const SERVICE = {
   deltaAggregatedResources: { path: `${ADS}/DeltaAggregatedResources`, ...bidirectional },
   streamAggregatedResources: { path: `${ADS}/StreamAggregatedResources`, ...bidirectional },
 };
 const HEALTH_INFORMATION = /HealthInformation$/;
+/** Of first states and the like, over all streams: what a storm of fresh clients may cost at once (CP-658). */
+const LARGE_RESPONSE_BYTES_MAX = 64 * 1024 * 1024;
+/** Over all open streams: the runtime holds up to twice as much (CarriedBytes). A first state of 10,000 pods is 3 MB. */
+const CARRIED_BYTES_MAX = 256 * 1024 * 1024;
+const LARGE_RESPONSE_HOLD_MS_MAX = 2_000; // a client at 100 Mbit/s takes 25 MB in it
 const SETTLE_MS_MAX = 5 * 60_000; // a client that holds changes up for this long is blind: reconnecting may cure it
 
 export class AdsService {
@@ -73,7 +83,16 @@ export class AdsService {
   readonly #streams = new Set<Stream>();
   readonly #encoder: ResponseEncoder;
   readonly #gate: StreamGate;
-  readonly #counters;
+  readonly #carried: CarriedBytes<Stream>;
+  readonly #budget = new WriteBudget({
+    bytesMax: LARGE_RESPONSE_BYTES_MAX,
+    holdMsMax: LARGE_RESPONSE_HOLD_MS_MAX,
+    schedule: (callback, ms) => {
+      const timer = setTimeout(callback, ms);
+      return () => clearTimeout(timer);
+    },
+  });
+  readonly #metrics: PushMetrics;
   readonly #nonceSuffix = crypto.randomUUID(); // Nonces of another replica or an earlier run are never ours (CP-412).
   readonly #startedAt: string;
   #nonces = 0;
@@ -87,15 +106,10 @@ export class AdsService {
     this.#encoder = new ResponseEncoder(options.controlPlane);
     this.#startedAt = new Date(options.now()).toISOString();
     this.#gate = new StreamGate(options);
-    this.#counters = { // Names of CP-022.
-      pushes: metrics.counter("pilot_xds_pushes", "Responses sent, by type.", { labelled: true }),
-      rejects: metrics.counter("pilot_total_xds_rejects", "Responses that clients refused, by type.", {
-        labelled: true,
-      }),
-      expiredNonces: metrics.counter("pilot_xds_expired_nonce", "Requests with a nonce that is not the last one sent."),
-      timeouts: metrics.counter("pilot_xds_write_timeout", "Streams ended because responses stayed unacknowledged."),
-    };
-    metrics.gauge("pilot_xds", "Connected xDS clients.", () => this.#streams.size);
+    this.#carried = new CarriedBytes(options.carriedBytesMax ?? CARRIED_BYTES_MAX);
+    metrics.gauge("ambit_xds_carried_bytes", "Bytes sent on the streams that are open.", () => this.#carried.total);
+    this.#metrics = new PushMetrics(metrics);
+    metrics.gauge("pilot_xds", "Connected xDS clients, by their version.", () => this.#clientsByVersion());
     metrics.gauge(
       "pilot_xds_waiting_changes",
       "Changes that wait for slow clients, over all streams.",
@@ -115,26 +129,33 @@ export class AdsService {
           debug: this.#options.debug(),
           controlPlane: this.#options.controlPlane,
           nextNonce: () => this.#nextNonce(),
-          log: this.#options.log,
+          budget: this.#budget,
+          onFailure: (error) => this.#onFailure(error),
         }),
     });
   }
 
   /** Lets streams in: the state they are served from is complete (CP-013). */
   open(): void {
-    this.#gate.setReady(true);
+    this.#gate.open();
   }
 
-  /** Hands changes to every stream. */
-  push(changes: readonly ResourceChange[]): void {
+  /**
+   * Hands changes to every stream.
+   * @param arrivedAtMs when the first of them came, by `performance.now()`: what convergence is measured from (CP-025).
+   */
+  push(changes: readonly ResourceChange[], arrivedAtMs = performance.now(), reason: PushReason = "ambient"): void {
     this.#pushes++;
+    this.#metrics.triggered(reason);
+    const queuedAtMs = performance.now();
     const all = changes.flatMap((change) =>
       change.typeUrl === ADDRESS_TYPE_URL ? [change, this.#view.workloadChange(change)] : [change]
     );
     for (const stream of this.#streams) {
       for (const change of all) stream.session.push(change);
+      if (stream.session.waiting) stream.news ??= { arrivedAtMs, queuedAtMs };
       if (this.#isBlind(stream)) {
-        this.#counters.timeouts.increment();
+        this.#metrics.timedOut();
         this.#options.log.warn("xds client does not acknowledge", { connection: stream.id });
         this.#forget(stream);
         this.#gate.refuse(stream.call, "DEADLINE_EXCEEDED", "a response stayed unacknowledged");
@@ -149,20 +170,24 @@ export class AdsService {
 
   /** Ends every stream; clients go to another replica, or come back. */
   close(): void {
-    this.#gate.setReady(false);
     for (const stream of [...this.#streams]) {
       this.#forget(stream);
       stream.call.end();
     }
+    this.#gate.close();
   }
 
   /** What a change of the whole mesh's settings sends: every policy; addresses come as changes of their own (CP-416, CP-425). */
   pushAll(): number {
-    this.push([{
-      typeUrl: AUTHORIZATION_TYPE_URL,
-      updated: [...this.#view.all(AUTHORIZATION_TYPE_URL)],
-      removed: [],
-    }]);
+    this.push(
+      [{
+        typeUrl: AUTHORIZATION_TYPE_URL,
+        updated: [...this.#view.all(AUTHORIZATION_TYPE_URL)],
+        removed: [],
+      }],
+      performance.now(),
+      "debug",
+    );
     return this.#streams.size;
   }
 
@@ -193,6 +218,7 @@ export class AdsService {
 
   #forget(stream: Stream): boolean {
     stream.writer.end();
+    this.#carried.forget(stream);
     this.#gate.leave(stream.call);
     return this.#streams.delete(stream);
   }
@@ -209,46 +235,31 @@ export class AdsService {
   }
 
   #onCall(call: AdsCall, transport: Transport): void {
-    let stream: Stream | undefined, caller: Caller | undefined;
-    let over = false; // What is still buffered of a call that is over must not open a stream that nobody ends.
-    const leave = () => {
-      over = true;
-      if (stream === undefined || !this.#forget(stream)) return;
-      this.#options.log.info("xds stream ended", { connection: stream.id });
-    };
-    call.on("cancelled", leave);
-    call.on("error", leave); // Ours (a refusal), or the transport's: the client sees its connection end.
-    call.on("end", () => {
-      leave();
-      call.end();
+    let stream: Stream | undefined;
+    serveCall(call, {
+      admit: () => this.#gate.admit(call, transport),
+      refuse: (status, details) => this.#gate.refuse(call, status, details),
+      decode: (bytes) => {
+        this.#metrics.received(bytes.length);
+        return decodeDeltaDiscoveryRequest(bytes);
+      },
+      onRequest: (request, caller) => {
+        if (stream === undefined && HEALTH_INFORMATION.test(request.typeUrl)) return;
+        stream ??= this.#open(call, request, caller);
+        if (stream !== undefined) this.#onRequest(stream, request);
+      },
+      onEnd: () => {
+        if (stream !== undefined && this.#forget(stream)) {
+          this.#options.log.info("xds stream ended", { connection: stream.id });
+        }
+      },
+      onFailure: (error) => this.#onFailure(error),
     });
-    const onData = (bytes: Buffer) => {
-      if (over) return;
-      const request = this.#decode(call, bytes);
-      if (request === undefined || (stream === undefined && HEALTH_INFORMATION.test(request.typeUrl))) return;
-      assert(caller !== undefined, "a stream is read only once its caller is known");
-      stream ??= this.#open(call, request, caller);
-      if (stream !== undefined) this.#onRequest(stream, request);
-    };
-    this.#gate.admit(call, transport).then(
-      (admitted) => {
-        caller = admitted;
-        if (admitted !== undefined) call.on("data", onData); // Nothing is read before.
-      },
-      (error) => {
-        this.#options.log.error("xds stream failed", { error: String(error) });
-        this.#gate.refuse(call, "INTERNAL", "internal error");
-      },
-    );
   }
 
-  #decode(call: AdsCall, bytes: Buffer): DeltaDiscoveryRequest | undefined {
-    try {
-      return decodeDeltaDiscoveryRequest(bytes);
-    } catch (error) {
-      if (!(error instanceof WireFormatError)) throw error;
-      return this.#gate.refuse(call, "INVALID_ARGUMENT", error.message);
-    }
+  #onFailure(error: unknown): void {
+    this.#metrics.internalError();
+    this.#options.log.error("xds stream failed", { error: String(error) });
   }
 
   /** CP-400, steps 4 to 6: the first request says who the client is. */
@@ -263,8 +274,18 @@ export class AdsService {
     const session = new DeltaSession({ view: this.#view, nextNonce: () => this.#nextNonce(), node: node.node });
     const id = `${node.name}-${++this.#connections}`; // CP-402
     const desk = new DebugDesk(this.#accessOf(call, caller));
-    const writer = new ResponseWriter(call, () => this.#next(stream));
-    const stream: Stream = { id, connectedAtMs: now(), call, node, session, desk, writer, sentAtMs: new Map() };
+    const writer = new ResponseWriter(call, this.#budget, () => this.#next(stream));
+    const stream: Stream = {
+      id,
+      connectedAtMs: now(),
+      call,
+      node,
+      session,
+      desk,
+      writer,
+      sentAtMs: new Map(),
+      news: undefined,
+    };
     this.#streams.add(stream); // Before its first answer is made, so that no change falls between (CP-445).
     if (node.type === "ztunnel" && token !== undefined) {
       const account = `${token.namespace}/${token.serviceAccount}`;
@@ -286,11 +307,18 @@ export class AdsService {
     }
     const type = SERVED_TYPES.get(request.typeUrl) ?? "other";
     const outcome = session.receive(request);
+    const unsettled = session.unsettledTypes();
+    if (!unsettled.includes(request.typeUrl)) writer.settled(request.typeUrl);
+    if (outcome === "acknowledged" && unsettled.length === 0 && !session.waiting && this.#carried.isTooMuch(stream)) {
+      this.#forget(stream);
+      this.#gate.refuse(call, "CANCELLED", "the stream has carried its share: come back with what you hold");
+      return;
+    }
     if (outcome === "rejected") {
-      this.#counters.rejects.increment({ type });
+      this.#metrics.rejected(request.typeUrl);
       const error = (request.errorDetail?.message ?? "").slice(0, 1_000);
       this.#options.log.warn("response refused by the client", { connection: id, type, error });
-    } else if (outcome === "stale") this.#counters.expiredNonces.increment();
+    } else if (outcome === "stale") this.#metrics.expiredNonce(request.typeUrl);
     else if (outcome === "unknown-type") {
       this.#options.log.debug("type not served", { connection: id, typeUrl: request.typeUrl.slice(0, 200) });
     }
@@ -304,13 +332,19 @@ export class AdsService {
 
   /** The next response of a stream; which, and whether it is due, the session knows (CP-441, CP-442). */
   #next(stream: Stream): WrittenResponse | undefined {
-    const version = `${this.#startedAt}/${this.#pushes}`;
+    const version = `${this.#startedAt}/${this.#pushes}`, madeAtMs = performance.now();
     const outgoing = stream.session.next();
     if (outgoing !== undefined) {
-      const bytes = toBuffer(this.#encoder.encode(outgoing, version));
-      this.#countPush(stream, outgoing, bytes.length);
-      stream.sentAtMs.set(outgoing.typeUrl, this.#options.now());
-      return { bytes };
+      const { typeUrl } = outgoing, message = this.#encoder.encode(outgoing, version);
+      this.#carried.add(stream, message.byteLength);
+      this.#notePush(stream, outgoing, message.byteLength);
+      const news = this.#newsIn(stream, outgoing), writtenAtMs = performance.now();
+      const onTaken = () => {
+        const nowMs = performance.now();
+        this.#metrics.taken(typeUrl, { push: nowMs - madeAtMs, send: nowMs - writtenAtMs });
+        if (news !== undefined) this.#metrics.converged(nowMs - news.arrivedAtMs);
+      };
+      return { message, typeUrl, onTaken };
     }
     const answer = stream.desk.next(this.#options.debug(), () => this.#nextNonce());
     if (answer === undefined) return undefined;
@@ -318,14 +352,31 @@ export class AdsService {
       this.#forget(stream);
       return this.#gate.refuse(stream.call, answer.status, answer.details);
     }
-    return { bytes: toBuffer(this.#encoder.encodeDebug(answer, version)) };
+    return { message: this.#encoder.encodeDebug(answer, version) };
   }
 
-  #countPush(stream: Stream, { typeUrl, resources, removed, answers }: Outgoing, bytes: number): void {
+  #notePush(stream: Stream, { typeUrl, resources, removed, answers }: Outgoing, bytes: number): void {
+    stream.sentAtMs.set(typeUrl, this.#options.now());
+    this.#metrics.made(typeUrl, bytes);
     const type = SERVED_TYPES.get(typeUrl) ?? "other";
-    this.#counters.pushes.increment({ type });
     const facts = { resources: resources.length, removed: removed.length, bytes, answers };
     this.#options.log.debug("response sent", { connection: stream.id, type, ...facts });
+  }
+
+  /** @returns Since when the changes in a push were on their way, if it is the last of them. */
+  #newsIn(stream: Stream, { answers }: Outgoing): Stream["news"] {
+    const { news, session } = stream;
+    if (news === undefined || session.waiting) return undefined;
+    stream.news = undefined;
+    if (answers) return undefined; // A question's answer had it all.
+    this.#metrics.dequeued(performance.now() - news.queuedAtMs);
+    return news;
+  }
+
+  #clientsByVersion(): number | [{ version: string }, number][] {
+    const counts = new Map<string, number>();
+    for (const { node: { version } } of this.#streams) counts.set(version, (counts.get(version) ?? 0) + 1);
+    return counts.size === 0 ? 0 : [...counts].map(([version, count]) => [{ version }, count]);
   }
 }
 

@@ -2,7 +2,8 @@
  * Gathers changes until they pause, so that a burst is one push; a lone change goes almost at once (CP-440). Where changes
  * never pause, as in a large cluster all day, they are pushed as often as pushing takes a tenth of the time.
  */
-import { mergeChange, type MergedChanges, type ResourceChange } from "./resources.ts";
+import type { ResourceChange } from "./resources.ts";
+import { WaitingChanges } from "./waiting_changes.ts";
 
 export interface DebounceOptions {
   /** Quiet time that ends a burst. */
@@ -24,7 +25,7 @@ const BURST_SHARE_OF_QUIET = 0.5;
 
 export class Debouncer {
   readonly #options: DebounceOptions;
-  readonly #waiting = new Map<string, MergedChanges>();
+  readonly #waiting = new Map<string, WaitingChanges>();
   #firstAtMs = 0;
   #lastAtMs = 0;
   #flushedAtMs = -Infinity;
@@ -41,8 +42,8 @@ export class Debouncer {
     if (this.#waiting.size === 0) this.#firstAtMs = nowMs;
     this.#lastAtMs = nowMs;
     let merged = this.#waiting.get(change.typeUrl);
-    if (merged === undefined) this.#waiting.set(change.typeUrl, merged = new Map());
-    mergeChange(merged, change);
+    if (merged === undefined) this.#waiting.set(change.typeUrl, merged = new WaitingChanges());
+    merged.add(change);
     this.#cancel ??= this.#options.schedule(() => this.#wake(), this.#dueMs(nowMs));
   }
 
@@ -63,8 +64,7 @@ export class Debouncer {
     }
     const changes: ResourceChange[] = [];
     for (const [typeUrl, merged] of this.#waiting) {
-      const updated = [...merged.values()].filter((resource) => resource !== undefined);
-      const removed = [...merged].filter(([, resource]) => resource === undefined).map(([name]) => name);
+      const { resources: updated, removed } = merged.take({ updates: true, removals: true });
       changes.push({ typeUrl, updated, removed });
     }
     this.#waiting.clear();

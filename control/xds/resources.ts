@@ -18,8 +18,13 @@ export interface Resource {
   readonly waypoints?: readonly string[];
 }
 
+/** No resource, no name: one array for all, so that it is known to be empty. */
+export const NONE: readonly never[] = Object.freeze([]);
+
 /** The newest committed state. */
 export interface ResourceView {
+  /** Another number after each change of what is served. */
+  readonly generation: number;
   all(typeUrl: string): Iterable<Resource>;
   /** All that a name stands for: its resource, those it is an alias of, and a service's workloads (CP-418). */
   lookup(typeUrl: string, name: string): readonly Resource[];
@@ -45,12 +50,3 @@ export const SERVED_TYPES: ReadonlyMap<string, string> = new Map([
   [WORKLOAD_TYPE_URL, "wds"],
   [AUTHORIZATION_TYPE_URL, "wads"],
 ]);
-
-/** Changes that wait, merged: by name the newest resource, or undefined for a removal. Bounded by the distinct names (CP-441). */
-export type MergedChanges = Map<string, Resource | undefined>;
-
-/** Adds a change to what waits; a later one replaces an earlier one of the same name. */
-export function mergeChange(into: MergedChanges, change: ResourceChange): void {
-  for (const name of change.removed) into.set(name, undefined);
-  for (const resource of change.updated) into.set(resource.name, resource);
-}

@@ -22,8 +22,25 @@ export class ServedView implements ResourceView {
   /** So that a workload is one object for as long as its address is. */
   readonly #workloads = new WeakMap<Resource, Resource>();
 
+  /** Everything of a type, as long as a response holds it and nothing has changed. */
+  readonly #everything = new Map<string, { generation: number; resources: WeakRef<readonly Resource[]> }>();
+
   constructor(view: ResourceView) {
     this.#view = view;
+  }
+
+  get generation(): number {
+    return this.#view.generation;
+  }
+
+  /** All resources of a type, in one array for all who ask while nothing changes: it is encoded once (CP-658). */
+  everything(typeUrl: string): readonly Resource[] {
+    const generation = this.#view.generation, kept = this.#everything.get(typeUrl);
+    const known = kept?.generation === generation ? kept.resources.deref() : undefined;
+    if (known !== undefined) return known;
+    const resources = [...this.all(typeUrl)];
+    this.#everything.set(typeUrl, { generation, resources: new WeakRef(resources) });
+    return resources;
   }
 
   *all(typeUrl: string): IterableIterator<Resource> {

@@ -21,6 +21,7 @@ const SERVICE: Resource = {
 };
 
 const ADDRESSES: ResourceView = {
+  generation: 1,
   all: (typeUrl) => typeUrl === ADDRESS_TYPE_URL ? [SERVICE, POD] : [],
   lookup: (typeUrl, name) =>
     typeUrl !== ADDRESS_TYPE_URL

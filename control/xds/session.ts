@@ -3,15 +3,9 @@ import { assert } from "../../base/assert.ts";
 import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
 import type { DeltaDiscoveryRequest } from "../../mesh/proto/discovery_codec.ts";
 import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
-import {
-  mergeChange,
-  type MergedChanges,
-  type Resource,
-  type ResourceChange,
-  type ResourceView,
-  SERVED_TYPES,
-  WORKLOAD_TYPE_URL,
-} from "./resources.ts";
+import { NONE, type Resource, type ResourceChange, SERVED_TYPES, WORKLOAD_TYPE_URL } from "./resources.ts";
+import type { ServedView } from "./served_view.ts";
+import { type TakenChanges, WaitingChanges } from "./waiting_changes.ts";
 
 /** A response to send, its resources still shared with every other stream. */
 export interface Outgoing {
@@ -40,7 +34,7 @@ interface Watch {
   readonly wildcard: boolean;
   /** Subscribed names; stays empty for a wildcard watch (CP-417). */
   readonly names: Set<string>;
-  readonly waiting: MergedChanges;
+  readonly waiting: WaitingChanges;
   question: Question | undefined;
   sentNonce: string;
   acknowledgedNonce: string;
@@ -69,7 +63,7 @@ const NAMES_MAX = 1_000_000;
 const LAST_ERROR_LENGTH_MAX = 4_096;
 
 export interface DeltaSessionOptions {
-  readonly view: ResourceView;
+  readonly view: ServedView;
   /** Makes a string that no other response has. */
   readonly nextNonce: () => string;
   /** The client's node; empty if it does not say. */
@@ -79,7 +73,7 @@ export interface DeltaSessionOptions {
 }
 
 export class DeltaSession {
-  readonly #view: ResourceView;
+  readonly #view: ServedView;
   readonly #nextNonce: () => string;
   readonly #node: string;
   readonly #responseBytesMax: number;
@@ -125,7 +119,7 @@ export class DeltaSession {
     const watch = this.#watches.get(change.typeUrl);
     if (watch === undefined) return;
     if (watch.wildcard) {
-      mergeChange(watch.waiting, change);
+      watch.waiting.add(change);
       return;
     }
     for (const name of change.removed) if (watch.names.has(name)) watch.waiting.set(name, undefined);
@@ -147,7 +141,7 @@ export class DeltaSession {
     }
     // CP-427: a policy arrives before the workload that names it, and leaves after the workload has stopped doing so.
     const policies = this.#watches.get(AUTHORIZATION_TYPE_URL);
-    if (policies !== undefined && hasUpdates(policies.waiting)) {
+    if (policies !== undefined && policies.waiting.hasUpdates()) {
       return this.#drain(policies, { updates: true, removals: false });
     }
     let held = false; // By a client that has not acknowledged: then the removals wait too.
@@ -165,10 +159,16 @@ export class DeltaSession {
   watched(typeUrl: string): readonly Resource[] {
     const watch = this.#watches.get(typeUrl);
     if (watch === undefined) return [];
-    if (watch.wildcard) return [...this.#view.all(typeUrl)];
+    if (watch.wildcard) return this.#view.everything(typeUrl);
     const found = new Set<Resource>(this.#localTo(watch));
     for (const name of watch.names) for (const resource of this.#view.lookup(typeUrl, name)) found.add(resource);
     return [...found];
+  }
+
+  /** Whether a change waits that was not sent yet. */
+  get waiting(): boolean {
+    for (const { waiting } of this.#watches.values()) if (waiting.size > 0) return true;
+    return false;
   }
 
   /** Types whose last response is neither acknowledged nor rejected yet. */
@@ -198,24 +198,26 @@ export class DeltaSession {
   #answer(watch: Watch, question: Question): Outgoing {
     watch.question = undefined;
     const body = watch.wildcard ? this.#everything(watch, question) : this.#named(watch, question);
-    body.removed.sort();
     return this.#respond(watch, { ...body, answers: true });
   }
 
   /** All that is not known to the client in its version, and what it holds that is gone (CP-415). */
-  #everything(watch: Watch, { versions }: Question): { resources: Resource[]; removed: string[] } {
+  #everything(watch: Watch, { versions }: Question): TakenChanges {
+    watch.waiting.clear(); // All of it is older than, or in, what is sent now.
+    const all = this.#view.everything(watch.typeUrl);
+    if (versions.size === 0) return { resources: all, removed: NONE };
     const resources: Resource[] = [];
     let known = 0;
-    for (const resource of this.#view.all(watch.typeUrl)) {
+    for (const resource of all) {
       const version = versions.get(resource.name);
       if (version !== undefined) known++;
       if (version !== resource.version) resources.push(resource);
     }
-    watch.waiting.clear(); // All of it is older than, or in, what is sent now.
-    if (known === versions.size) return { resources, removed: [] }; // The usual reconnect: no second pass.
+    const changed = resources.length === 0 ? NONE : resources;
+    if (known === versions.size) return { resources: changed, removed: NONE }; // The usual reconnect: no second pass.
     const gone = new Set(versions.keys());
-    for (const { name } of this.#view.all(watch.typeUrl)) gone.delete(name);
-    return { resources, removed: [...gone] };
+    for (const { name } of all) gone.delete(name);
+    return { resources: changed, removed: [...gone].sort() };
   }
 
   /**
@@ -223,7 +225,7 @@ export class DeltaSession {
    * aliases. Upstream leaves the latter out; but its ztunnel waits until the very name that it asked for arrives or is
    * removed, and asks for addresses by alias: told of the resource alone, its connection would wait for ever.
    */
-  #named(watch: Watch, { names, versions }: Question): { resources: Resource[]; removed: string[] } {
+  #named(watch: Watch, { names, versions }: Question): TakenChanges {
     const found = new Map<string, Resource>(), removed: string[] = [];
     for (const name of names) {
       const resources = this.#view.lookup(watch.typeUrl, name);
@@ -235,7 +237,7 @@ export class DeltaSession {
     for (const name of [...found.keys(), ...removed]) watch.waiting.delete(name);
     for (const name of found.keys()) watch.names.add(name); // CP-420: so that its later changes arrive.
     const resources = [...found.values()].filter(({ name, version }) => versions.get(name) !== version);
-    return { resources, removed };
+    return { resources, removed: removed.sort() };
   }
 
   /** What a watch gets for the node its client is on. */
@@ -244,44 +246,40 @@ export class DeltaSession {
     return local && this.#node !== "" ? this.#view.workloadsOnNode(this.#node, watch.typeUrl) : [];
   }
 
-  #drain(watch: Watch, { updates, removals }: { updates: boolean; removals: boolean }): Outgoing | undefined {
+  #drain(watch: Watch, part: { updates: boolean; removals: boolean }): Outgoing | undefined {
     if (!watch.settled) return undefined;
-    const resources: Resource[] = [], removed: string[] = [];
-    for (const [name, resource] of watch.waiting) {
-      if (resource !== undefined ? !updates : !removals) continue;
-      if (resource === undefined) removed.push(name);
-      else resources.push(resource);
-      watch.waiting.delete(name);
-    }
+    const { resources, removed } = watch.waiting.take(part);
     if (resources.length + removed.length === 0) return undefined; // CP-411: a push of nothing is not sent.
     if (!watch.wildcard) { for (const resource of resources) watch.names.add(resource.name); }
-    removed.sort();
     return this.#respond(watch, { resources, removed, answers: false });
   }
 
-  #respond(watch: Watch, body: { resources: Resource[]; removed: string[]; answers: boolean }): Outgoing {
-    let bytes = 0, count = 0;
-    while (count < body.resources.length && (count === 0 || bytes < this.#responseBytesMax)) {
-      bytes += body.resources[count++]!.bytes.length;
-    }
-    // What does not fit waits as a push would, unless something newer waits already; and what is removed leaves with the
-    // last part: a policy must not go before the one that replaces it has come.
-    const rest = body.resources.splice(count);
-    for (const resource of rest) if (!watch.waiting.has(resource.name)) watch.waiting.set(resource.name, resource);
-    if (rest.length > 0) {
-      for (const name of body.removed.splice(0)) if (!watch.waiting.has(name)) watch.waiting.set(name, undefined);
-    }
+  #respond(watch: Watch, whole: TakenChanges & { answers: boolean }): Outgoing {
+    const body = this.#cut(watch, whole);
     const nonce = this.#nextNonce();
     assert(nonce !== "" && nonce !== watch.sentNonce, "each response has a nonce of its own (CP-412)");
     watch.sentNonce = nonce;
     watch.settled = false;
-    return { typeUrl: watch.typeUrl, nonce, ...body };
+    return { typeUrl: watch.typeUrl, nonce, ...body, answers: whole.answers };
   }
-}
 
-function hasUpdates(waiting: MergedChanges): boolean {
-  for (const resource of waiting.values()) if (resource !== undefined) return true;
-  return false;
+  /**
+   * As much as one response may weigh. The rest waits as a push would, unless something newer waits already; and what is
+   * removed leaves with the last part: a policy must not go before the one that replaces it has come.
+   */
+  #cut(watch: Watch, whole: TakenChanges): TakenChanges {
+    let bytes = 0, count = 0;
+    while (count < whole.resources.length && (count === 0 || bytes < this.#responseBytesMax)) {
+      bytes += whole.resources[count++]!.bytes.length;
+    }
+    if (count === whole.resources.length) return whole;
+    const { waiting } = watch;
+    for (const resource of whole.resources.slice(count)) {
+      if (!waiting.has(resource.name)) waiting.set(resource.name, resource);
+    }
+    for (const name of whole.removed) if (!waiting.has(name)) waiting.set(name, undefined);
+    return { resources: whole.resources.slice(0, count), removed: NONE };
+  }
 }
 
 /** CP-405: wildcard iff `*` or nothing is subscribed, and `*` is not unsubscribed in the same request. */
@@ -292,7 +290,7 @@ function openWatch(request: DeltaDiscoveryRequest): Watch {
     typeUrl,
     wildcard,
     names: new Set(),
-    waiting: new Map(),
+    waiting: new WaitingChanges(),
     question: undefined,
     sentNonce: "",
     acknowledgedNonce: "",

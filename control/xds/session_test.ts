@@ -4,6 +4,7 @@ import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts"
 import type { DeltaDiscoveryRequest } from "../../mesh/proto/discovery_codec.ts";
 import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
 import type { Resource, ResourceView } from "./resources.ts";
+import { ServedView } from "./served_view.ts";
 import { DeltaSession, type Outgoing, type RequestOutcome } from "./session.ts";
 
 function resource(name: string, version: string, aliases: string[] = [], size = 10): Resource {
@@ -12,6 +13,11 @@ function resource(name: string, version: string, aliases: string[] = [], size = 
 
 /** A small mesh: `a` and `b` behind service `s`; `b` runs on node n1. */
 class Mesh implements ResourceView {
+  /** Grows with each look: whatever a test has changed is seen. */
+  get generation(): number {
+    return ++this.#looks;
+  }
+  #looks = 0;
   addresses = new Map([
     ["a", resource("a", "1", ["/10.0.0.1"])],
     ["b", resource("b", "1", ["/10.0.0.2"])],
@@ -41,7 +47,8 @@ class Rig {
   nonces = 0;
 
   constructor(options: { node?: string; responseBytesMax?: number } = {}) {
-    this.session = new DeltaSession({ view: this.mesh, nextNonce: () => `n${++this.nonces}`, node: "", ...options });
+    const view = new ServedView(this.mesh);
+    this.session = new DeltaSession({ view, nextNonce: () => `n${++this.nonces}`, node: "", ...options });
   }
 
   request(part: Partial<DeltaDiscoveryRequest> & { versions?: Record<string, string> }): RequestOutcome {

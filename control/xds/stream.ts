@@ -1,5 +1,4 @@
 /** A connected client: its node, what it may read, its delta session, and the questions of tools among its requests. */
-import { Buffer } from "node:buffer";
 import type { DiscoveryResource } from "../../mesh/proto/discovery_codec.ts";
 import type { DebugAccess } from "../debug/access.ts";
 import {
@@ -53,9 +52,4 @@ export class DebugDesk {
     }
     return undefined;
   }
-}
-
-/** The same bytes, as the transport wants them. */
-export function toBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
 }

@@ -4,11 +4,12 @@ import * as grpc from "@grpc/grpc-js";
 import type { Logger } from "../../base/log.ts";
 import type { AuthenticationWay, Caller } from "../ca/caller.ts";
 import type { Counter, Metrics } from "../metrics.ts";
+import type { ResponseMessage } from "./response.ts";
 import { credentialsOf } from "./secure_server.ts";
 import { StreamLimit } from "./stream_limit.ts";
 
 /** A discovery stream, its messages still bytes. */
-export type AdsCall = grpc.ServerDuplexStream<Buffer, Buffer>;
+export type AdsCall = grpc.ServerDuplexStream<Buffer, ResponseMessage>;
 
 /** How a listener is reached. */
 export type Transport = "tls" | "plaintext";
@@ -30,7 +31,7 @@ export class StreamGate {
   readonly #options: StreamGateOptions;
   readonly #limit: StreamLimit;
   readonly #refused: Counter;
-  readonly #open = new Set<AdsCall>();
+  readonly #calls = new Set<AdsCall>();
   #ready = false;
 
   constructor(options: StreamGateOptions) {
@@ -40,16 +41,25 @@ export class StreamGate {
     this.#refused = metrics.counter("pilot_xds_refused_streams", "Streams refused, by status.", { labelled: true });
   }
 
-  /** Lets streams in from here on, or no longer. */
-  setReady(ready: boolean): void {
-    this.#ready = ready;
+  /** Lets streams in from here on. */
+  open(): void {
+    this.#ready = true;
+  }
+
+  /** Lets no more streams in, and ends those there are; their clients go to another replica, or come back. */
+  close(): void {
+    this.#ready = false;
+    for (const call of [...this.#calls]) {
+      this.leave(call);
+      call.end();
+    }
   }
 
   /** @returns The caller, or undefined if the stream was refused. */
   async admit(call: AdsCall, transport: Transport): Promise<Caller | undefined> {
     if (!this.#ready) return this.refuse(call, "UNAVAILABLE", "the server is not ready"); // CP-013
-    if (this.#open.size >= STREAMS_MAX) return this.refuse(call, "RESOURCE_EXHAUSTED", "too many streams");
-    this.#open.add(call);
+    if (this.#calls.size >= STREAMS_MAX) return this.refuse(call, "RESOURCE_EXHAUSTED", "too many streams");
+    this.#calls.add(call);
     for (const event of ["cancelled", "error", "end"]) call.once(event, () => this.leave(call));
     const waitMs = this.#limit.take();
     if (waitMs === undefined) return this.refuse(call, "RESOURCE_EXHAUSTED", "too many new streams");
@@ -63,7 +73,7 @@ export class StreamGate {
 
   /** A stream that ends otherwise than by its client or a refusal counts no longer. */
   leave(call: AdsCall): void {
-    this.#open.delete(call);
+    this.#calls.delete(call);
   }
 
   /** Ends a stream with a status other than OK. */

@@ -28,6 +28,7 @@ export const raw = (bytes: Buffer): Buffer => bytes;
 /** Resources by type, set by the test. */
 export class TestMesh implements ResourceView {
   readonly types = new Map<string, Map<string, Resource>>();
+  generation = 0;
 
   all(typeUrl: string): Iterable<Resource> {
     return this.types.get(typeUrl)?.values() ?? [];
@@ -41,6 +42,7 @@ export class TestMesh implements ResourceView {
   set(typeUrl: string, resource: Resource): void {
     const map = this.types.get(typeUrl) ?? new Map<string, Resource>();
     this.types.set(typeUrl, map.set(resource.name, resource));
+    this.generation++;
   }
 }
 
@@ -89,6 +91,7 @@ export class ControlRig implements AsyncDisposable {
   #server: grpc.Server;
   #plainServer: grpc.Server;
   #connectionAgeMs = 0;
+  #carriedBytesMax: number | undefined;
 
   private constructor(stateDir: string, authority: CertificateAuthority, tokens: TokenIssuer) {
     this.stateDir = stateDir;
@@ -100,12 +103,15 @@ export class ControlRig implements AsyncDisposable {
     this.#plainServer = undefined!;
   }
 
-  static async start({ connectionAgeMs = 3_600_000 } = {}): Promise<ControlRig> {
+  static async start(
+    { connectionAgeMs = 3_600_000, carriedBytesMax }: { connectionAgeMs?: number; carriedBytesMax?: number } = {},
+  ): Promise<ControlRig> {
     const stateDir = await Deno.makeTempDir({ prefix: "control-rig-" });
     await openStateFolder(stateDir);
     const authority = await CertificateAuthority.create(await loadSelfSigned(stateDir, TRUST_DOMAIN, Date.now()));
     const rig = new ControlRig(stateDir, authority, await TokenIssuer.open(stateDir));
     rig.#connectionAgeMs = connectionAgeMs;
+    rig.#carriedBytesMax = carriedBytesMax;
     await Deno.writeTextFile(`${stateDir}/root.pem`, authority.material.rootsPem);
     await rig.listen(0);
     return rig;
@@ -141,6 +147,7 @@ export class ControlRig implements AsyncDisposable {
       newStreamsPerSecond: 10_000,
       trustedNodeAccounts: ["istio-system/ztunnel"],
       controlPlane: "{}",
+      carriedBytesMax: this.#carriedBytesMax,
       debugRules: () => ({ namespaces: new Set(["istio-system"]), enforced: true }),
       debug: () => ({ page: (name) => `page ${name}`, clients: () => [], configOf: () => undefined }),
       now: Date.now,

@@ -140,3 +140,18 @@ Deno.test(
     hostile.forceShutdown();
   },
 );
+
+Deno.test("AdsService asks a client that was sent much to come back, and it is sent no more than it lacks", async () => {
+  await using rig = await ControlRig.start({ carriedBytesMax: 10_000 });
+  for (let at = 0; at < 100; at++) rig.mesh.set(ADDRESS_TYPE_URL, resource(`w${at}`, "1", 200));
+  await using it = new ClientRig(rig, await rig.token());
+  await it.ready();
+  const carried = () => /ambit_xds_carried_bytes (\d+)/.exec(rig.metrics.render())?.[1];
+  await until(() => it.terminations.length === 1 && rig.ads.status().length === 1, "it has come back");
+  await until(() => it.state.log.length === 4, "both types answered again");
+  assertEquals(it.state.log.slice(2).toSorted(), ["address [] -[]", "policy [] -[]"]);
+  assertEquals([Number(carried()) < 1_000, it.state.held.size], [true, 100]);
+  rig.ads.push([{ typeUrl: ADDRESS_TYPE_URL, updated: [resource("w1", "2")], removed: [] }]);
+  await until(() => it.state.log.at(-1) === "address [w1@2] -[]", "a change reaches it");
+  assertEquals(it.terminations.length, 1, "it stays");
+});
