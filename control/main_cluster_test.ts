@@ -1,5 +1,6 @@
 /** The whole role over a cluster: what it waits for, what it says while it waits, and what a bad day of the API server does. */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { MeshError } from "../base/errors.ts";
 import { Logger } from "../base/log.ts";
 import { AUTHORIZATION_POLICIES, NAMESPACES, PODS, SECRETS } from "../kube/resource_types.ts";
 import { InMemoryKubeApi } from "../kube/testing.ts";
@@ -162,6 +163,18 @@ Deno.test("istiod serves what remote clusters have, if it is for several network
     rig.api.remove(SECRETS, "istio-system", "r");
     await until("it is gone", async () => await served() === 'ambit_resources{type="wds"} 1');
   }
+});
+
+Deno.test("istiod with neither a folder nor a cluster says what to give (AMB0230)", async () => {
+  const { config } = ISTIOD_CONFIG.parse(["--state-dir=/nonexistent"], () => undefined);
+  const log = new Logger("istiod", { sink: () => {} });
+  const error = await assertRejects(
+    () => startIstiod(config, { signal: new AbortController().signal, log }),
+    MeshError,
+    "nothing says where the Kubernetes objects are",
+  );
+  assertEquals(error.code, "AMB0230");
+  assertStringIncludes(error.remedy, "--kubeconfig");
 });
 
 Deno.test("istiod that is stopped before it is ready ends in order, and leaves nothing open (CP-660)", async () => {
