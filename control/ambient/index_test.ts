@@ -5,6 +5,7 @@ import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
 import { keyOf, type KubernetesObject } from "../objects.ts";
 import { describeIndex } from "./describe.ts";
 import { AmbientIndex } from "./index.ts";
+import { assertInterleavings } from "./interleaving_testing.ts";
 import { objectsOf, TestMesh } from "./testing.ts";
 import { MESH } from "./waypoint_testing.ts";
 
@@ -315,48 +316,5 @@ endpoints: [{ addresses: [192.0.2.1] }, { addresses: [10.0.0.2], targetRef: { ki
 ];
 
 Deno.test("AmbientIndex: any order of any changes ends where a fresh start does; references never dangle; news differ from the last (CP-105, CP-200, CP-355)", () => {
-  let state = 7;
-  const random = (below: number) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor(state / 2 ** 32 * below);
-  };
-  for (let round = 0; round < 40; round++) {
-    const index = new AmbientIndex({ clusterId: "c1" }), present = new Map<string, KubernetesObject>();
-    const client = new Map<string, string>(), told = { policies: new Set<string>() };
-    index.subscribe(({ typeUrl, updated, removed }) => {
-      for (const name of removed) assert(client.delete(`${typeUrl} ${name}`), `${name} was known`);
-      for (const { name, version } of updated) {
-        assertNotEquals(client.get(`${typeUrl} ${name}`), version, `${name} has news`);
-        client.set(`${typeUrl} ${name}`, version);
-      }
-      if (typeUrl === AUTHORIZATION_TYPE_URL) {
-        for (const { name } of updated) told.policies.add(name);
-        for (const name of removed) told.policies.delete(name);
-      } else {
-        for (const [, workload] of index.graph.workloads.entries()) {
-          for (const name of workload.authorizationPolicies) assert(told.policies.has(name), `${name} came before`);
-        }
-      }
-    });
-    for (let batch = 0; batch < 25; batch++) {
-      const changes = Array.from({ length: 1 + random(4) }, () => {
-        const object = POOL[random(POOL.length)]!, key = keyOf(object), gone = random(3) === 0;
-        if (gone) present.delete(key);
-        else present.set(key, object);
-        return { kind: object.kind, key, object: gone ? undefined : object };
-      });
-      index.apply(changes);
-    }
-    const fresh = new AmbientIndex({ clusterId: "c1" });
-    fresh.apply([...present.values()].reverse().map((object) => ({ kind: object.kind, key: keyOf(object), object })));
-    assertEquals(describeIndex(index), describeIndex(fresh), `round ${round}`);
-    const versions = (it: AmbientIndex) =>
-      new Map(
-        [AUTHORIZATION_TYPE_URL, ADDRESS_TYPE_URL].flatMap((typeUrl) =>
-          [...it.all(typeUrl)].map(({ name, version }) => [`${typeUrl} ${name}`, version] as const)
-        ),
-      );
-    assertEquals(versions(index), versions(fresh));
-    assertEquals(client, versions(index), "a client that followed the news holds the state");
-  }
+  assertInterleavings(POOL);
 });
