@@ -143,3 +143,11 @@ Deno.test("ISTIOD_CONFIG has Istio's own variables and defaults", () => {
   assertEquals([config.secureGrpcAddress, config.shutdownMs], [undefined, 10_000]);
   assertStringIncludes(ISTIOD_CONFIG.help("istiod"), "--max-workload-cert-ttl DURATION");
 });
+
+Deno.test("startIstiod() does not sign in the stead of another signer that was asked for (CP-005, CP-495)", async () => {
+  for (const flag of ["--external-ca=ISTIOD_RA_KUBERNETES_API", "--cert-provider=k8s.io/signer"]) {
+    await using rig = await Rig.create();
+    const error = await assertRejects(() => rig.start(flag), MeshError, "is not offered");
+    assertEquals(error.code, "AMB0259");
+  }
+});

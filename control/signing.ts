@@ -15,6 +15,7 @@ import { OwnTokenWay } from "./ca/own_token.ts";
 import { ownHosts, ServerIdentity } from "./ca/server_identity.ts";
 import { openStateFolder, publishFile } from "./ca/state_files.ts";
 import { TrustBundle } from "./ca/trust_bundle.ts";
+import type { IstiodConfig } from "./config.ts";
 import type { MeshSettings } from "./mesh_settings.ts";
 import type { Part, Role } from "./role.ts";
 import { TokenIssuer } from "./tokens.ts";
@@ -48,6 +49,7 @@ export async function openAuthenticator(role: Role): Promise<Authenticator> {
 /** Loads or makes the CA. @throws MeshError AMB021x, AMB025x */
 export async function openSigning(role: Role, authenticator: Authenticator): Promise<Signing> {
   const { config, self, api, mesh, signal } = role, log = role.log.child("ca");
+  refuseOtherSigners(config);
   const settings = { ...config, trustDomain: mesh.now.trustDomain };
   const source = await openKeySource({ settings, api, systemNamespace: self.namespace, log }, signal);
   const authority = await CertificateAuthority.create(source.material);
@@ -59,6 +61,19 @@ export async function openSigning(role: Role, authenticator: Authenticator): Pro
   if (config.stateDir !== undefined) await openStateFolder(config.stateDir);
   await publishBundle(config.stateDir, bundle);
   return { authority, authenticator, credentials, bundle, source, server };
+}
+
+/** Whoever asks for another signer must not get ours in its stead (CP-005, CP-495). @throws MeshError AMB0259 */
+function refuseOtherSigners({ externalCa, certificateProvider, tlsCertificateFile }: IstiodConfig): void {
+  const wanted = externalCa !== ""
+    ? `EXTERNAL_CA=${externalCa}`
+    : certificateProvider !== "istiod" && tlsCertificateFile === undefined
+    ? `PILOT_CERT_PROVIDER=${certificateProvider}`
+    : undefined;
+  if (wanted === undefined) return;
+  throw new MeshError("AMB0259", `${wanted} asks for a signer that is not offered here`, {
+    remedy: "leave it out to have certificates signed by istiod's own CA, whose key may be plugged in",
+  });
 }
 
 /** A cluster vouches for its tokens; where there is none, a key of our own does (CP-476). */

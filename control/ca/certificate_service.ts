@@ -26,6 +26,7 @@ export interface CertificateServiceOptions {
 }
 
 const IMPERSONATED_IDENTITY = "ImpersonatedIdentity";
+const CERT_SIGNER = "CertSigner";
 const IN_FLIGHT_MAX = 512; // each holds a few KiB and a thread's turn; a node asks for 8 at a time
 
 export class CertificateService {
@@ -87,6 +88,12 @@ export class CertificateService {
     const { authority, log, defaultTtlMs, maxTtlMs } = this.#options;
     const identities = await this.#identitiesFor(request, caller);
     if ("status" in identities) return identities;
+    const signer = metadataOf(request, CERT_SIGNER);
+    if (signer !== undefined && signer !== "") { // Another signer's certificate is not what was asked for (CP-495).
+      this.#counters.signErrors.increment({ error: "CERT_SIGNER" });
+      log.warn("certificate request refused", { reason: "it asks for a signer of its own", ...factsOf(caller) });
+      return { status: "INVALID_ARGUMENT", message: "CSR signing error (no other signer is known here)" };
+    }
     if (request.validitySeconds * 1_000 > maxTtlMs) {
       this.#counters.signErrors.increment({ error: "TTL_ERROR" });
       const message = `CSR signing error (requested TTL ${request.validitySeconds}s exceeds ${maxTtlMs / 1_000}s)`;
@@ -119,9 +126,7 @@ export class CertificateService {
 
   /** The identities to certify: the caller's own, or the one it may impersonate (CP-478, CP-480). */
   async #identitiesFor(request: IstioCertificateRequest, caller: Caller): Promise<readonly string[] | Refusal> {
-    const requested = request.metadata !== undefined && Object.hasOwn(request.metadata, IMPERSONATED_IDENTITY)
-      ? request.metadata[IMPERSONATED_IDENTITY]
-      : undefined;
+    const requested = metadataOf(request, IMPERSONATED_IDENTITY);
     if (requested === undefined || requested === "") return caller.identities;
     const refused = typeof requested === "string"
       ? await this.#options.authorizer.refusal(caller, requested)
@@ -142,6 +147,10 @@ export class CertificateService {
 /** An opaque text (CP-472). Whoever could not be checked is told to come again: stock agents do so for UNAVAILABLE alone. */
 function refusalOf({ unavailable }: Refused, message: string): Refusal {
   return unavailable ? { status: "UNAVAILABLE", message } : { status: "UNAUTHENTICATED", message };
+}
+
+function metadataOf({ metadata }: IstioCertificateRequest, name: string) {
+  return metadata !== undefined && Object.hasOwn(metadata, name) ? metadata[name] : undefined;
 }
 
 function factsOf({ identities, token }: Caller): Record<string, string> {
