@@ -153,6 +153,20 @@ Deno.test("startInformer() does not ask a server again at once that closes watch
   assertEquals(mirror.informer.status().failures, 0);
 });
 
+Deno.test("startInformer() waits as at first again once a watch has been open for a while", async () => {
+  const api = apiWith("a"), refusal = () => new KubeError(503, "", "not now");
+  api.fail(refusal(), { times: 3 });
+  await using mirror = new Mirror(api, CONFIG_MAPS, {}, { limits: { healthyWatchMs: 0 } });
+  await mirror.untilNames("a");
+  const { watches } = mirror.informer.status();
+  api.cutWatches();
+  await until("it watches again", () => mirror.informer.status().watches > watches && api.watching(CONFIG_MAPS) === 1);
+  api.fail(refusal(), { times: 2 });
+  api.cutWatches();
+  await until("it has waited again", () => mirror.waits.length >= 5);
+  assertEquals(mirror.waits, [200, 400, 800, 200, 400]);
+});
+
 Deno.test("startInformer() lists again when a watch says what nobody can read, and not when it is cut", async () => {
   const api = apiWith("a");
   await using mirror = new Mirror(api, CONFIG_MAPS);
