@@ -36,7 +36,7 @@ export class Istiod implements AsyncDisposable {
   static async start(server: ApiServer, name: string, ...flags: string[]): Promise<Istiod> {
     const api = openKubeApi(await loadKubeconfig(server.kubeconfig), { log: silent });
     const istiod = new Istiod(name, api);
-    const local = ["secure-grpc", "http", "monitoring"].map((it) => `--${it}-address=127.0.0.1:0`);
+    const local = ["secure-grpc", "https", "http", "monitoring"].map((it) => `--${it}-address=127.0.0.1:0`);
     const { config } = ISTIOD_CONFIG.parse([...local, `--pod-name=${name}`, ...flags], () => undefined);
     const log = new Logger("istiod", { sink: (line) => istiod.lines.push(line) });
     try {

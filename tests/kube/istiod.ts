@@ -40,6 +40,7 @@ export class Istiod implements AsyncDisposable {
       "secure-grpc-address": this.address,
       "http-address": `127.0.0.1:${http}`,
       "monitoring-address": `127.0.0.1:${monitoring}`,
+      "https-address": "127.0.0.1:0",
     };
     this.process = new PartProcess(name, {
       command: Deno.execPath(),
