@@ -73,13 +73,14 @@ async function start(
   options: RoleOptions,
   ending: AsyncDisposableStack,
 ): Promise<RunningIstiod> {
+  const startedAtMs = performance.now();
   const own = options.api === undefined ? await openOwnApi(config, options.log) : { api: options.api, close: () => {} };
   ending.defer(() => own?.close());
   const role = await makeRole(config, options, own?.api), { log, self, readiness, signal } = role;
   log.info("istiod starts", { version: VERSION, clusterId: config.clusterId, ...self });
   const source = openSource(role);
   const authenticator = await openAuthenticator(role);
-  const xds = openXds(role, authenticator, source.objects);
+  const xds = openXds(role, authenticator, source);
 
   // Probes first (CP-011): they say 503 until everything that is there is in the index, and may be served.
   const http = startHttp(role, xds, authenticator);
@@ -96,8 +97,8 @@ async function start(
   ending.defer(() => leading.stopped);
   readiness.open();
   const { secureGrpcPort, grpcPort } = grpc, { trustDomain, rootNamespace } = role.mesh.now;
-  const objects = source.objects().length;
-  log.info("istiod is ready", { secureGrpcPort, trustDomain, rootNamespace, objects });
+  const objects = source.objects().length, tookMs = Math.round(performance.now() - startedAtMs);
+  log.info("istiod is ready", { secureGrpcPort, trustDomain, rootNamespace, objects, tookMs });
 
   const stop = async () => {
     readiness.close();

@@ -160,6 +160,7 @@ Deno.test("istiod serves what remote clusters have, if it is for several network
     const served = () => rig.metric('ambit_resources{type="wds"}');
     assertEquals(await served(), `ambit_resources{type="wds"} ${pods}`);
     assertStringIncludes((await rig.get("/debug/readyz"))[1], "[+]cluster other synced");
+    assertEquals(JSON.parse((await rig.get("/debug/clusterz"))[1])[1].secretName, "istio-system/r");
     rig.api.remove(SECRETS, "istio-system", "r");
     await until("it is gone", async () => await served() === 'ambit_resources{type="wds"} 1');
   }

@@ -10,6 +10,7 @@ import { DebugPages } from "./debug/pages.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Part, Role } from "./role.ts";
 import { addSigning, type Signing } from "./signing.ts";
+import type { Source } from "./source.ts";
 import { AdsService } from "./xds/ads_service.ts";
 import { Debouncer } from "./xds/debounce.ts";
 import type { ResourceChange } from "./xds/resources.ts";
@@ -30,7 +31,7 @@ export interface Xds {
 }
 
 /** Ties the index to the streams, which {@link startGrpc} lets in. */
-export function openXds(role: Role, authenticator: Authenticator, objects: () => readonly string[]): Xds {
+export function openXds(role: Role, authenticator: Authenticator, source: Source): Xds {
   const { config, self, index, mesh, metrics, log } = role;
   const ads = new AdsService({
     view: index,
@@ -49,9 +50,12 @@ export function openXds(role: Role, authenticator: Authenticator, objects: () =>
     index,
     clusterId: config.clusterId,
     readiness: role.readiness,
-    objects,
+    objects: () => source.objects(),
     settings: () => mesh.now,
-    clusters: () => [{ id: config.clusterId, syncStatus: role.readiness.ready ? "synced" : "syncing" }],
+    clusters: () => [
+      { id: config.clusterId, syncStatus: role.readiness.ready ? "synced" : "syncing" },
+      ...source.remotes(),
+    ],
     disconnects: config.unsafeAdminEndpoints,
   });
   const debouncer = createDebouncer(config, {

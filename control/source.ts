@@ -6,7 +6,7 @@ import { kindsOf } from "./cluster/kinds.ts";
 import { NamespaceGate } from "./cluster/gate.ts";
 import { OwnCluster } from "./cluster/own_cluster.ts";
 import type { RemoteListener } from "./cluster/remote_cluster.ts";
-import { RemoteClusters } from "./cluster/remote_clusters.ts";
+import { RemoteClusters, type RemoteStatus } from "./cluster/remote_clusters.ts";
 import { FolderSource } from "./folder/folder_source.ts";
 import type { ObjectChange } from "./objects.ts";
 import type { Part, Role } from "./role.ts";
@@ -15,6 +15,8 @@ import type { Part, Role } from "./role.ts";
 export interface Source extends Part {
   /** The keys of all objects that are in force, sorted. */
   objects(): readonly string[];
+  /** The remote clusters that are asked for, as `istioctl remote-clusters` reads them. */
+  remotes(): readonly RemoteStatus[];
   /** Reads all there is, and goes on following it. @returns Once that is in the index. @throws MeshError AMB0350 */
   start(): Promise<void>;
 }
@@ -31,9 +33,11 @@ export function openSource(role: Role): Source {
     role.mesh.apply(changes);
     role.index.apply(changes);
   };
-  const source = role.api === undefined ? openFolder(role, onChange) : openCluster(role, role.api, onChange);
+  const remotes = role.api === undefined ? undefined : openRemotes(role, role.api);
+  const source = remotes === undefined ? openFolder(role, onChange) : openCluster(role, remotes, onChange);
   return {
     objects: () => [...keys].sort(),
+    remotes: () => remotes?.status() ?? [],
     start: () => source.start(role.signal),
     get stopped() {
       return source.stopped;
@@ -43,29 +47,30 @@ export function openSource(role: Role): Source {
 
 type OnChange = (changes: readonly ObjectChange[]) => void;
 
-function openCluster(role: Role, api: KubeApi, onChange: OnChange): OwnCluster {
-  const { config, self, mesh, metrics, readiness } = role, log = role.log.child("cluster");
-  const kinds = kindsOf({ ignore: config.ignoredResources, include: config.includedResources });
-  const remotes = new RemoteClusters({
+function openRemotes(role: Role, api: KubeApi): RemoteClusters {
+  const { config, self, metrics } = role;
+  return new RemoteClusters({
     api,
     systemNamespace: self.namespace,
     ownId: config.clusterId,
-    kinds,
+    kinds: kindsOf({ ignore: config.ignoredResources, include: config.includedResources }),
     open: role.openRemote,
     timeoutMs: config.remoteClusterTimeoutMs,
     listener: new RemoteObjects(role),
     metrics,
-    log,
+    log: role.log.child("cluster"),
   });
+}
+
+function openCluster(role: Role, remotes: RemoteClusters, onChange: OnChange): OwnCluster {
+  const { config, self, mesh, metrics, readiness } = role, log = role.log.child("cluster");
   const own = new OwnCluster({
-    api,
+    remotes,
     clusterId: config.clusterId,
     systemNamespace: self.namespace,
     revision: self.revision,
     meshConfigFile: config.meshConfigFile,
     sharedMeshConfig: config.sharedMeshConfig,
-    kinds,
-    remotes,
     metrics,
     readiness,
     log,

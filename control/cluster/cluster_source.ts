@@ -18,6 +18,8 @@ export interface ClusterSourceOptions {
   readonly onChange: (changes: readonly ObjectChange[]) => void;
   /** Called for every object that cannot be read. */
   readonly onRefused: (kind: string) => void;
+  /** Called when a watch gets into trouble. */
+  readonly onTrouble: () => void;
   readonly log: Logger;
   /** Watches beside these kinds whose trouble is to be said with theirs. */
   readonly others?: () => readonly WatchHealth[];
@@ -47,7 +49,7 @@ export class ClusterSource {
 
   constructor(options: ClusterSourceOptions) {
     this.#options = options;
-    this.#troubles = new TroubleLog(options.log);
+    this.#troubles = new TroubleLog(options.log, options.onTrouble);
     const types = options.kinds.filter(({ optional }) => optional).map(({ type }) => type);
     this.#definitions = new Definitions({
       api: options.api,

@@ -59,6 +59,7 @@ Deno.test("a kind that is forbidden and needed keeps the source from settling, a
   await rig.source.open();
   assertEquals(rig.names(), [CART, CLOSED]);
   await until("it is said that all is well", () => rig.log().includes("kind can be watched again"));
+  assertEquals(rig.troubles, 1);
 });
 
 Deno.test("a kind that is forbidden and can be done without does not hold up the others (CP-102)", async () => {

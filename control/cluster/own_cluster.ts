@@ -1,6 +1,5 @@
 /** The cluster of the configuration as a source of objects: its mesh settings, its kinds, and how all of it fares. */
 import type { Logger } from "../../base/log.ts";
-import type { KubeApi } from "../../kube/api.ts";
 import { CONFIG_MAPS } from "../../kube/resource_types.ts";
 import type { Labels as MetricLabels, Metrics } from "../metrics.ts";
 import type { MeshConfigObject, ObjectChange } from "../objects.ts";
@@ -8,26 +7,24 @@ import type { Readiness, ReadinessLine } from "../readiness.ts";
 import type { Part } from "../role.ts";
 import { ClusterSource } from "./cluster_source.ts";
 import type { KindStatus } from "./kind_watch.ts";
-import { resourceName, type WatchedKind } from "./kinds.ts";
+import { resourceName } from "./kinds.ts";
 import { configMapName, MeshConfigWatch } from "./mesh_config_watch.ts";
 import type { RemoteClusters } from "./remote_clusters.ts";
 import type { WatchHealth } from "./trouble_log.ts";
 
 export interface OwnClusterOptions {
-  readonly api: KubeApi;
   readonly clusterId: string;
   readonly systemNamespace: string;
   readonly revision: string;
   readonly meshConfigFile: string;
   readonly sharedMeshConfig: string;
-  readonly kinds: readonly WatchedKind[];
   readonly metrics: Metrics;
   readonly readiness: Readiness;
   readonly log: Logger;
   /** The namespace whose policies hold for the mesh, as settings have it now. */
   readonly rootNamespace: () => string;
   readonly onChange: (changes: readonly ObjectChange[]) => void;
-  /** The clusters that Secrets of this one name. */
+  /** The clusters that Secrets of this one name; by it this one is read, too. */
   readonly remotes: RemoteClusters;
 }
 
@@ -41,14 +38,15 @@ export class OwnCluster implements Part {
 
   constructor(options: OwnClusterOptions) {
     this.#options = options;
-    const { api, log, metrics } = options;
+    const { log, metrics } = options, { api, kinds, syncErrors } = options.remotes;
     const refusals = metrics.counter("ambit_kube_refusals", "Objects that could not be read.", { labelled: true });
     this.#source = new ClusterSource({
       api,
-      kinds: options.kinds,
+      kinds,
       log,
       onChange: (changes) => this.#tell(changes),
       onRefused: (kind) => refusals.increment({ kind }),
+      onTrouble: () => syncErrors.increment({ cluster: options.clusterId }),
       others: () => [this.#settingsHealth(), options.remotes.health()],
     });
     this.#settings = new MeshConfigWatch({
@@ -112,7 +110,12 @@ export class OwnCluster implements Part {
   #settingsHealth(): WatchHealth {
     const known = this.#settings.known;
     const consequence = known ? "its last known settings stay in force" : "istiod does not get ready without it";
-    return { type: CONFIG_MAPS, trouble: this.#settings.trouble(), consequence };
+    return {
+      type: CONFIG_MAPS,
+      namespace: this.#options.systemNamespace,
+      trouble: this.#settings.trouble(),
+      consequence,
+    };
   }
 
   #settingsLine(): ReadinessLine {

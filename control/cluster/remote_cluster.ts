@@ -28,6 +28,7 @@ export interface RemoteClusterOptions {
   readonly selectors: () => readonly LabelSelector[];
   readonly listener: RemoteListener;
   readonly onRefused: (kind: string) => void;
+  readonly onTrouble: () => void;
   readonly onTimeout: () => void;
   /** Called when {@link RemoteCluster.state} or {@link RemoteCluster.settled} may be another. */
   readonly onChange: () => void;
@@ -145,13 +146,14 @@ export class RemoteCluster {
   }
 
   #begin(opened: OpenedApi): Tenure {
-    const { kinds, selectors, onRefused, log, lookMs } = this.#options;
+    const { kinds, selectors, onRefused, onTrouble, log, lookMs } = this.#options;
     const stop = new AbortController();
     const source = new ClusterSource({
       api: opened.api,
       kinds,
       onChange: (changes) => this.#tell(changes),
       onRefused,
+      onTrouble,
       unserved: `the cluster ${this.id} is not read without it`,
       log,
       lookMs,

@@ -28,12 +28,24 @@ export interface RemoteClustersOptions {
   readonly lookMs?: number;
 }
 
+/** One remote cluster, by the names of Istio's own page. */
+export interface RemoteStatus {
+  readonly id: string;
+  readonly secretName: string;
+  readonly syncStatus: RemoteState;
+}
+
 const SELECTOR = "istio/multiCluster=true";
 const LOOK_MS = 500;
 const STATES: readonly RemoteState[] = ["synced", "syncing", "timeout"];
 
 /** Construct it, then {@link start} it. */
 export class RemoteClusters implements Part {
+  readonly api: KubeApi;
+  /** All kinds, of our own cluster, too. */
+  readonly kinds: readonly WatchedKind[];
+  /** Watches that got into trouble, of our own cluster, too. */
+  readonly syncErrors: Counter;
   readonly #options: RemoteClustersOptions;
   readonly #secrets = new Map<string, RemoteSecret>();
   readonly #clusters = new Map<string, RemoteCluster>();
@@ -49,7 +61,10 @@ export class RemoteClusters implements Part {
 
   constructor(options: RemoteClustersOptions) {
     this.#options = options;
+    this.api = options.api;
+    this.kinds = options.kinds;
     const { metrics } = options, labelled = { labelled: true };
+    this.syncErrors = metrics.counter("controller_sync_errors_total", "Watches that got into trouble.", labelled);
     this.#events = metrics.counter(
       "remote_cluster_secret_events_total",
       "Events of remote clusters' Secrets.",
@@ -113,9 +128,18 @@ export class RemoteClusters implements Part {
     return [...this.#clusters.values()].sort((one, other) => one.id < other.id ? -1 : 1);
   }
 
+  status(): RemoteStatus[] {
+    return this.clusters().map((cluster) => ({
+      id: cluster.id,
+      secretName: `${this.#options.systemNamespace}/${cluster.describe().secret}`,
+      syncStatus: cluster.state,
+    }));
+  }
+
   health(): WatchHealth {
     const trouble = this.#informer?.status().trouble;
-    return { type: SECRETS, trouble, consequence: "remote clusters stay as they are" };
+    const { systemNamespace: namespace } = this.#options;
+    return { type: SECRETS, namespace, trouble, consequence: "remote clusters stay as they are" };
   }
 
   lines(): ReadinessLine[] {
@@ -188,6 +212,7 @@ export class RemoteClusters implements Part {
       selectors: () => this.#selectors,
       listener,
       onRefused: (kind) => this.#refusals.increment({ cluster: id, kind }),
+      onTrouble: () => this.syncErrors.increment({ cluster: id }),
       onTimeout: () => this.#timeouts.increment(),
       onChange: () => this.#look(),
       log: log.child(`cluster ${id}`),

@@ -88,6 +88,8 @@ export class SourceRig implements AsyncDisposable {
   readonly lines: string[] = [];
   /** How many batches were told. */
   batches = 0;
+  /** How often a watch got into trouble. */
+  troubles = 0;
   readonly #stop = new AbortController();
 
   constructor(api: InMemoryKubeApi = smallMesh()) {
@@ -97,6 +99,7 @@ export class SourceRig implements AsyncDisposable {
       kinds: WATCHED_KINDS,
       onChange: (changes) => this.apply(changes),
       onRefused: () => {},
+      onTrouble: () => this.troubles++,
       log: new Logger("cluster", { sink: (line) => this.lines.push(line) }),
       lookMs: 10,
       limits: { backoff: { firstMs: 1, maxMs: 20 }, healthyWatchMs: 0 },

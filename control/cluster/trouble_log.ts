@@ -6,6 +6,8 @@ import { resourceName } from "./kinds.ts";
 /** How one watch fares. */
 export interface WatchHealth {
   readonly type: ResourceType;
+  /** Where it is watched; undefined: everywhere. */
+  readonly namespace?: string;
   readonly trouble: InformerStatus["trouble"];
   /** What its trouble means for the mesh. */
   readonly consequence: string;
@@ -17,17 +19,20 @@ const PATIENCE_MS = 5_000;
 
 export class TroubleLog {
   readonly #log: Logger;
+  readonly #onTrouble: () => void;
   readonly #now: () => number;
   /** By resource: when it was last said. */
   readonly #said = new Map<string, number>();
 
-  constructor(log: Logger, now: () => number = () => performance.now()) {
+  /** @param onTrouble called when the watch of a type gets into trouble. */
+  constructor(log: Logger, onTrouble: () => void, now: () => number = () => performance.now()) {
     this.#log = log;
+    this.#onTrouble = onTrouble;
     this.#now = now;
   }
 
   /** Takes how the watch of a type fares now, and what follows from its trouble. */
-  look({ type, trouble, consequence }: WatchHealth): void {
+  look({ type, namespace, trouble, consequence }: WatchHealth): void {
     const resource = resourceName(type), saidAtMs = this.#said.get(resource);
     if (trouble === undefined) {
       if (this.#said.delete(resource)) this.#log.info("kind can be watched again", { resource });
@@ -36,6 +41,7 @@ export class TroubleLog {
     const { status, error, sinceMs } = trouble;
     if (status !== 403 && sinceMs < PATIENCE_MS) return;
     if (saidAtMs !== undefined && this.#now() - saidAtMs < AGAIN_MS) return;
+    if (saidAtMs === undefined) this.#onTrouble();
     this.#said.set(resource, this.#now());
     const seconds = Math.round(sinceMs / 1_000);
     this.#log.error("kind cannot be watched", {
@@ -44,16 +50,17 @@ export class TroubleLog {
       error,
       seconds,
       consequence,
-      fix: fixOf(type, status),
+      fix: fixOf(type, namespace, status),
     });
   }
 }
 
 /** What a person can do about an answer. */
-function fixOf(type: ResourceType, status: number): string {
+function fixOf(type: ResourceType, namespace: string | undefined, status: number): string {
   const { group, plural } = type;
   if (status === 403) {
-    return `add to istiod's ClusterRole: {apiGroups: ["${group}"], resources: ["${plural}"], verbs: ["get", "list", "watch"]}`;
+    const role = namespace === undefined ? "ClusterRole" : `Role in ${namespace}`;
+    return `add to istiod's ${role}: {apiGroups: ["${group}"], resources: ["${plural}"], verbs: ["list", "watch"]}`;
   }
   if (status === 401) return "see that istiod's service account token is mounted and not expired";
   if (status === 404) return `install CRDs that serve ${resourceName(type)} in version ${type.version}`;
