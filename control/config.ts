@@ -12,6 +12,7 @@ import {
 } from "../base/config.ts";
 import { AMBIENT_SETTINGS } from "./ambient/settings.ts";
 import { CA_SETTINGS } from "./ca/settings.ts";
+import { STATUS_SETTINGS } from "./status/settings.ts";
 
 const YEAR_MS = 365 * 86_400_000;
 
@@ -228,13 +229,7 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
   },
   ...AMBIENT_SETTINGS,
   ...CA_SETTINGS,
-  leaderElection: {
-    kind: toggle(),
-    flag: "leader-election",
-    env: "ENABLE_LEADER_ELECTION",
-    default: true,
-    help: "agree with other istiods on who does what is done once; false where this is the only one",
-  },
+  ...STATUS_SETTINGS,
   debounceQuietMs: {
     kind: duration(0, 60_000),
     flag: "debounce-after",

@@ -13,8 +13,11 @@ import { aliasesOf, CallerClusters } from "./ca/caller_clusters.ts";
 import type { IstiodConfig } from "./config.ts";
 import { MeshSettings } from "./mesh_settings.ts";
 import { Metrics } from "./metrics.ts";
+import { ObjectFeed } from "./object_feed.ts";
 import { Readiness } from "./readiness.ts";
 import type { Role } from "./role.ts";
+import { openControllers } from "./status/controllers.ts";
+import { StatusMirror } from "./status/status_mirror.ts";
 import { openXds, startGrpc, startHttp } from "./serving.ts";
 import { openAuthenticator, openSigning, startRotation } from "./signing.ts";
 import { openSource } from "./source.ts";
@@ -78,9 +81,9 @@ async function start(
   ending.defer(() => own?.close());
   const role = await makeRole(config, options, own?.api), { log, self, readiness, signal } = role;
   log.info("istiod starts", { version: VERSION, clusterId: config.clusterId, ...self });
-  const source = openSource(role);
+  const source = openSource(role), controllers = openControllers(role);
   const authenticator = await openAuthenticator(role);
-  const xds = openXds(role, authenticator, source);
+  const xds = openXds(role, authenticator, source, () => controllers?.leaders() ?? []);
 
   // Probes first (CP-011): they say 503 until everything that is there is in the index, and may be served.
   const http = startHttp(role, xds, authenticator);
@@ -96,6 +99,8 @@ async function start(
   const leading = startLeading(role, signing);
   ending.defer(() => leading.stopped);
   readiness.open();
+  controllers?.start();
+  ending.defer(() => controllers?.stopped);
   const { secureGrpcPort, grpcPort } = grpc, { trustDomain, rootNamespace } = role.mesh.now;
   const objects = source.objects().length, tookMs = Math.round(performance.now() - startedAtMs);
   log.info("istiod is ready", { secureGrpcPort, trustDomain, rootNamespace, objects, tookMs });
@@ -127,7 +132,9 @@ async function makeRole(config: IstiodConfig, options: RoleOptions, api: KubeApi
   const clusters = new CallerClusters(clusterId, aliasesOf(config.clusterAliases)), readiness = new Readiness();
   const pods = clusters.set(clusterId, api), mesh = new MeshSettings({ trustDomain, rootNamespace });
   const openRemote = options.openRemote ?? remoteOpener(config, log);
-  return { config, self, around, api, openRemote, index, mesh, pods, clusters, readiness, metrics, log, signal };
+  const feed = new ObjectFeed(), statuses = new StatusMirror();
+  const parts = { index, feed, statuses, mesh, pods, clusters, readiness, metrics };
+  return { config, self, around, api, openRemote, ...parts, log, signal };
 }
 
 function describeMetrics(metrics: Metrics, { index, startedAtMs }: { index: AmbientIndex; startedAtMs: number }): void {

@@ -34,6 +34,7 @@ class Rig implements AsyncDisposable {
       "--monitoring-address=127.0.0.1:0",
       "--https-address=127.0.0.1:0",
       "--pod-name=istiod-1",
+      "--gateway-classes=false", // So that what is read is what the test put there.
     ];
     const log = new Logger("istiod", { sink: (line) => this.lines.push(line) });
     const { config } = ISTIOD_CONFIG.parse(flags, () => undefined);

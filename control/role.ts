@@ -9,7 +9,9 @@ import type { NodePods } from "./ca/node_pods.ts";
 import type { IstiodConfig } from "./config.ts";
 import type { MeshSettings } from "./mesh_settings.ts";
 import type { Metrics } from "./metrics.ts";
+import type { ObjectFeed } from "./object_feed.ts";
 import type { Readiness } from "./readiness.ts";
+import type { StatusMirror } from "./status/status_mirror.ts";
 
 /** Who this istiod is, to its cluster and to other istiods. */
 export interface Self {
@@ -30,6 +32,10 @@ export interface Role {
   /** Opens the API server that a remote cluster's kubeconfig names. @throws MeshError if it is not to be used. */
   readonly openRemote: (kubeconfig: string, source: string) => Promise<OpenedApi>;
   readonly index: AmbientIndex;
+  /** What changed in the index, batch by batch. */
+  readonly feed: ObjectFeed;
+  /** The status that objects of our own cluster have now. */
+  readonly statuses: StatusMirror;
   /** The mesh's own settings, live; the index follows them by itself. */
   readonly mesh: MeshSettings;
   /** Which pods a node runs, for the CA: those of our own cluster, among {@link Role.clusters}. */

@@ -31,7 +31,7 @@ export interface Xds {
 }
 
 /** Ties the index to the streams, which {@link startGrpc} lets in. */
-export function openXds(role: Role, authenticator: Authenticator, source: Source): Xds {
+export function openXds(role: Role, authenticator: Authenticator, source: Source, leaders: () => unknown): Xds {
   const { config, self, index, mesh, metrics, log } = role;
   const ads = new AdsService({
     view: index,
@@ -56,6 +56,7 @@ export function openXds(role: Role, authenticator: Authenticator, source: Source
       { id: config.clusterId, syncStatus: role.readiness.ready ? "synced" : "syncing" },
       ...source.remotes(),
     ],
+    leaders,
     disconnects: config.unsafeAdminEndpoints,
   });
   const debouncer = createDebouncer(config, {

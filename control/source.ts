@@ -32,6 +32,7 @@ export function openSource(role: Role): Source {
     }
     role.mesh.apply(changes);
     role.index.apply(changes);
+    role.feed.tell(changes);
   };
   const remotes = role.api === undefined ? undefined : openRemotes(role, role.api);
   const source = remotes === undefined ? openFolder(role, onChange) : openCluster(role, remotes, onChange);
@@ -75,6 +76,7 @@ function openCluster(role: Role, remotes: RemoteClusters, onChange: OnChange): O
     readiness,
     log,
     rootNamespace: () => mesh.now.rootNamespace,
+    statuses: role.statuses,
     onChange,
   });
   role.clusters.restrict(config.clusterId, (namespace) => own.admits(namespace));

@@ -1,4 +1,5 @@
 /** The objects of one cluster: a watch for each kind that is there, through one gate. */
+import type { StatusMirror } from "../status/status_mirror.ts";
 import { assert } from "../../base/assert.ts";
 import type { Logger } from "../../base/log.ts";
 import type { KubeApi } from "../../kube/api.ts";
@@ -21,6 +22,8 @@ export interface ClusterSourceOptions {
   /** Called when a watch gets into trouble. */
   readonly onTrouble: () => void;
   readonly log: Logger;
+  /** Is told of the status of objects, before they are told of. */
+  readonly statuses?: StatusMirror;
   /** Watches beside these kinds whose trouble is to be said with theirs. */
   readonly others?: () => readonly WatchHealth[];
   /** What it means that a kind which is needed cannot be had. */
@@ -165,7 +168,7 @@ export class ClusterSource {
   }
 
   #watchKind(row: WatchedKind, signal: AbortSignal): KindWatch {
-    const { api, log, onRefused, limits } = this.#options;
+    const { api, log, onRefused, statuses, limits } = this.#options;
     if (row.optional) log.debug("kind is there", { kind: row.kind });
     return new KindWatch({
       api,
@@ -174,6 +177,7 @@ export class ClusterSource {
       onChange: (changes) => this.#tell(this.#gate.apply(changes)),
       onRefused: () => onRefused(row.kind),
       onSynced: () => this.#look(),
+      statuses,
       limits,
     }, signal);
   }

@@ -1,4 +1,5 @@
 /** One kind of one cluster, followed while it is there: its informer, what cannot be read of it, and how it fares. */
+import type { StatusMirror } from "../status/status_mirror.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Informer, InformerChange, KubeApi } from "../../kube/api.ts";
 import { type InformerLimits, startInformer } from "../../kube/informer.ts";
@@ -29,6 +30,7 @@ export interface KindWatchOptions {
   readonly onRefused: () => void;
   readonly onSynced: () => void;
   readonly log: Logger;
+  readonly statuses?: StatusMirror;
   readonly limits?: Partial<InformerLimits>;
 }
 
@@ -94,8 +96,9 @@ export class KindWatch {
 
   #take(changes: readonly InformerChange[]): void {
     if (this.#over) return;
-    const { row, onChange } = this.#options;
+    const { row, onChange, statuses } = this.#options;
     onChange(changes.map((change) => {
+      statuses?.note(row.kind, change, change.object);
       const key = objectKey(row.kind, change.namespace, change.name);
       if (change.object === undefined) {
         this.#refusals.delete(key);

@@ -5,6 +5,7 @@ import type { Labels as MetricLabels, Metrics } from "../metrics.ts";
 import type { MeshConfigObject, ObjectChange } from "../objects.ts";
 import type { Readiness, ReadinessLine } from "../readiness.ts";
 import type { Part } from "../role.ts";
+import type { StatusMirror } from "../status/status_mirror.ts";
 import { ClusterSource } from "./cluster_source.ts";
 import type { KindStatus } from "./kind_watch.ts";
 import { resourceName } from "./kinds.ts";
@@ -24,6 +25,8 @@ export interface OwnClusterOptions {
   /** The namespace whose policies hold for the mesh, as settings have it now. */
   readonly rootNamespace: () => string;
   readonly onChange: (changes: readonly ObjectChange[]) => void;
+  /** Is told of the status of objects. */
+  readonly statuses?: StatusMirror;
   /** The clusters that Secrets of this one name; by it this one is read, too. */
   readonly remotes: RemoteClusters;
 }
@@ -47,6 +50,7 @@ export class OwnCluster implements Part {
       onChange: (changes) => this.#tell(changes),
       onRefused: (kind) => refusals.increment({ kind }),
       onTrouble: () => syncErrors.increment({ cluster: options.clusterId }),
+      statuses: options.statuses,
       others: () => [this.#settingsHealth(), options.remotes.health()],
     });
     this.#settings = new MeshConfigWatch({

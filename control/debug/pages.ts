@@ -31,6 +31,8 @@ export interface DebugPagesOptions {
   readonly settings: () => unknown;
   /** Clusters that objects come from, with how far each is. */
   readonly clusters: () => unknown;
+  /** Who leads among several istiods, for each lock. */
+  readonly leaders: () => unknown;
   /** Whether clients may be disconnected by whoever reads these pages. */
   readonly disconnects: boolean;
 }
@@ -70,6 +72,7 @@ export class DebugPages implements DebugSource {
       ["force_disconnect", streams.disconnectPage(ads, disconnects)],
       ["instancesz", (request) => this.#instances(request)],
       ["krtz", mesh.krtzPage(index)],
+      ["leaderz", (request) => jsonPage(request, options.leaders())],
       ["list", list],
       ["mesh", (request) => jsonPage(request, settings())],
       ["ndsz", envoyDump],
