@@ -78,6 +78,7 @@ function pagesOf(options: Partial<DebugPagesOptions> = {}): DebugPages & { read(
     objects: () => ["Pod/shop/cart-1", "Pod/shop/cart-2", "Service/shop/cart"],
     settings: () => ({ trustDomain: "cluster.local" }),
     clusters: () => [{ id: "c1", syncStatus: "synced" }],
+    leaders: () => [{ lock: "istio-status-leader", leads: true }],
     disconnects: false,
     ...options,
   });
