@@ -27,6 +27,7 @@ export const REASONS: Readonly<Record<string, string>> = {
   "CP-600": "what a waypoint receives comes with the waypoint",
   "CP-698": "the Gateway API's own definitions judge its kinds, not the webhook",
   "CP-699": "there is no analysis yet",
+  "CP-513": "not offered: ztunnel takes roots from the CA's answers alone, so nobody in an ambient mesh reads them",
 };
 
 /** What a reader should know of a rule besides its tests: where ours differs, and why. */
@@ -48,4 +49,10 @@ export const NOTES: Readonly<Record<string, string>> = {
   "ZT-214": "names of settings are ours",
   "ZT-216": "levels are those of our scopes: access, policy, xds, ca, dns and so on",
   "ZT-218": "of the agent's thread; the workers' threads are not in it",
+  "CP-430": "a gateway's header counts once a network is named, its last element alone, and of it identities of ours",
+  "CP-472": "whoever cannot be checked now gets UNAVAILABLE, which agents try again",
+  "CP-476": "a token is reviewed once for all that show it, and remembered for seconds",
+  "CP-495": "a request that names another signer is refused, and so is a start that asks for one",
+  "CP-503": "a root that has expired is renewed at the start; root-cert.pem in the Secret follows the renewal",
+  "CP-510": "of our own cluster; remote clusters' namespaces are not written to",
 };
