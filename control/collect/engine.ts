@@ -254,6 +254,7 @@ function stepOf(
   const tracker = new Tracker();
   return {
     run: () => {
+      if (changed.size === 0 && !tracker.changed) return 0;
       const dirty = new Set<string>();
       if (changed.size > 0) { for (const key of changed.keys()) dirty.add(key); }
       tracker.addChanged(dirty);

@@ -74,6 +74,13 @@ export class Tracker implements Fetch {
     return false;
   }
 
+  /** Whether anything changed in what any item ever fetched from. Asked of every collection at each settling. */
+  get changed(): boolean {
+    for (const { changed } of this.#sources.keys()) if (changed.size > 0) return true;
+    for (const { changed } of this.#owned) if (changed.size > 0) return true;
+    return this.cellChanged;
+  }
+
   /** Adds the items that fetched what has changed. */
   addChanged(items: Set<string>): void {
     for (const [source, dependencies] of this.#sources) {
