@@ -132,10 +132,11 @@ export class ApiServer implements AsyncDisposable {
     await this.kubectl(args, { stdin: statuses });
   }
 
-  /** A service account's token, minted by the API server itself. */
-  async accountToken(namespace: string, account: string, audience?: string): Promise<string> {
-    const more = audience === undefined ? [] : [`--audience=${audience}`];
-    return (await this.kubectl(["create", "token", account, "-n", namespace, ...more])).trim();
+  /** A service account's token, minted by the API server itself. @param pod binds it to one. */
+  async accountToken(namespace: string, account: string, audience?: string, pod?: string): Promise<string> {
+    const audiences = audience === undefined ? [] : [`--audience=${audience}`];
+    const bound = pod === undefined ? [] : ["--bound-object-kind=Pod", `--bound-object-name=${pod}`];
+    return (await this.kubectl(["create", "token", account, "-n", namespace, ...audiences, ...bound])).trim();
   }
 
   /** Makes etcd forget everything but the present: what is asked from an older version on is answered 410. */

@@ -9,7 +9,7 @@ import { account, namespace, pod, service } from "./objects.ts";
 import type { EtcdVersion } from "./parts.ts";
 
 const SPACE = "shop", PODS = 12, CHANGES_PER_FAILURE = 40;
-const CONVERGED_MS = 60_000;
+const CONVERGED_MS = 120_000;
 
 /** Pods that come, go and change, one change after the other; an API server that is away is asked again. */
 class Churn {

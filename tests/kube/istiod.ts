@@ -1,23 +1,31 @@
 /** istiod as a process of its own against a test's API server, with the rights that its manifest gives it and no others. */
+import { Buffer } from "node:buffer";
+import { makeRequest } from "../../dataplane/agent/workload_certificate.ts";
+import { decodeIstioCertificateResponse, encodeIstioCertificateRequest } from "../../mesh/proto/ca_codec.ts";
 import type { ApiServer } from "./api_server.ts";
 import { freePort } from "./free_port.ts";
-import { MeshReader } from "./mesh_reader.ts";
+import { MeshReader, openChannel } from "./mesh_reader.ts";
 import { PartProcess } from "./part_process.ts";
 
 export const SYSTEM = "istio-system";
 const MANIFESTS = new URL("../../deploy/kubernetes", import.meta.url).pathname;
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
-const READY_MS = 60_000;
+const READY_MS = 180_000;
+const CA_METHOD = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
+const raw = (bytes: Buffer): Buffer => bytes;
 
 /** Applies what a user would: namespace, settings, account, rights. And an account for the node's proxies. */
 export async function installManifests(server: ApiServer): Promise<void> {
   await server.kubectl(["apply", "--server-side", "-k", MANIFESTS]);
+  // There is no network on which the API server could ask it.
+  await server.kubectl(["delete", "validatingwebhookconfigurations", "-l", "app=istiod"]);
   const metadata = { name: "ztunnel", namespace: SYSTEM };
   await server.apply({ apiVersion: "v1", kind: "ServiceAccount", metadata });
 }
 
 /** One replica. */
 export class Istiod implements AsyncDisposable {
+  readonly manifests = MANIFESTS;
   readonly process: PartProcess;
   readonly address: string;
   readonly httpUrl: string;
@@ -90,6 +98,20 @@ export class Istiod implements AsyncDisposable {
   async reader(token?: string): Promise<MeshReader> {
     const account = token ?? await this.#server.accountToken(SYSTEM, "ztunnel", "istio-ca");
     return await MeshReader.open({ address: this.address, rootsPem: await this.rootsPem(), token: account });
+  }
+
+  /** Has a certificate signed, as a node's proxy for a pod on its node. @returns The chain, PEM. */
+  async certificate(token: string, identity: string): Promise<readonly string[]> {
+    const { csrPem } = await makeRequest(identity), metadata = { ImpersonatedIdentity: identity };
+    const bytes = encodeIstioCertificateRequest({ csr: csrPem, validitySeconds: 3_600, metadata });
+    using channel = await openChannel({ address: this.address, rootsPem: await this.rootsPem(), token });
+    const answer = await new Promise<Buffer>((resolve, reject) =>
+      channel.client.makeUnaryRequest(CA_METHOD, raw, raw, Buffer.from(bytes), channel.metadata, (error, answer) => {
+        if (error === null && answer !== undefined) resolve(answer);
+        else reject(error ?? new Error("an empty answer"));
+      })
+    );
+    return decodeIstioCertificateResponse(answer).certChain;
   }
 
   /** What it has logged, a line each. */

@@ -14,7 +14,7 @@ import { until } from "./until.ts";
 
 const METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 const TYPES = [AUTHORIZATION_TYPE_URL, ADDRESS_TYPE_URL] as const;
-const DEADLINE_MS = 30_000;
+const DEADLINE_MS = 120_000;
 const QUIET_MS = 1_000; // More than a debounce of a change that comes alone.
 const raw = (bytes: Buffer): Buffer => bytes;
 
@@ -24,6 +24,23 @@ export interface ReaderOptions {
   readonly rootsPem: string;
   readonly token: string;
   readonly clusterId?: string;
+}
+
+/** A connection of its own, with what every call on it says. @throws MeshError AMB0301 */
+export async function openChannel({ address, rootsPem, token, clusterId = "Kubernetes" }: ReaderOptions) {
+  const client = await connectChannel({
+    address: `https://${address}`,
+    roots: { kind: "pem", pem: rootsPem },
+    token: { kind: "none" },
+    clusterId,
+    alternativeHostname: "",
+    tls12: false,
+    headers: {},
+  }, rootsPem);
+  const metadata = new grpc.Metadata();
+  metadata.set("authorization", `Bearer ${token}`);
+  metadata.set("clusterid", clusterId);
+  return { client, metadata, [Symbol.dispose]: () => client.close() };
 }
 
 /** An open stream, and what it has brought. */
@@ -53,18 +70,7 @@ export class MeshReader implements Disposable {
 
   /** Connects, and waits for the first state. @throws Error if it is refused. */
   static async open({ address, rootsPem, token, clusterId = "Kubernetes" }: ReaderOptions): Promise<MeshReader> {
-    const client = await connectChannel({
-      address: `https://${address}`,
-      roots: { kind: "pem", pem: rootsPem },
-      token: { kind: "none" },
-      clusterId,
-      alternativeHostname: "",
-      tls12: false,
-      headers: {},
-    }, rootsPem);
-    const metadata = new grpc.Metadata();
-    metadata.set("authorization", `Bearer ${token}`);
-    metadata.set("clusterid", clusterId);
+    const { client, metadata } = await openChannel({ address, rootsPem, token, clusterId });
     const reader = new MeshReader(client, metadata, clusterId);
     await until(() => reader.#waiting.size === 0 || reader.ended !== undefined, "the first state", DEADLINE_MS);
     if (reader.ended === undefined) return reader;

@@ -1,6 +1,7 @@
 /** One program of a test: it writes to a file, ends with us whatever happens, and can be stopped, killed and started again. */
 import { MeshError } from "../../base/errors.ts";
 
+const READY_MS_MAX = 180_000; // Seconds as a rule; machines that do much else take their time.
 const STOP_MS = 15_000;
 const POLL_MS = 25;
 const TAIL_CHARS = 3_000;
@@ -60,7 +61,7 @@ export class PartProcess {
   }
 
   async #untilReady(): Promise<void> {
-    const readyMs = this.#options.readyMs ?? 60_000, deadlineMs = performance.now() + readyMs;
+    const readyMs = this.#options.readyMs ?? READY_MS_MAX, deadlineMs = performance.now() + readyMs;
     while (!this.#ended && performance.now() < deadlineMs) {
       if (await this.#options.isReady()) return;
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
