@@ -30,7 +30,7 @@ class Istiod {
   }
 
   async start(): Promise<void> {
-    const addresses = ["secure-grpc", "grpc", "http", "monitoring"].map((it) => `--${it}-address=127.0.0.1:0`);
+    const addresses = ["secure-grpc", "grpc", "http", "https", "monitoring"].map((it) => `--${it}-address=127.0.0.1:0`);
     const flags = [
       ...addresses,
       `--state-dir=${this.#folder}`,
