@@ -179,22 +179,23 @@ class Client implements OpenKubeApi {
       resourceVersion: options.resourceVersion,
       ...(options.initialEvents === true ? { sendInitialEvents: true, resourceVersionMatch: "NotOlderThan" } : {}),
     };
-    let timer = setTimeout(() => silent.abort(), this.#limits.callMs), isOpen = false;
-    const heard = () => {
-      clearTimeout(timer);
-      timer = setTimeout(() => silent.abort(), this.#limits.watchSilenceMs);
-    };
+    // One timer for all: a timer a chunk would cost as much as reading it.
+    let limitMs = this.#limits.callMs, heardAtMs = performance.now(), isOpen = false;
+    const timer = setInterval(() => {
+      if (performance.now() - heardAtMs >= limitMs) silent.abort();
+    }, Math.min(this.#limits.callMs, this.#limits.watchSilenceMs) / 4);
     try {
       const answer = await this.#send(
         { method: "GET", path: withQuery(collectionPath(type, scope.namespace), query) },
         signal,
       );
       isOpen = true;
-      heard();
+      limitMs = this.#limits.watchSilenceMs;
+      heardAtMs = performance.now();
       options.onOpen?.();
       const cutter = new LineCutter(this.#limits.lineBytesMax);
       for await (const chunk of answer.chunks) {
-        heard();
+        heardAtMs = performance.now();
         for (const line of linesOf(cutter, chunk)) if (line !== "") yield readWatchEvent(line);
         if (signal.aborted) return;
       }
@@ -204,7 +205,7 @@ class Client implements OpenKubeApi {
       if (!signal.aborted) throw error;
       if (!isOpen && !options.signal.aborted) throw this.#noAnswer();
     } finally {
-      clearTimeout(timer);
+      clearInterval(timer);
     }
   }
 

@@ -1,5 +1,12 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import type { Plain } from "../../base/plain.ts";
+import {
+  AUTHORIZATION_POLICIES,
+  PEER_AUTHENTICATIONS,
+  SERVICE_ENTRIES,
+  WORKLOAD_ENTRIES,
+} from "../../kube/resource_types.ts";
+import { parseYaml } from "../folder/yaml.ts";
 import { judgeObject } from "./judge.ts";
 
 type Spec = { readonly [key: string]: Plain };
@@ -483,4 +490,21 @@ Deno.test("judgeObject() tells everything that is wrong at once, and never throw
     for (const metadata of [1, null, { labels: 1 }, { annotations: 1 }] as unknown as Spec[]) judge(kind, {}, metadata);
     for (const object of odd) judgeObject(GROUPS[kind]!, kind, object);
   }
+});
+
+Deno.test("the webhook's registration asks for what is judged and nothing else; Gateway API judges its own kinds (CP-698)", async () => {
+  const text = await Deno.readTextFile(new URL("../../deploy/kubernetes/webhook.yaml", import.meta.url));
+  const { webhooks } = parseYaml(text) as unknown as {
+    webhooks: { rules: { apiGroups: string[]; resources: string[]; operations: string[] }[] }[];
+  };
+  const types = [AUTHORIZATION_POLICIES, PEER_AUTHENTICATIONS, SERVICE_ENTRIES, WORKLOAD_ENTRIES];
+  for (const { rules } of webhooks) {
+    for (const { apiGroups, resources, operations } of rules) {
+      assertEquals(resources.toSorted(), types.map(({ plural }) => plural).toSorted());
+      assertEquals(apiGroups.toSorted(), [...new Set(types.map(({ group }) => group))].toSorted());
+      assertEquals(operations, ["CREATE", "UPDATE"]);
+    }
+  }
+  for (const { group, kind } of types) assertEquals(GROUPS[kind], group);
+  assertStringIncludes(judgeObject("gateway.networking.k8s.io", "Gateway", {}).problems.join(), "is not known here");
 });

@@ -1,4 +1,4 @@
-/** The validation webhook, asked by a real API server: what kubectl is told, and how the registration comes to refuse (CP-690 to CP-697). */
+/** The validation webhook, asked by a real API server: what kubectl is told, and how the registration comes to refuse. */
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { Logger } from "../../base/log.ts";
 import { ISTIOD_CONFIG } from "../../control/config.ts";
