@@ -94,6 +94,12 @@ async function start(
   const rotation = startRotation(role, signing);
   ending.defer(() => rotation.stopped);
   const grpc = await startGrpc(role, xds, signing);
+  let stopping: Promise<void> | undefined;
+  const stopStreams = () => {
+    xds.close();
+    return stopping ??= grpc.stop();
+  };
+  ending.defer(stopStreams);
   const webhook = await startWebhook(role, signing);
   ending.defer(() => webhook?.stopped);
   const leading = startLeading(role, signing);
@@ -108,8 +114,7 @@ async function start(
   const stop = async () => {
     readiness.close();
     log.info("istiod stops");
-    xds.close();
-    await grpc.stop();
+    await stopStreams(); // First: clients that are told early are with another istiod when the rest has ended (CP-660).
     await ending.disposeAsync();
   };
   const { httpPort, monitoringPort } = http, { rootsPem } = signing.authority.material;

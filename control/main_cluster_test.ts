@@ -25,8 +25,7 @@ class Rig implements AsyncDisposable {
   }
 
   #options() {
-    const flags = [
-      ...this.flags,
+    const own = [
       `--state-dir=${this.folder}/state`,
       `--mesh-config=${this.folder}/none`,
       "--secure-grpc-address=127.0.0.1:0",
@@ -36,6 +35,8 @@ class Rig implements AsyncDisposable {
       "--pod-name=istiod-1",
       "--gateway-classes=false", // So that what is read is what the test put there.
     ];
+    const given = new Set(this.flags.map((flag) => flag.split("=")[0]));
+    const flags = [...this.flags, ...own.filter((flag) => !given.has(flag.split("=")[0]))];
     const log = new Logger("istiod", { sink: (line) => this.lines.push(line) });
     const { config } = ISTIOD_CONFIG.parse(flags, () => undefined);
     const openRemote = () => Promise.resolve({ api: this.remote, close: () => {} });
@@ -177,6 +178,20 @@ Deno.test("istiod with neither a folder nor a cluster says what to give (AMB0230
   );
   assertEquals(error.code, "AMB0230");
   assertStringIncludes(error.remedy, "--kubeconfig");
+});
+
+Deno.test("istiod whose last listener cannot be had closes those that it has, and says so (CP-660)", async () => {
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const grpcPort = freePort();
+  await using rig = new Rig(
+    `--https-address=127.0.0.1:${taken.addr.port}`,
+    `--secure-grpc-address=127.0.0.1:${grpcPort}`,
+  );
+  const error = await assertRejects(() => rig.run(), MeshError);
+  assertEquals(error.code, "AMB0815");
+  for (const port of [grpcPort, rig.httpPort]) {
+    await assertRejects(() => Deno.connect({ hostname: "127.0.0.1", port }), Deno.errors.ConnectionRefused);
+  }
 });
 
 Deno.test("istiod that is stopped before it is ready ends in order, and leaves nothing open (CP-660)", async () => {
