@@ -15,6 +15,9 @@
  * | classes | gatewayclasses | create |
  * | tags | mutatingwebhookconfigurations, validatingwebhookconfigurations (admissionregistration.k8s.io) | list, watch |
  * | tags | services of the system namespace | list, watch |
+ * | trust bundle | namespaces | list, watch |
+ * | trust bundle | configmaps of its two names, everywhere | get, list, watch, create, update |
+ * | trust bundle, if asked for | clustertrustbundles (certificates.k8s.io) | get, list, watch, create, update |
  * | untaint, if asked for | nodes | list, watch, patch |
  * | untaint, if asked for | pods of the node agents' namespace | list, watch |
  */
@@ -63,6 +66,11 @@ export class Controllers implements Part {
     if (config.gatewayClasses) this.#addClasses();
     if (config.nodeUntaint) this.#addUntaint();
     this.#describe(metrics);
+  }
+
+  /** Adds work that is made elsewhere, before {@link start}. */
+  add(lock: Lock, work: (api: KubeApi, metrics: ControllerMetrics) => Lead): void {
+    this.#leads.push([lock, work(this.#api, this.#metrics)]);
   }
 
   /** Takes part in the elections until the role's signal. */
