@@ -1,6 +1,7 @@
 /** The control plane of a run: its model of the mesh, served by real delta sessions to the real client of each node. */
 import { Debouncer } from "../../control/xds/debounce.ts";
 import type { Resource, ResourceChange, ResourceView } from "../../control/xds/resources.ts";
+import { ServedView } from "../../control/xds/served_view.ts";
 import { SERVED_TYPES } from "../../control/xds/resources.ts";
 import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
 import { ControlLink } from "./control_link.ts";
@@ -29,6 +30,9 @@ export class SimControl implements ResourceView {
   /** How long a message takes at most. */
   delayMsMax = 0;
   readonly #debouncer: Debouncer;
+  /** What sessions are served of. */
+  readonly served = new ServedView(this);
+  generation = 0;
   #downUntilMs = 0;
   #epoch = 0;
   #count = 0;
@@ -82,6 +86,7 @@ export class SimControl implements ResourceView {
 
   remove(typeUrl: string, name: string): void {
     if (!this.#of(typeUrl).delete(name)) return;
+    this.generation++;
     this.#change({ typeUrl, updated: [], removed: [name] });
   }
 
@@ -112,6 +117,7 @@ export class SimControl implements ResourceView {
     if (before !== undefined && before.bytes.join() === bytes.join()) return;
     const resource = { name, aliases: [], bytes, version: this.#nextVersion(), fact, bad };
     this.#of(typeUrl).set(name, resource);
+    this.generation++;
     if (fact !== undefined) this.#facts.set(resource.version, fact);
     this.#change({ typeUrl, updated: [resource], removed: [] });
   }

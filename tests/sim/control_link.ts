@@ -95,7 +95,7 @@ export class ControlLink {
     if (this.#control.down) return kernel.after(kernel.chance.between(10, 200), () => this.connect());
     const stream: Stream = this.#stream = {
       session: new DeltaSession({
-        view: this.#control,
+        view: this.#control.served,
         nextNonce: () => this.#control.nextNonce(),
         node: `node${this.node.options.index}`,
         responseBytesMax: this.#control.responseBytesMax,
@@ -142,7 +142,7 @@ export class ControlLink {
     if (next === undefined) return;
     const outgoing = this.sabotage.outgoing?.(next) ?? next;
     const said = next.typeUrl === AUTHORIZATION_TYPE_URL ? this.#control.saidBy(this, next.answers) : undefined;
-    const bytes = this.#encoder.encode(outgoing, "");
+    const bytes = this.#encoder.encode(outgoing, "").toBuffer();
     stream.writing = true;
     const { kernel } = this.#control;
     kernel.after(kernel.chance.below(2), () => {
