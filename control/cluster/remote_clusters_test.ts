@@ -230,7 +230,7 @@ Deno.test("a remote cluster that is late is not waited for, and is added once it
   );
   slow.unreachable = false;
   await until("it is added", () => rig.pods("slow").join() === "two");
-  assertEquals(rig.state("slow"), "synced");
+  await until("and counts as read", () => rig.state("slow") === "synced");
 });
 
 Deno.test("without leave to read Secrets there are no remote clusters, and the start goes on (CP-102)", async () => {
