@@ -41,7 +41,7 @@ export const STATUS_SETTINGS = {
     flag: "address-allocation",
     env: "PILOT_ENABLE_IP_AUTOALLOCATE",
     default: true,
-    help: "give the hosts of ServiceEntries that have no address one of their own",
+    help: "give the hosts of ServiceEntries that have no address one of their own; never with a folder of files",
   },
   ipv4Pool: {
     kind: text("PREFIX"),
