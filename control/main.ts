@@ -84,6 +84,7 @@ async function start(
   const source = openSource(role), controllers = openControllers(role);
   const authenticator = await openAuthenticator(role);
   const xds = openXds(role, authenticator, source, () => controllers?.leaders() ?? []);
+  ending.defer(() => xds.close()); // A start that fails leaves no push to come.
 
   // Probes first (CP-011): they say 503 until everything that is there is in the index, and may be served.
   const http = startHttp(role, xds, authenticator);
