@@ -141,3 +141,14 @@ spec: { ${spec} }
   assertEquals(said(mesh), []);
   assertEquals(said(new TestMesh(policies)), ["audit", "far", "hit", "mesh", "miss", "ns"], "of all by default");
 });
+
+Deno.test("service accounts of a policy are a namespace's, or of the policy's own (CP-338)", () => {
+  const rulesOf = (accounts: string) =>
+    new TestMesh(`
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: p, namespace: shop }
+spec: { rules: [{ from: [{ source: ${accounts} }] }] }`).get(AUTHORIZATION_TYPE_URL, "shop/p")?.rules;
+  assertEquals(rulesOf("{ serviceAccounts: [a, far/b] }"), [[[{ serviceAccounts: ["shop/a", "far/b"] }]]]);
+  assertEquals(rulesOf("{ notServiceAccounts: [a] }"), [[[{ notServiceAccounts: ["shop/a"] }]]]);
+});
