@@ -145,6 +145,7 @@ async function makeRole(config: IstiodConfig, options: RoleOptions, api: KubeApi
 function describeMetrics(metrics: Metrics, { index, startedAtMs }: { index: AmbientIndex; startedAtMs: number }): void {
   metrics.gauge("istiod_uptime_seconds", "Seconds since the start.", () => (Date.now() - startedAtMs) / 1_000);
   metrics.gauge("pilot_info", "Version.", () => [[{ version: VERSION }, 1]]);
+  metrics.gauge("pilot_services", "Services of the mesh.", () => index.graph.services.size);
   metrics.gauge("ambit_resources", "Resources served, by type.", () => [
     [{ type: "wds" }, count(index.all(ADDRESS_TYPE_URL))],
     [{ type: "wads" }, count(index.all(AUTHORIZATION_TYPE_URL))],

@@ -67,7 +67,9 @@ Deno.test("startIstiod() is ready once it serves, and says what it watches and w
   assertEquals((await get(httpPort, "/debug/syncz"))[1], "[]\n");
   const [status, metrics] = await get(monitoringPort, "/metrics");
   assertEquals(status, 200);
-  for (const line of ["pilot_xds 0", 'ambit_resources{type="wds"} 1', "citadel_server_csr_count 0"]) {
+  for (
+    const line of ["pilot_xds 0", "pilot_services 0", 'ambit_resources{type="wds"} 1', "citadel_server_csr_count 0"]
+  ) {
     assertStringIncludes(metrics, `\n${line}\n`);
   }
   assertEquals(await Deno.readTextFile(`${rig.folder}/state/root-cert.pem`), rootsPem);

@@ -3,7 +3,7 @@ import { assertEquals, assertNotEquals } from "@std/assert";
 import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
 import type { DeltaDiscoveryRequest } from "../../mesh/proto/discovery_codec.ts";
 import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
-import type { Resource, ResourceView } from "./resources.ts";
+import { type Resource, type ResourceView, WORKLOAD_TYPE_URL } from "./resources.ts";
 import { ServedView } from "./served_view.ts";
 import { DeltaSession, type Outgoing, type RequestOutcome } from "./session.ts";
 
@@ -374,4 +374,17 @@ Deno.test("next() keeps the policy order while one type is held up (CP-427)", ()
   assertEquals(rig.next(), "nothing", "the removal waits for the addresses before it");
   rig.request({ responseNonce: "n4" });
   assertEquals([rig.next(), rig.next()], ["n5 address [a@3] -[]", "n6 policy [] -[ns/p]"]);
+});
+
+Deno.test("push() tells whoever watches addresses of all of them, workloads to those who watch these, and others nothing (CP-421, CP-423, CP-424)", () => {
+  const rig = new Rig(), change = { updated: [resource("a", "2")], removed: [] };
+  rig.session.push({ typeUrl: ADDRESS_TYPE_URL, ...change });
+  assertEquals([rig.next(), rig.session.waiting], ["nothing", false], "a waypoint that watches neither is not woken");
+  rig.request({ typeUrl: WORKLOAD_TYPE_URL });
+  assertEquals(rig.session.next()?.typeUrl, WORKLOAD_TYPE_URL);
+  rig.request({ typeUrl: WORKLOAD_TYPE_URL, responseNonce: "n1" });
+  rig.session.push({ typeUrl: ADDRESS_TYPE_URL, ...change });
+  rig.session.push({ typeUrl: WORKLOAD_TYPE_URL, ...change });
+  const out = rig.session.next();
+  assertEquals([out?.typeUrl, out?.resources.length, rig.session.next()], [WORKLOAD_TYPE_URL, 1, undefined]);
 });
