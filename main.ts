@@ -21,7 +21,7 @@ const LAST_LINES_MS = 1_000; // An output that nobody reads must not keep a role
 const COMMANDS: readonly Command[] = [
   {
     name: "istiod",
-    summary: "control plane: configuration and certificates from a folder of Kubernetes YAML",
+    summary: "control plane: configuration and certificates, from a cluster or a folder of Kubernetes YAML",
     run: async (args) => {
       const { ISTIOD_CONFIG } = await import("./control/config.ts");
       const { runIstiod } = await import("./control/main.ts");

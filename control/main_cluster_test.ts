@@ -72,8 +72,11 @@ class Rig implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.stop.abort();
-    await (await this.#running)?.done;
-    await Deno.remove(this.folder, { recursive: true });
+    try {
+      await (await this.#running)?.done;
+    } finally {
+      await Deno.remove(this.folder, { recursive: true });
+    }
   }
 }
 
