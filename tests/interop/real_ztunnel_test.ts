@@ -108,7 +108,7 @@ class Istiod implements AsyncDisposable {
   }
 
   async syncz(): Promise<
-    { proxy: string; resources: Record<string, { sent: string; acked: string; lastError: string }> }[]
+    { proxy: string; resources: Record<string, { sent: string; acked: string; lastError?: string }> }[]
   > {
     return await (await fetch(`http://127.0.0.1:${this.running.httpPort}/debug/syncz`)).json();
   }
@@ -270,7 +270,7 @@ Deno.test(
     const [row] = await istiod.syncz();
     assertEquals(row!.proxy, "cart-1.shop");
     const types = Object.values(row!.resources);
-    assertEquals(types.map(({ lastError }) => lastError), ["", ""]);
+    assertEquals(types.map(({ lastError }) => lastError ?? ""), ["", ""]);
     assert(types.every(({ sent, acked }) => sent === acked), "all is acknowledged");
   },
 );
