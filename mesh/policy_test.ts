@@ -64,7 +64,7 @@ Deno.test("policyMatches() of the empty cases (ZT-110, ZT-111, ZT-112)", () => {
   assertEquals(holds(allMatches([match(), match({ namespaces: [exact("a")] })]), A), true);
 });
 
-Deno.test("policyMatches() joins rules by OR, clauses by AND, matches by OR (ZT-110, ZT-111)", () => {
+Deno.test("policyMatches() joins rules by OR, clauses by AND, matches by OR (ZT-110, ZT-111, CP-330)", () => {
   const inA = match({ namespaces: [exact("a")] }), inB = match({ namespaces: [exact("b")] });
   const port80 = match({ destinationPorts: [80] }), port81 = match({ destinationPorts: [81] });
   assertEquals(holds(allMatches([inA], [port80]), A), true);

@@ -213,7 +213,7 @@ Deno.test("credentials that are changed to bad ones leave the old ones in use, u
   await until("the good one is used", () => rig.pods("cluster-a").join() === "three");
 });
 
-Deno.test("a remote cluster that is late is not waited for, and is added once it is read (CP-122)", async () => {
+Deno.test("a remote cluster that is late is not waited for, and is added once it is read (CP-023, CP-122)", async () => {
   await using rig = new Rig({ timeoutMs: 20 });
   rig.server("good", "one");
   const slow = rig.server("slow", "two");

@@ -210,7 +210,7 @@ Deno.test("next() answers a request before a waiting push, and does not send old
   assertEquals(rig.next(), "nothing");
 });
 
-Deno.test("next() sends policies before the addresses that name them, and removes them after (CP-427)", () => {
+Deno.test("next() sends policies before the addresses that name them, and removes them after (CP-414, CP-427)", () => {
   const rig = new Rig();
   rig.request({});
   rig.request({ typeUrl: AUTHORIZATION_TYPE_URL });

@@ -1,6 +1,6 @@
 /** Our ADS client and our ADS server over TLS on loopback, and a bare gRPC client against the server. */
 import { Buffer } from "node:buffer";
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import * as grpc from "@grpc/grpc-js";
 import { makeRequest } from "../../dataplane/agent/workload_certificate.ts";
 import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
@@ -95,7 +95,7 @@ Deno.test("AdsService: 10,000 resources reach a client; the time is printed (CP-
   }
 });
 
-Deno.test("AdsService refuses streams with the right status (CP-400, CP-401, CP-430, CP-431, CP-476)", async () => {
+Deno.test("AdsService refuses streams with the right status, and names those it takes (CP-013, CP-400 to CP-402, CP-430, CP-431, CP-476)", async () => {
   await using rig = await ControlRig.start();
   const good = await rig.token();
   const cases: [string, grpc.Metadata, Partial<DeltaDiscoveryRequest>, grpc.status][] = [
@@ -133,6 +133,12 @@ Deno.test("AdsService refuses streams with the right status (CP-400, CP-401, CP-
   using stream = new Stream(rig.client(), headers(good, { clusterid: "Kubernetes" }));
   stream.send({ node: NODE });
   await until(() => stream.responses.length === 1, "the good one is served");
+  assertMatch(rig.ads.status()[0]!.connectionId, /^ztunnel-1\.istio-system-\d+$/);
+  rig.ads.close(); // As before it is ready: it takes nobody.
+  using late = new Stream(rig.client(), headers(good));
+  late.send({ node: NODE });
+  await until(() => late.ended !== undefined, "the late one is refused");
+  assertEquals(late.ended!.code, grpc.status.UNAVAILABLE);
 });
 
 Deno.test("AdsService opens nothing for what follows a refused request on the same stream (CP-431)", async () => {

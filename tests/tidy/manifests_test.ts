@@ -95,3 +95,12 @@ Deno.test("deploy/kubernetes: every selector finds istiod's pods", () => {
     for (const [name, value] of Object.entries(selector)) assertEquals(labels[name], value);
   }
 });
+
+Deno.test("deploy/kubernetes: istiods are several, one stays while a node is drained, and more come under load", () => {
+  const spec = (kind: string) => the(kind).spec as unknown as Readonly<Record<string, unknown>>;
+  assertEquals(spec("PodDisruptionBudget").minAvailable, 1);
+  const { minReplicas, maxReplicas } = spec("HorizontalPodAutoscaler");
+  assertEquals([minReplicas, maxReplicas], [2, 5]);
+  assertEquals(spec("Deployment").strategy, { rollingUpdate: { maxSurge: "100%", maxUnavailable: "25%" } });
+  assertEquals(ISTIOD_CONFIG.table.connectionAgeMsMax.default, 30 * 60_000);
+});
