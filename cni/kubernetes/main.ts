@@ -32,8 +32,8 @@ const TOKEN_LOOK_MS = 60_000; // The kubelet renews a token long before it ends 
 export async function runKubernetesMode(config: CniConfig, { signal, log }: RoleOptions): Promise<void> {
   requireCapabilities(["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
   const enablement = enablementOf(config), health = { watching: false, installed: () => false };
-  const http = serveHealth(config, health, signal);
   const access = config.kubeconfig === undefined ? await inClusterAccess() : await loadKubeconfig(config.kubeconfig);
+  const http = serveHealth(config, health, signal);
   const api = openKubeApi(access, { log: log.child("kube") });
   try {
     const nodeName = config.nodeName ?? Deno.hostname();

@@ -1,4 +1,5 @@
 /** Follows what says which revision a tag points to: webhooks, and Services of the system namespace (CP-661). */
+import { ignore } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { InformerChange, KubeApi, ResourceType, Scope } from "../../kube/api.ts";
 import { startInformer } from "../../kube/informer.ts";
@@ -30,8 +31,10 @@ export function watchTags(
     watch(VALIDATING_WEBHOOKS, { fieldSelector: `metadata.name=${DEFAULT_VALIDATOR}` }),
     watch(SERVICES, { namespace, labelSelector: "istio.io/tag" }),
   ];
+  const synced = Promise.all(informers.map((it) => it.synced)).then(() => {});
+  ignore(synced.catch((error) => error), "whoever waits for it hears of it; nobody has to wait");
   return {
-    synced: Promise.all(informers.map((it) => it.synced)).then(() => {}),
+    synced,
     stopped: Promise.all(informers.map((it) => it.stopped)).then(() => {}),
   };
 }

@@ -237,10 +237,10 @@ function netnsInodeOf(pid: number): number | undefined {
 /** Whether a process of that id exists. */
 export function isAlive(pid: number): boolean {
   try {
-    Deno.statSync(`/proc/${pid}`);
-    return true;
+    const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
+    return stat[stat.lastIndexOf(")") + 2] !== "Z"; // It has ended, and nobody has asked how.
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
+    if (error instanceof Deno.errors.NotFound || /ESRCH|No such process/.test(String(error))) return false;
     throw error;
   }
 }

@@ -6,7 +6,7 @@ import { Logger } from "../../base/log.ts";
 import { runEnroll } from "../../cli/enroll.ts";
 import { runUnenroll } from "../../cli/unenroll.ts";
 import { CNI_CONFIG, type CniConfig } from "../../cni/config.ts";
-import { startCni } from "../../cni/main.ts";
+import { runCni, startCni } from "../../cni/main.ts";
 import { checkPodRules } from "../../cni/pod_rules.ts";
 import { type EnrolledPod, ZdsClient } from "../../dataplane/agent/zds_client.ts";
 import { countNetnsDescriptors } from "../../os/descriptors_testing.ts";
@@ -123,8 +123,8 @@ Deno.test("a namespace is enrolled, survives a restart of the node agent, and le
   }
 });
 
-Deno.test("role cni without --node-mode says that it is not there yet", async () => {
+Deno.test("role cni without --node-mode is for a cluster, and says so where there is none", async () => {
   const { config } = CNI_CONFIG.parse([], () => undefined);
-  const starting = () => startCni(config, { signal: AbortSignal.abort(), log: silent });
-  assertEquals((await assertRejects(starting, MeshError)).code, "AMB7100");
+  const running = runCni(config, { signal: AbortSignal.abort(), log: silent });
+  assertEquals((await assertRejects(() => running, MeshError)).code, "AMB0805");
 });
