@@ -19,7 +19,7 @@ const BUILT_IN: readonly BuiltInClass[] = [
   {
     name: "istio-remote",
     controllerName: "istio.io/unmanaged-gateway",
-    description: "Gateways of other clusters and networks; nothing is deployed for them",
+    description: "Gateways of other networks; nothing is deployed for them",
   },
   {
     name: "istio-east-west",
