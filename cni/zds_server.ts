@@ -2,6 +2,7 @@
 import { AssertionError } from "../base/assert.ts";
 import { chain, ignore, MeshError } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
+import { pause } from "../base/waiting.ts";
 import { decodeZdsHello, ZDS_PACKET_BYTES_MAX, ZdsVersion, type ZdsWorkload } from "../mesh/proto/zds_codec.ts";
 import type { Netns } from "../os/netns.ts";
 import { effectiveUserId } from "../os/process.ts";
@@ -250,18 +251,5 @@ function refused(message: string, error: string): MeshError {
   return new MeshError("AMB7211", message, {
     remedy: "See ztunnel's log; it retries a failed start by itself, and enrolling again is safe.",
     cause: new Error(error),
-  });
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    const end = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", end);
-      resolve();
-    };
-    const timer = setTimeout(end, ms);
-    signal.addEventListener("abort", end);
   });
 }

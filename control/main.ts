@@ -1,6 +1,7 @@
 /** Role istiod: Kubernetes objects in, delta ADS and certificates out. This file is the composition; the parts have their own. */
 import type { Logger } from "../base/log.ts";
 import { VERSION } from "../base/version.ts";
+import { aborted } from "../base/waiting.ts";
 import type { KubeApi } from "../kube/api.ts";
 import { AUTHORIZATION_TYPE_URL } from "../mesh/proto/authorization_codec.ts";
 import { ADDRESS_TYPE_URL } from "../mesh/proto/workload_codec.ts";
@@ -156,9 +157,4 @@ function count(items: Iterable<unknown>): number {
   let found = 0;
   for (const _ of items) found++;
   return found;
-}
-
-async function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return;
-  await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
 }

@@ -2,6 +2,7 @@
 import { chain, MeshError } from "../base/errors.ts";
 import type { LogFilter, Logger } from "../base/log.ts";
 import { VERSION } from "../base/version.ts";
+import { aborted } from "../base/waiting.ts";
 import { formatIdentity } from "../mesh/identity.ts";
 import { AUTHORIZATION_TYPE_URL } from "../mesh/proto/authorization_codec.ts";
 import type { DiscoveryNode } from "../mesh/proto/discovery_codec.ts";
@@ -361,11 +362,6 @@ function requirePrivileges(): void {
   throw new MeshError("AMB2405", `ztunnel lacks ${missing.join(", ")}`, {
     remedy: "run it as root, or give it these capabilities (ZT-172)",
   });
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
 }
 
 function endpointOf(config: ZtunnelConfig, sources: SettingsSources, service: "xds" | "ca"): ControlEndpoint {

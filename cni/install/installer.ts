@@ -1,6 +1,7 @@
 /** Puts the plugin on the node and keeps it there: program, kubeconfig, and our entry in the CNI configuration (CNI-033 to CNI-047). */
 import { chain, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
+import { pause } from "../../base/waiting.ts";
 import {
   type ConfFile,
   hasPlugin,
@@ -149,17 +150,4 @@ function confFiles(folder: string): ConfFile[] {
 
 function modeOf(path: string): number {
   return (Deno.statSync(path).mode ?? 0o644) & 0o777;
-}
-
-async function pause(ms: number, signal: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const end = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", end);
-      resolve();
-    };
-    const timer = setTimeout(end, ms);
-    signal.addEventListener("abort", end);
-    if (signal.aborted) end();
-  });
 }

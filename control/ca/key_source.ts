@@ -4,7 +4,7 @@ import type { Logger } from "../../base/log.ts";
 import type { KubeApi } from "../../kube/api.ts";
 import type { KeyMaterial } from "./key_material.ts";
 import { watchMaterial } from "./material_watch.ts";
-import { pause } from "./pause.ts";
+import { pause } from "../../base/waiting.ts";
 import { loadPluggedIn, lookForPluggedIn, readRevocations } from "./plugged_in.ts";
 import { checkRevocations } from "./revocations.ts";
 import { rotateRoot } from "./root_rotation.ts";

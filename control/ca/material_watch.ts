@@ -2,7 +2,7 @@
 import { chain, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { KeyMaterial } from "./key_material.ts";
-import { pause } from "./pause.ts";
+import { pause } from "../../base/waiting.ts";
 import { loadPluggedIn, PLUGGED_IN_FILES, readRevocations } from "./plugged_in.ts";
 import { checkRevocations } from "./revocations.ts";
 

@@ -3,7 +3,7 @@ import { chain, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import * as x509 from "@peculiar/x509";
 import type { ServerCertificate } from "./authority.ts";
-import { pause } from "./pause.ts";
+import { pause } from "../../base/waiting.ts";
 import { importSigningKey, pemBlocks } from "./pem.ts";
 
 /** Where the parts lie. */

@@ -3,6 +3,7 @@
  * shared ConfigMap underneath. An edit that cannot be read keeps what held before; at the start nothing does.
  */
 import type { Logger } from "../../base/log.ts";
+import { pause } from "../../base/waiting.ts";
 import type { Informer, InformerChange, KubeApi, KubeObject } from "../../kube/api.ts";
 import { startInformer } from "../../kube/informer.ts";
 import { CONFIG_MAPS } from "../../kube/resource_types.ts";
@@ -153,19 +154,4 @@ async function readIfThere(path: string): Promise<string | undefined> {
     if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
     throw error;
   }
-}
-
-/** @returns False as soon as the signal is aborted. */
-async function pause(ms: number, signal: AbortSignal): Promise<boolean> {
-  if (signal.aborted) return false;
-  const { promise, resolve } = Promise.withResolvers<boolean>();
-  const timer = setTimeout(() => resolve(true), ms);
-  const stop = () => {
-    clearTimeout(timer);
-    resolve(false);
-  };
-  signal.addEventListener("abort", stop, { once: true });
-  const result = await promise;
-  signal.removeEventListener("abort", stop);
-  return result;
 }

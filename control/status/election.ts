@@ -2,6 +2,7 @@
 import { assert } from "../../base/assert.ts";
 import { chain } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
+import { aborted } from "../../base/waiting.ts";
 import { type KubeApi, KubeError, type KubeObject, KubeUnreachable } from "../../kube/api.ts";
 import { type Clock, SYSTEM_CLOCK, within } from "./clock.ts";
 import { rankKey, takesOver } from "./election_rank.ts";
@@ -277,9 +278,4 @@ class Election {
 
 function isRefusal(error: unknown): error is KubeError | KubeUnreachable {
   return error instanceof KubeError || error instanceof KubeUnreachable;
-}
-
-async function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return;
-  await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
 }

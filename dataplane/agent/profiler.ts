@@ -1,4 +1,5 @@
 /** CPU and heap profiles of the agent's thread, taken through the runtime's inspector (ZT-218). Workers are not in them. */
+import { pause } from "../../base/waiting.ts";
 import { Session } from "node:inspector";
 import { type CallFrame, encodePprof, type StackSample } from "./pprof.ts";
 
@@ -97,17 +98,6 @@ function post<T>(session: Session, method: string, params: Record<string, unknow
       else reject(error);
     });
   });
-}
-
-async function pause(ms: number, signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return;
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, ms);
-  const stop = () => resolve();
-  signal.addEventListener("abort", stop, { once: true });
-  await promise;
-  clearTimeout(timer);
-  signal.removeEventListener("abort", stop);
 }
 
 /** Samples by their stack; time in which nothing ran is left out. */

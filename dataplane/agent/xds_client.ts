@@ -3,6 +3,7 @@ import { Buffer } from "node:buffer";
 import * as grpc from "@grpc/grpc-js";
 import { chain, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
+import { pause } from "../../base/waiting.ts";
 import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
 import {
   decodeDeltaDiscoveryResponse,
@@ -166,7 +167,7 @@ export class XdsClient {
         backoffMs = sleepMs;
         log.warn("xds connection lost", facts);
       }
-      await sleep(sleepMs, signal);
+      await pause(sleepMs, signal);
     }
     for (const name of [...this.#waiters.keys()]) this.#settle(name, false);
   }
@@ -323,16 +324,4 @@ function classify(code: grpc.status, details: string): { reason: TerminationReas
     code === grpc.status.DEADLINE_EXCEEDED ||
     (code === grpc.status.UNAVAILABLE && /transport is closing|received prior goaway/.test(details));
   return { reason: leaving ? "Reconnect" : "Error", text: `${grpc.status[code]}: ${details}` };
-}
-
-async function sleep(ms: number, signal: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, ms);
-  const stop = () => {
-    clearTimeout(timer);
-    resolve();
-  };
-  signal.addEventListener("abort", stop, { once: true });
-  await promise;
-  signal.removeEventListener("abort", stop);
 }

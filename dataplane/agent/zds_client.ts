@@ -1,6 +1,7 @@
 /** The ztunnel side of ZDS: learns of the node's pods and their network namespaces from the node agent (ZT-161 to ZT-171). */
 import { chain, ignore, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
+import { pause } from "../../base/waiting.ts";
 import {
   decodeZdsRequest,
   encodeZdsAcknowledgement,
@@ -329,18 +330,4 @@ export class ZdsClient implements Disposable {
 
 function acknowledge(socket: SeqpacketSocket, error: string): Promise<boolean> {
   return socket.send(encodeZdsAcknowledgement({ error }), { timeoutMs: SEND_TIMEOUT_MS });
-}
-
-/** Resolves after the time, or at once when the signal aborts. */
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    const end = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", end);
-      resolve();
-    };
-    const timer = setTimeout(end, ms);
-    signal.addEventListener("abort", end);
-  });
 }

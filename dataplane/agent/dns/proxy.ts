@@ -3,6 +3,7 @@ import { formatSocketAddress, type IpWords } from "../../../base/address.ts";
 import { assert } from "../../../base/assert.ts";
 import { MeshError } from "../../../base/errors.ts";
 import type { Logger } from "../../../base/log.ts";
+import { pause } from "../../../base/waiting.ts";
 import type { Workload } from "../../../mesh/workload.ts";
 import { bindInet } from "../../../os/inet.ts";
 import * as libc from "../../../os/libc_cold.ts";
@@ -183,17 +184,4 @@ export function clientFinder(
 
 function randomId(): number {
   return crypto.getRandomValues(new Uint16Array(1))[0]!;
-}
-
-/** Resolves after `ms`, or as soon as `signal` aborts. */
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const end = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", end);
-      resolve();
-    };
-    const timer = setTimeout(end, ms);
-    signal.addEventListener("abort", end);
-  });
 }

@@ -1,6 +1,6 @@
 /** Waiting that a signal ends. */
 
-/** @returns False as soon as the signal is aborted. */
+/** @returns True after the time; false as soon as the signal is aborted. */
 export async function pause(ms: number, signal: AbortSignal): Promise<boolean> {
   if (signal.aborted) return false;
   const { promise, resolve } = Promise.withResolvers<boolean>();
@@ -13,4 +13,10 @@ export async function pause(ms: number, signal: AbortSignal): Promise<boolean> {
   const result = await promise;
   signal.removeEventListener("abort", stop);
   return result;
+}
+
+/** Resolves as soon as the signal is aborted. */
+export async function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
 }
