@@ -1,23 +1,14 @@
 /** Whether a pod belongs into the mesh: its labels, its namespace's, and what rules it out (CNI section 3). Pure. */
+import { isFields } from "../base/plain.ts";
+import { type LabelExpression, type LabelSelector, selectorMatches } from "../kube/label_selector.ts";
 
 /** Labels or annotations. */
 export type Texts = Readonly<Record<string, string>>;
 
-interface Expression {
-  readonly key: string;
-  readonly operator: "In" | "NotIn" | "Exists" | "DoesNotExist";
-  readonly values: readonly string[];
-}
-
-interface Selector {
-  readonly matchLabels: Texts;
-  readonly matchExpressions: readonly Expression[];
-}
-
 /** Either selector with nothing in it selects everything. */
 interface EnablementSelector {
-  readonly podSelector: Selector;
-  readonly namespaceSelector: Selector;
+  readonly podSelector: LabelSelector;
+  readonly namespaceSelector: LabelSelector;
 }
 
 export interface Enablement {
@@ -37,37 +28,21 @@ export interface EnablementFacts {
 
 const MODE = "istio.io/dataplane-mode", AMBIENT = "ambient", NONE = "none";
 const SIDECAR_STATUS = "sidecar.istio.io/status";
-const EVERYTHING: Selector = { matchLabels: {}, matchExpressions: [] };
+const EVERYTHING: LabelSelector = { matchLabels: new Map(), matchExpressions: [] };
 const OPERATORS = ["In", "NotIn", "Exists", "DoesNotExist"] as const;
 
 /** CNI-070: the pod's own label, or the namespace's unless the pod says none. */
 export const DEFAULT_SELECTORS: readonly EnablementSelector[] = [
-  { podSelector: { matchLabels: { [MODE]: AMBIENT }, matchExpressions: [] }, namespaceSelector: EVERYTHING },
+  { podSelector: { matchLabels: new Map([[MODE, AMBIENT]]), matchExpressions: [] }, namespaceSelector: EVERYTHING },
   {
-    podSelector: { matchLabels: {}, matchExpressions: [{ key: MODE, operator: "NotIn", values: [NONE] }] },
-    namespaceSelector: { matchLabels: { [MODE]: AMBIENT }, matchExpressions: [] },
+    podSelector: { matchLabels: new Map(), matchExpressions: [{ key: MODE, operator: "NotIn", values: [NONE] }] },
+    namespaceSelector: { matchLabels: new Map([[MODE, AMBIENT]]), matchExpressions: [] },
   },
 ];
 
-function holds({ key, operator, values }: Expression, labels: Texts): boolean {
-  const value = Object.hasOwn(labels, key) ? labels[key] : undefined;
-  switch (operator) {
-    case "In":
-      return value !== undefined && values.includes(value);
-    case "NotIn":
-      return value === undefined || !values.includes(value);
-    case "Exists":
-      return value !== undefined;
-    case "DoesNotExist":
-      return value === undefined;
-  }
-}
-
-function matches({ matchLabels, matchExpressions }: Selector, labels: Texts): boolean {
-  const plain = Object.entries(matchLabels).every(([key, value]) =>
-    Object.hasOwn(labels, key) && labels[key] === value
-  );
-  return plain && matchExpressions.every((expression) => holds(expression, labels));
+/** Labels as a selector looks them up: an object's own, never what every object has. */
+function matches(selector: LabelSelector, labels: Texts): boolean {
+  return selectorMatches(selector, { get: (key) => Object.hasOwn(labels, key) ? labels[key] : undefined });
 }
 
 /** Whether the pod is to be in the mesh (section 3's table, CNI-070). */
@@ -84,7 +59,7 @@ export function wantsMesh(pod: EnablementFacts, { selectors, excludedNamespaces 
 export function isEnabledNamespace(labels: Texts, { selectors }: Enablement): boolean {
   return selectors.some(({ namespaceSelector }) => {
     const { matchLabels, matchExpressions } = namespaceSelector;
-    if (Object.keys(matchLabels).length === 0 && matchExpressions.length === 0) return false;
+    if (matchLabels.size === 0 && matchExpressions.length === 0) return false;
     return matches(namespaceSelector, labels);
   });
 }
@@ -95,7 +70,7 @@ export function parseEnablement(value: unknown, excludedNamespaces: readonly str
   if (!Array.isArray(value)) return { wrong: "a list of selectors" };
   const selectors: EnablementSelector[] = [];
   for (const item of value) {
-    if (!isObject(item)) return { wrong: "a list of maps with podSelector and namespaceSelector" };
+    if (!isFields(item)) return { wrong: "a list of maps with podSelector and namespaceSelector" };
     const podSelector = parseSelector(item.podSelector), namespaceSelector = parseSelector(item.namespaceSelector);
     if (podSelector === undefined || namespaceSelector === undefined) return { wrong: "made of label selectors" };
     selectors.push({ podSelector, namespaceSelector });
@@ -103,23 +78,22 @@ export function parseEnablement(value: unknown, excludedNamespaces: readonly str
   return { selectors, excludedNamespaces };
 }
 
-function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function parseSelector(value: unknown): Selector | undefined {
+function parseSelector(value: unknown): LabelSelector | undefined {
   if (value === undefined || value === null) return EVERYTHING;
-  if (!isObject(value)) return undefined;
+  if (!isFields(value)) return undefined;
   const matchLabels = value.matchLabels ?? {}, expressions = value.matchExpressions ?? [];
-  if (!isObject(matchLabels) || Object.values(matchLabels).some((it) => typeof it !== "string")) return undefined;
+  if (!isFields(matchLabels) || Object.values(matchLabels).some((it) => typeof it !== "string")) return undefined;
   if (!Array.isArray(expressions)) return undefined;
   const matchExpressions = expressions.map(parseExpression);
   if (matchExpressions.some((it) => it === undefined)) return undefined;
-  return { matchLabels: matchLabels as Texts, matchExpressions: matchExpressions as Expression[] };
+  return {
+    matchLabels: new Map(Object.entries(matchLabels as Texts)),
+    matchExpressions: matchExpressions as LabelExpression[],
+  };
 }
 
-function parseExpression(value: unknown): Expression | undefined {
-  if (!isObject(value) || typeof value.key !== "string") return undefined;
+function parseExpression(value: unknown): LabelExpression | undefined {
+  if (!isFields(value) || typeof value.key !== "string") return undefined;
   const operator = OPERATORS.find((it) => it === value.operator), values = value.values ?? [];
   if (operator === undefined || !Array.isArray(values) || values.some((it) => typeof it !== "string")) return undefined;
   const wantsValues = operator === "In" || operator === "NotIn";

@@ -1,7 +1,7 @@
 /** The trust bundle in every namespace, and as an object of the cluster where that is asked for: the leader's work (CP-510 to CP-512). */
 import { BundleDistributor } from "./ca/bundle_distributor.ts";
 import { keepClusterTrustBundle } from "./ca/cluster_trust_bundle.ts";
-import { anySelectorMatches } from "./label_selector.ts";
+import { anySelectorMatches } from "../kube/label_selector.ts";
 import type { Role } from "./role.ts";
 import type { Signing } from "./signing.ts";
 import type { Controllers } from "./status/controllers.ts";

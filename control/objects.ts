@@ -1,20 +1,8 @@
 /** The Kubernetes objects that istiod derives the mesh from: just the fields it uses (CP section 2.1), whatever source they come from. */
+import type { LabelSelector } from "../kube/label_selector.ts";
 
 /** Labels, annotations and selectors. */
 export type Labels = ReadonlyMap<string, string>;
-
-/** One condition of a label selector that is not plain equality. */
-export interface LabelExpression {
-  readonly key: string;
-  readonly operator: "In" | "NotIn" | "Exists" | "DoesNotExist";
-  readonly values: readonly string[];
-}
-
-/** A selector as Kubernetes writes it; all of it must hold, and nothing in it selects everything. */
-export interface LabelSelector {
-  readonly matchLabels: Labels;
-  readonly matchExpressions: readonly LabelExpression[];
-}
 
 /** The controller among an object's owner references. */
 export interface ControllerReference {

@@ -1,13 +1,8 @@
 /** What an API server answers, to the types of `api.ts`: lists, objects, watch events, and the Status that it refuses with. */
+import { isFields } from "../base/plain.ts";
 import { KubeError, type KubeObject, KubeUnreachable, type ListPage, type WatchEvent } from "./api.ts";
 
-type Fields = Readonly<Record<string, unknown>>;
-
 const MESSAGE_LETTERS_MAX = 1_000;
-
-function isFields(value: unknown): value is Fields {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
 
 function undecodable(wrong: string, cause?: unknown): KubeUnreachable {
   return new KubeUnreachable(`an answer that no API server gives: ${wrong}`, { undecodable: true, cause });

@@ -1,4 +1,5 @@
 /** A kubeconfig's text to what its context means: decided here, with every file's name and no file read. */
+import { type Fields, isFields } from "../base/plain.ts";
 import { parse } from "@std/yaml";
 import { MeshError } from "../base/errors.ts";
 import { isToken } from "./file_credentials.ts";
@@ -30,7 +31,6 @@ export interface KubeconfigContext {
   readonly headers: Readonly<Record<string, string | readonly string[]>>;
 }
 
-type Fields = Readonly<Record<string, unknown>>;
 /** Throws with the file, the context and the field. */
 type Refuse = (field: string, wrong: string, remedy?: string) => never;
 
@@ -87,10 +87,6 @@ function parseText(text: string, source: string): Fields {
     remedy: "correct the file; `kubectl config view` shows it as kubectl reads it",
     cause,
   });
-}
-
-function isFields(value: unknown): value is Fields {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function textOf(value: unknown, field: string, refuse: Refuse): string {

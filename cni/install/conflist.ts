@@ -1,4 +1,5 @@
 /** Our entry in the node's CNI configuration: put in, found again, taken out (CNI-036 to CNI-042). Pure: texts in, texts out. */
+import { isFields } from "../../base/plain.ts";
 
 type Json = { readonly [key: string]: unknown };
 
@@ -16,10 +17,6 @@ export interface ConfFile {
 /** What a file holds: a list of plugins, or one. */
 type Parsed = { readonly list: Json & { readonly plugins: readonly Json[] } } | { readonly single: Json };
 
-function isObject(value: unknown): value is Json {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 function parse({ name, text }: ConfFile): Parsed | undefined {
   let value: unknown;
   try {
@@ -28,14 +25,14 @@ function parse({ name, text }: ConfFile): Parsed | undefined {
     if (error instanceof SyntaxError) return undefined;
     throw error;
   }
-  if (!isObject(value)) return undefined;
+  if (!isFields(value)) return undefined;
   if (name.endsWith(".conf")) {
     return typeof value.type === "string" && value.type !== "" ? { single: value } : undefined;
   }
   if (!name.endsWith(".conflist")) return undefined;
   const { plugins } = value;
   const fine = typeof value.name === "string" && Array.isArray(plugins) && plugins.length > 0 &&
-    plugins.every(isObject);
+    plugins.every(isFields);
   return fine ? { list: value as Json & { plugins: readonly Json[] } } : undefined;
 }
 
@@ -137,6 +134,6 @@ function format(value: Json): string {
 
 function sorted(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(sorted);
-  if (!isObject(value)) return value;
+  if (!isFields(value)) return value;
   return Object.fromEntries(Object.keys(value).sort().map((key) => [key, sorted(value[key])]));
 }

@@ -1,4 +1,5 @@
 /** What the container runtime asks of the plugin: environment and standard input, checked (CNI-001, CNI-002). Pure. */
+import { isFields } from "../../base/plain.ts";
 import { CNI_VERSIONS, type CniVersion, isAtLeast, isCniVersion, type Json } from "./result.ts";
 
 /** Error codes of the CNI specification, and the one for everything of our own. */
@@ -96,12 +97,8 @@ export function parseCall(environment: (name: string) => string | undefined, inp
     interfaceName: environment("CNI_IFNAME") ?? "",
     args: argsOf(environment("CNI_ARGS") ?? ""),
     config,
-    previous: isObject(previous) ? previous : undefined,
+    previous: isFields(previous) ? previous : undefined,
   };
-}
-
-function isObject(value: unknown): value is Json {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function strict(input: string): Json {
@@ -112,7 +109,7 @@ function strict(input: string): Json {
     if (!(error instanceof SyntaxError)) throw error;
     throw new CniFailure(CniCode.DECODING, "the network configuration on standard input is no JSON", error.message);
   }
-  if (!isObject(config)) throw new CniFailure(CniCode.DECODING, "the network configuration is no JSON object");
+  if (!isFields(config)) throw new CniFailure(CniCode.DECODING, "the network configuration is no JSON object");
   if (typeof config.name !== "string" || config.name === "") {
     throw new CniFailure(CniCode.INVALID_CONFIG, "the network configuration has no name");
   }
@@ -123,7 +120,7 @@ function strict(input: string): Json {
 function lenient(input: string): Json {
   try {
     const config: unknown = JSON.parse(input);
-    return isObject(config) ? config : {};
+    return isFields(config) ? config : {};
   } catch (error) {
     if (error instanceof SyntaxError) return {};
     throw error;

@@ -1,5 +1,5 @@
 /** What the mesh's settings say of one object: who sees a ServiceEntry, and how far a Service reaches. Pure. */
-import { selectorMatches } from "../label_selector.ts";
+import { selectorMatches } from "../../kube/label_selector.ts";
 import type { Labels, ServiceEntryVisibility, ServiceScopeRule, Visibility } from "../objects.ts";
 
 /** Who sees the ServiceEntries of a namespace: by the first policy whose rules all hold, else the default (CP-112). */

@@ -1,4 +1,5 @@
 /** Gateways as waypoints: what each is reached by, serves and lets attach (CP-260, CP-261, CP-265, CP-266). Pure. */
+import type { LabelSelector } from "../../kube/label_selector.ts";
 import { parseIp } from "../../base/address.ts";
 import { ApplicationTunnelProtocol, type GatewayAddress } from "../../mesh/workload.ts";
 import {
@@ -6,7 +7,6 @@ import {
   type GatewayListener,
   type GatewayObject,
   keyOf,
-  type LabelSelector,
   type RouteNamespaces,
 } from "../objects.ts";
 import type { Outcome, Problem } from "./options.ts";

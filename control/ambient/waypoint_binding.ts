@@ -1,7 +1,7 @@
 /** Which waypoint an object is bound to, and why it is not (CP-262 to CP-268, CP-230). Pure: the caller looks them up. */
 import type { Service } from "../../mesh/service.ts";
 import type { Workload } from "../../mesh/workload.ts";
-import { selectorMatches } from "../label_selector.ts";
+import { selectorMatches } from "../../kube/label_selector.ts";
 import type { Labels, ObjectKey, ObjectMeta } from "../objects.ts";
 import { parseBoolean } from "./labels.ts";
 import type { Problem } from "./options.ts";

@@ -1,6 +1,7 @@
 /** All objects of one cluster, and which of them count: those of the namespaces that discovery selectors let in (CP-104). */
-import { anySelectorMatches } from "../label_selector.ts";
-import { type KubernetesObject, type LabelSelector, type ObjectChange, type ObjectKey, objectKey } from "../objects.ts";
+import { anySelectorMatches } from "../../kube/label_selector.ts";
+import type { LabelSelector } from "../../kube/label_selector.ts";
+import { type KubernetesObject, type ObjectChange, type ObjectKey, objectKey } from "../objects.ts";
 
 const BATCH_OBJECTS = 500; // Some 50 ms of derivation: between two the process answers probes and keeps its leases.
 /** Kinds that come last: most of a mesh are pods, and what they belong to is known then. */

@@ -1,6 +1,7 @@
 /** The gate's law: what it has told, put together, is what a gate with the same objects and selectors would tell at once. */
 import { assertEquals } from "@std/assert";
-import { type KubernetesObject, type LabelSelector, type ObjectChange, objectKey } from "../objects.ts";
+import type { LabelSelector } from "../../kube/label_selector.ts";
+import { type KubernetesObject, type ObjectChange, objectKey } from "../objects.ts";
 import { NamespaceGate } from "./gate.ts";
 
 const SEEDS = 300, STEPS = 60;

@@ -12,7 +12,7 @@ import {
   SERVICES,
 } from "../../kube/resource_types.ts";
 import { KubeError, type ResourceType } from "../../kube/api.ts";
-import type { LabelSelector } from "../objects.ts";
+import type { LabelSelector } from "../../kube/label_selector.ts";
 import { define, namespace, pod, served, smallMesh, SourceRig, undefine, until } from "./testing.ts";
 
 const SEEDS = 25, STEPS = 80;

@@ -1,5 +1,5 @@
 /** The schema of a label selector: matchLabels and matchExpressions. */
-import type { LabelExpression, LabelSelector } from "../objects.ts";
+import type { LabelExpression, LabelSelector } from "../../kube/label_selector.ts";
 import type { Field } from "./field.ts";
 
 const OPERATORS = ["In", "NotIn", "Exists", "DoesNotExist"] as const;

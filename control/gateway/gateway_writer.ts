@@ -1,11 +1,12 @@
 /** Writes the status of our Gateways and of their classes, while this istiod leads for its revision (CP-570, CP-583). */
+import { type Fields, isFields } from "../../base/plain.ts";
 import type { Logger } from "../../base/log.ts";
 import { type KubeApi, KubeError, type ResourceType } from "../../kube/api.ts";
 import { GATEWAY_CLASSES, GATEWAYS } from "../../kube/resource_types.ts";
 import { equal } from "../collect/equal.ts";
 import { type ObjectChange, type ObjectKey, objectKey } from "../objects.ts";
 import { type Clock, SYSTEM_CLOCK } from "../status/clock.ts";
-import { conditionsOf, isFields, planConditions, type WantedCondition } from "../status/conditions.ts";
+import { conditionsOf, planConditions, type WantedCondition } from "../status/conditions.ts";
 import type { ControllerMetrics } from "../status/controller_metrics.ts";
 import type { RevisionTags } from "../status/revision_tags.ts";
 import type { StatusMirror } from "../status/status_mirror.ts";
@@ -26,8 +27,6 @@ export interface GatewayWriterOptions {
   readonly log: Logger;
   readonly clock?: Clock;
 }
-
-type Fields = Readonly<Record<string, unknown>>;
 
 const NAME = "gateways";
 const OWN_CONDITIONS = ["Accepted", "Programmed", "ResolvedRefs"];

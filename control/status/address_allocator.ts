@@ -1,4 +1,5 @@
 /** Gives the hosts of ServiceEntries addresses, in their status, while this istiod leads (CP-240). */
+import { isFields } from "../../base/plain.ts";
 import type { Logger } from "../../base/log.ts";
 import { type KubeApi, KubeError, type KubeObject } from "../../kube/api.ts";
 import { SERVICE_ENTRIES } from "../../kube/resource_types.ts";
@@ -6,7 +7,6 @@ import type { Collection } from "../collect/store.ts";
 import { keyOf, type ObjectChange, type ObjectKey, type ServiceEntryObject } from "../objects.ts";
 import { AddressBook, type HostAddress } from "./address_book.ts";
 import { type Clock, SYSTEM_CLOCK } from "./clock.ts";
-import { isFields } from "./conditions.ts";
 import type { ControllerMetrics } from "./controller_metrics.ts";
 import type { StatusMirror } from "./status_mirror.ts";
 import { WorkQueue } from "./work_queue.ts";

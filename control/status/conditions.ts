@@ -1,4 +1,5 @@
 /** Conditions in an object's status: what is there, and what is to be written so that it says what is wanted. Pure. */
+import { type Fields, isFields } from "../../base/plain.ts";
 import type { ObjectKey } from "../objects.ts";
 
 export type ConditionStatus = "True" | "False" | "Unknown";
@@ -20,8 +21,6 @@ export interface WantedConditions {
   readonly fieldManager: string;
   readonly conditions: readonly WantedCondition[];
 }
-
-type Fields = Readonly<Record<string, unknown>>;
 
 const MESSAGE_CHARACTERS_MAX = 32_768; // what the API takes of a condition's message
 
@@ -81,8 +80,4 @@ function sameCondition(own: Fields, there: Fields | undefined): boolean {
   // Of Istio's kinds it may be a number or its text.
   const generation = (of: Fields) => Number(of["observedGeneration"] ?? 0);
   return same("status") && same("reason") && same("message") && generation(own) === generation(there);
-}
-
-export function isFields(value: unknown): value is Fields {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

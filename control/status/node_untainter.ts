@@ -1,10 +1,11 @@
 /** Takes a taint off each node once the node's agent of ours is ready there (CP-664), while this istiod leads. */
+import { isFields } from "../../base/plain.ts";
 import type { Logger } from "../../base/log.ts";
 import { type InformerChange, type KubeApi, KubeError } from "../../kube/api.ts";
 import { startInformer } from "../../kube/informer.ts";
 import { NODES, PODS } from "../../kube/resource_types.ts";
 import { type Clock, SYSTEM_CLOCK } from "./clock.ts";
-import { conditionsOf, isFields } from "./conditions.ts";
+import { conditionsOf } from "./conditions.ts";
 import type { ControllerMetrics } from "./controller_metrics.ts";
 import { WorkQueue } from "./work_queue.ts";
 

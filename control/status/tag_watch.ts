@@ -1,10 +1,10 @@
 /** Follows what says which revision a tag points to: webhooks, and Services of the system namespace (CP-661). */
+import { isFields } from "../../base/plain.ts";
 import { ignore } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { InformerChange, KubeApi, ResourceType, Scope } from "../../kube/api.ts";
 import { startInformer } from "../../kube/informer.ts";
 import { MUTATING_WEBHOOKS, SERVICES, VALIDATING_WEBHOOKS } from "../../kube/resource_types.ts";
-import { isFields } from "./conditions.ts";
 import { DEFAULT_VALIDATOR, type RevisionTags, type TagSource } from "./revision_tags.ts";
 
 export interface TagWatch {

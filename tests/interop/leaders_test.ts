@@ -9,7 +9,8 @@ import { smallMesh, until } from "../../control/cluster/testing.ts";
 import { ISTIOD_CONFIG } from "../../control/config.ts";
 import { type RunningIstiod, startIstiod } from "../../control/main.ts";
 import { Path } from "../../control/status/testing.ts";
-import { conditionsOf, isFields } from "../../control/status/conditions.ts";
+import { isFields } from "../../base/plain.ts";
+import { conditionsOf } from "../../control/status/conditions.ts";
 import { Stream } from "./xds_rig.ts";
 
 const LEASE_MS = 2_000;

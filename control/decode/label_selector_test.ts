@@ -1,8 +1,8 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { decodeLabelSelector } from "./decode/label_selector.ts";
-import { Field, FieldRefusal } from "./decode/field.ts";
-import { parseYaml } from "./folder/yaml.ts";
-import { anySelectorMatches, selectorMatches } from "./label_selector.ts";
+import { decodeLabelSelector } from "./label_selector.ts";
+import { Field, FieldRefusal } from "./field.ts";
+import { parseYaml } from "../folder/yaml.ts";
+import { anySelectorMatches, selectorMatches } from "../../kube/label_selector.ts";
 
 const selector = (yaml: string) => decodeLabelSelector(new Field(parseYaml(yaml)));
 const labels = (text: string) =>
