@@ -1,6 +1,7 @@
 /** Pods to look at: each once however often it is named, again and again after failures, ever more slowly (CNI-073). */
 import { chain } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
+import { KeyQueue } from "../../kube/key_queue.ts";
 
 export interface RetryQueueOptions {
   /** Looks at the state of one key and does what is to be done; throws to be called again. */
@@ -15,30 +16,26 @@ const BURST = 100, PER_SECOND = 10;
 
 export class RetryQueue {
   readonly #options: RetryQueueOptions;
-  readonly #waiting = new Set<string>();
-  readonly #active = new Set<string>();
-  readonly #again = new Set<string>();
+  readonly #queue: KeyQueue;
   readonly #failures = new Map<string, number>();
   readonly #timers = new Map<string, ReturnType<typeof setTimeout>>();
-  readonly #wakes: (() => void)[] = [];
   #tokens = BURST;
   #refilledMs = performance.now();
 
   constructor(options: RetryQueueOptions) {
     this.#options = options;
+    this.#queue = new KeyQueue(WORKERS, (key, signal) => this.#work(key, signal));
   }
 
   /** Keys that wait, are worked on, or are to be tried again. */
   get size(): number {
-    return this.#waiting.size + this.#active.size + this.#timers.size;
+    return this.#queue.size + this.#timers.size;
   }
 
   add(key: string): void {
     clearTimeout(this.#timers.get(key));
     this.#timers.delete(key);
-    if (this.#active.has(key)) this.#again.add(key);
-    else this.#waiting.add(key);
-    this.#wakes.shift()?.();
+    this.#queue.add(key);
   }
 
   /** Works until the signal; resolves once no call is under way any more. */
@@ -46,29 +43,17 @@ export class RetryQueue {
     const stop = () => {
       for (const timer of this.#timers.values()) clearTimeout(timer);
       this.#timers.clear();
-      for (const wake of this.#wakes.splice(0)) wake();
     };
     signal.addEventListener("abort", stop, { once: true });
-    await Promise.all(Array.from({ length: WORKERS }, () => this.#work(signal)));
+    await this.#queue.run(signal);
   }
 
-  async #work(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      const [key] = this.#waiting;
-      if (key === undefined) {
-        await new Promise<void>((resolve) => this.#wakes.push(resolve));
-        continue;
-      }
-      this.#waiting.delete(key);
-      this.#active.add(key);
-      try {
-        await this.#options.reconcile(key);
-        this.#failures.delete(key);
-      } catch (error) {
-        if (!signal.aborted) this.#retry(key, error);
-      }
-      this.#active.delete(key);
-      if (this.#again.delete(key)) this.add(key);
+  async #work(key: string, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#options.reconcile(key);
+      this.#failures.delete(key);
+    } catch (error) {
+      if (!signal.aborted) this.#retry(key, error);
     }
   }
 

@@ -2,6 +2,7 @@
 import { chain } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { KubeError, KubeUnreachable } from "../../kube/api.ts";
+import { KeyQueue } from "../../kube/key_queue.ts";
 import { type Clock, SYSTEM_CLOCK } from "./clock.ts";
 import type { ControllerMetrics } from "./controller_metrics.ts";
 
@@ -24,53 +25,32 @@ const WORKERS = 4; // One call takes milliseconds, and ten thousand objects wait
 export class WorkQueue {
   readonly #options: WorkQueueOptions;
   readonly #clock: Clock;
-  /** Waiting, in order of their first addition. */
-  readonly #waiting = new Set<string>();
-  readonly #active = new Set<string>();
-  /** Added while it was active: looked at again, since what was read may be old. */
-  readonly #again = new Set<string>();
+  readonly #queue: KeyQueue;
   readonly #failures = new Map<string, number>();
-  readonly #wakes: (() => void)[] = [];
 
   constructor(options: WorkQueueOptions) {
     this.#options = options;
     this.#clock = options.clock ?? SYSTEM_CLOCK;
+    this.#queue = new KeyQueue(WORKERS, (key, signal) => this.#work(key, signal));
   }
 
   get size(): number {
-    return this.#waiting.size + this.#active.size + this.#again.size;
+    return this.#queue.size;
   }
 
   add(key: string): void {
-    if (this.#active.has(key)) this.#again.add(key);
-    else this.#waiting.add(key);
-    this.#wakes.shift()?.();
+    this.#queue.add(key);
   }
 
   /** Works until the signal; resolves once no call is under way any more. */
   async run(signal: AbortSignal): Promise<void> {
-    const wakeAll = () => {
-      for (const wake of this.#wakes.splice(0)) wake();
-    };
-    signal.addEventListener("abort", wakeAll, { once: true });
-    await Promise.all(Array.from({ length: WORKERS }, () => this.#work(signal)));
+    await this.#queue.run(signal);
   }
 
-  async #work(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      const [key] = this.#waiting;
-      if (key === undefined) {
-        await new Promise<void>((resolve) => this.#wakes.push(resolve));
-        continue;
-      }
-      this.#waiting.delete(key);
-      this.#active.add(key);
-      const failed = await this.#try(key);
-      this.#active.delete(key);
-      if (failed !== undefined) this.#fail(key, failed, signal);
-      else this.#failures.delete(key);
-      if (this.#again.delete(key)) this.add(key);
-    }
+  async #work(key: string, signal: AbortSignal): Promise<void> {
+    const failed = await this.#try(key);
+    if (failed !== undefined) this.#fail(key, failed, signal);
+    else this.#failures.delete(key);
   }
 
   async #try(key: string): Promise<Error | undefined> {
