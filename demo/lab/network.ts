@@ -196,10 +196,10 @@ export function labNamespaces(pid?: number): string[] {
 /** Ends and deletes what labs left that were killed before they could: those whose process is gone. @returns Their names. */
 export function sweepLeftovers(): string[] {
   const abandoned = labNamespaces().filter((name) => !isAlive(parseInt(name.slice(NAME_PREFIX.length), 10)));
-  for (const name of abandoned) {
-    for (const pid of processesIn(`${NAMED_NETNS_FOLDER}/${name}`)) Deno.kill(pid, "SIGKILL");
-    deleteNamedNetns(name);
-  }
+  const paths = abandoned.map((name) => `${NAMED_NETNS_FOLDER}/${name}`);
+  // Until none is found: one that is being ended may have started another.
+  for (let left = processesIn(...paths); left.length > 0; left = processesIn(...paths)) left.forEach(kill);
+  abandoned.forEach(deleteNamedNetns);
   for (const { name } of Deno.readDirSync(TEMPORARY)) {
     const pid = name.startsWith(NAME_PREFIX) ? parseInt(name.slice(NAME_PREFIX.length), 10) : NaN;
     if (Number.isNaN(pid) || isAlive(pid) || Deno.statSync(`${TEMPORARY}/${name}`).uid !== Deno.uid()) continue;
@@ -210,19 +210,34 @@ export function sweepLeftovers(): string[] {
 
 const TEMPORARY = Deno.env.get("TMPDIR") ?? "/tmp";
 
-/** Processes whose network namespace is the one at `path`. */
-export function processesIn(path: string): number[] {
-  let inode: number;
+/**
+ * Live processes whose network namespace is one of those at `paths`. Each process is asked once for all of them: a node
+ * agent visits its pods' namespaces, and whoever looks at one after the other may miss it in each.
+ */
+export function processesIn(...paths: string[]): number[] {
+  const inodes = new Set(paths.map(inodeOf));
+  return [...Deno.readDirSync("/proc")].map((entry) => Number(entry.name)).filter((pid) => {
+    const inode = pid > 0 ? netnsInodeOf(pid) : undefined;
+    return inode !== undefined && inodes.has(inode) && isAlive(pid);
+  });
+}
+
+function inodeOf(path: string): number | undefined {
   try {
     using netns = openNetns(path);
-    inode = netns.inode;
+    return netns.inode;
   } catch (error) {
-    if (error instanceof MeshError) return []; // A name whose namespace was never mounted.
+    if (error instanceof MeshError) return undefined; // A name whose namespace was never mounted.
     throw error;
   }
-  return [...Deno.readDirSync("/proc")].map((entry) => Number(entry.name)).filter((pid) =>
-    pid > 0 && netnsInodeOf(pid) === inode
-  );
+}
+
+function kill(pid: number): void {
+  try {
+    Deno.kill(pid, "SIGKILL");
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error; // It has ended by itself.
+  }
 }
 
 function netnsInodeOf(pid: number): number | undefined {

@@ -57,7 +57,7 @@ Deno.test("what a demo leaves that was killed is taken away at the next start", 
   const child = start("--once");
   const reader = await printed(child, "1 of 7");
   const namespaces = labNamespaces(child.pid);
-  const processes = namespaces.flatMap((name) => processesIn(`/run/netns/${name}`));
+  const processes = processesIn(...namespaces.map((name) => `/run/netns/${name}`));
   assert(namespaces.length === 9 && processes.length > 9, `${namespaces.length} and ${processes.length}`);
   child.kill("SIGKILL");
   await child.status;
