@@ -10,7 +10,7 @@ function sorted(probes: HostProbes): string[] {
   return probes.addresses().map(({ ip, uid }) => `${ip} ${uid}`).sort();
 }
 
-Deno.test("the host's rules let local sockets reach enrolled pods from the probes' address (CNI-182 to CNI-184)", () => {
+Deno.test("the host's rules let local sockets reach enrolled pods from the probes' address (CNI-180, CNI-183, CNI-184)", () => {
   assertEquals(
     renderNftText([hostTable()]),
     `add table inet istio-ambient-nat

@@ -16,7 +16,7 @@ const privileged = Deno.uid() === 0;
 const inodeOf = (output: Deno.CommandOutput) => Number(/\[(\d+)\]/.exec(new TextDecoder().decode(output.stdout))?.[1]);
 
 Deno.test({
-  name: "withinNetns() runs its body inside and comes back, also when the body throws (ZT-172)",
+  name: "withinNetns() runs its body inside and comes back, also when the body throws (CNI-023, ZT-172)",
   ignore: !privileged,
   fn() {
     using home = ownNetns();

@@ -107,7 +107,7 @@ Deno.test("SeqpacketSocket.send() gives up on a full socket at its time-out", as
   assertEquals((await assertRejects(fill, MeshError)).code, "AMB7031");
 });
 
-Deno.test("SeqpacketListener.listen() replaces an old socket, and nothing else", async () => {
+Deno.test("SeqpacketListener.listen() replaces an old socket, and nothing else (CNI-240)", async () => {
   using temporary = new TemporaryFolder();
   const folder = temporary.path;
   const path = `${folder}/deep/er/s`;

@@ -79,7 +79,7 @@ function world(failing: { step?: string } = {}) {
   return { pods, steps, netns, owners };
 }
 
-Deno.test("a pod is enrolled in the order that fails closed, its annotation last (CNI-080)", async () => {
+Deno.test("a pod is enrolled in the order that fails closed, its annotation last (CNI-020, CNI-080, CNI-088)", async () => {
   const { pods, steps, netns } = world();
   using event = netns.handle();
   await pods.add(POD, { netns: event });
@@ -145,7 +145,7 @@ Deno.test("what one pod waits for holds up no other, and its own steps never cro
   assert(pods.has("u1"));
 });
 
-Deno.test("actionFor() follows the table of pod updates (CNI-076, CNI-078, CNI-079, CNI-093)", () => {
+Deno.test("actionFor() follows the table of pod updates (CNI-076, CNI-079, CNI-092, CNI-093)", () => {
   const ambient = { "istio.io/dataplane-mode": "ambient" };
   const enablement = { selectors: DEFAULT_SELECTORS, excludedNamespaces: [] };
   const action = (pod: Partial<NodePod>, namespaceLabels: Record<string, string>, enrolled: boolean) =>

@@ -121,7 +121,7 @@ test("ZdsClient starts, keeps and stops pods as it is told (ZT-165, ZT-168, ZT-1
 });
 
 test(
-  "ZdsClient keeps pods over a reconnect, and stops those that the new snapshot leaves out (ZT-168, ZT-170)",
+  "ZdsClient keeps pods over a reconnect, and stops those that the new snapshot leaves out (CNI-251, ZT-168, ZT-170)",
   async (agent, netns) => {
     for (const uid of ["a", "b", "c", "d"]) assertEquals(await agent.ask(add(uid), netns), "");
     assertEquals(await agent.ask({ kind: "snapshotSent" }), "");
@@ -140,7 +140,7 @@ test(
 );
 
 test(
-  "ZdsClient retries a pod that did not start, and is not ready until then (ZT-166, ZT-171)",
+  "ZdsClient retries a pod that did not start, and is not ready until then (CNI-252, ZT-166, ZT-171)",
   async (agent, netns) => {
     agent.pods.failing.add("a").add("b");
     assertEquals(await agent.ask(add("a"), netns), "failure to start proxy: address in use");
@@ -189,7 +189,7 @@ test("ZdsClient acknowledges a pod when its listeners are there, not before (ZT-
   assertEquals([answer, agent.pods.events], ["", ["add a web-0"]]);
 });
 
-Deno.test("ZdsClient tries for ever to reach a node agent that is not there yet (ZT-161)", async () => {
+Deno.test("ZdsClient tries for ever to reach a node agent that is not there yet (CNI-253, ZT-161)", async () => {
   const folder = Deno.makeTempDirSync(), path = `${folder}/zds.sock`, stop = new AbortController();
   const lines: string[] = [];
   const log = new Logger("zds", { filter: new LogFilter("debug"), sink: (line) => lines.push(line) });

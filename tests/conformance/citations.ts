@@ -4,11 +4,11 @@ import type { TrackedFile } from "../tidy/tree.ts";
 /** Held out: they speak of rules without testing them. */
 const NOT_TESTS = /^tests\/(conformance|tidy)\//;
 
-/** The specifications' prefixes: ztunnel, control plane. */
-export const PARTS = ["ZT", "CP"] as const;
+/** The specifications' prefixes: ztunnel, control plane, and the node with its plugin, agent and redirection. */
+export const PARTS = ["ZT", "CP", "CNI"] as const;
 export type Part = (typeof PARTS)[number];
 
-const CITED = /\b(ZT|CP)-(\d{3})(?:(?: to | ?[-–] ?)(?:\1-)?(\d{3}))?(?!\d)/g;
+const CITED = /\b(ZT|CP|CNI)-(\d{3})(?:(?: to | ?[-–] ?)(?:\1-)?(\d{3}))?(?!\d)/g;
 
 /** `ZT-007` of 7. */
 export function ruleName(part: Part, number: number): string {

@@ -1,4 +1,4 @@
-/** `deno task conformance`: every rule of ztunnel and of the control plane, the tests that hold it or why none does. */
+/** `deno task conformance`: every rule of ztunnel, of the control plane and of the node, the tests that hold it or why none does. */
 import { trackedFiles } from "../tidy/tree.ts";
 import { PARTS } from "./citations.ts";
 import { countLine, ruleRows } from "./table.ts";

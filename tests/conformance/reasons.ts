@@ -1,7 +1,16 @@
 /** Rules that no test holds, each with the reason; and where ours is known to differ. */
 
+import { AGENT_REASONS } from "./reasons/agent.ts";
+import { BARE_NODE_REASONS } from "./reasons/bare_node.ts";
+import { EBPF_REASONS } from "./reasons/ebpf.ts";
+import { REDIRECTION_REASONS } from "./reasons/redirection.ts";
+
 /** Why no test cites the rule. A test that does makes its entry here wrong, and tidy says so. */
 export const REASONS: Readonly<Record<string, string>> = {
+  ...AGENT_REASONS,
+  ...REDIRECTION_REASONS,
+  ...EBPF_REASONS,
+  ...BARE_NODE_REASONS,
   "ZT-064": "the sizes are no part of the contract; ours follow the sizes of records",
   "CP-002": "the paths are what our own ztunnel and Istio's call in tests/interop; server reflection is not there",
   "CP-003":
@@ -65,4 +74,8 @@ export const NOTES: Readonly<Record<string, string>> = {
   "CP-495": "a request that names another signer is refused, and so is a start that asks for one",
   "CP-503": "a root that has expired is renewed at the start; root-cert.pem in the Secret follows the renewal",
   "CP-510": "of our own cluster; remote clusters' namespaces are not written to",
+  "CNI-009": "the plugin always asks 31 times, with no setting for it",
+  "CNI-091": "an agent that starts compares the sets with its pods, and changes only what differs",
+  "CNI-093": "such a pod is enrolled anew",
+  "CNI-310": "on nftables so far",
 };

@@ -4,8 +4,9 @@ import { type Part, PARTS, testsByRule } from "./citations.ts";
 import { NOTES, REASONS } from "./reasons.ts";
 import { TITLES } from "./titles.ts";
 import { CONTROL_TITLES } from "./titles_control.ts";
+import { NODE_TITLES } from "./titles_node.ts";
 
-const TITLES_OF = { ZT: TITLES, CP: CONTROL_TITLES } as const;
+const TITLES_OF = { ZT: TITLES, CP: CONTROL_TITLES, CNI: NODE_TITLES } as const;
 const KNOWN: ReadonlySet<string> = new Set(PARTS.flatMap((part) => TITLES_OF[part].map(([rule]) => rule)));
 const isRule = (rule: string) => KNOWN.has(rule);
 
@@ -57,14 +58,14 @@ export function tableProblems(files: readonly TrackedFile[]): string[] {
   return [
     ...PARTS.flatMap((part) => ruleRows(files, part)).flatMap(({ rule, tests, why }) => {
       if (tests.length === 0 && why === "") {
-        return [`${rule}: no test cites it: write one, or say why not in tests/conformance/reasons.ts`];
+        return [`${rule}: no test cites it: write one, or say why not in tests/conformance/reasons`];
       }
       if (tests.length > 0 && why !== "") {
-        return [`${rule}: ${tests[0]} cites it, so take its entry out of tests/conformance/reasons.ts`];
+        return [`${rule}: ${tests[0]} cites it, so take its entry out of tests/conformance/reasons`];
       }
       return [];
     }),
     ...cited.map(([rule, paths]) => `${paths[0]}: ${rule} is no rule`),
-    ...entries.map((rule) => `tests/conformance/reasons.ts: ${rule} is no rule`),
+    ...entries.map((rule) => `tests/conformance/reasons: ${rule} is no rule`),
   ];
 }

@@ -1,4 +1,4 @@
-/** The node agent as an operator meets it: its sockets, `ambit enroll` and `unenroll`, restart and release (CNI-270 to CNI-278). */
+/** The node agent as an operator meets it: its sockets, `ambit enroll` and `unenroll`, restart and release (CNI-270, CNI-271, CNI-273, CNI-278). */
 import { assertEquals, assertRejects } from "@std/assert";
 import { assert } from "../../base/assert.ts";
 import { chain, MeshError } from "../../base/errors.ts";

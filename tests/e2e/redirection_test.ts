@@ -1,4 +1,4 @@
-/** The 14 traffic checks of the redirection rules (cni.md appendix A), for both families, with a stand-in for ztunnel. */
+/** The 14 traffic checks of the redirection rules (CNI-310; CNI-120, CNI-121), for both families, with a stand-in for ztunnel. */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { CAPTURE_PORTS, PROBE_ADDRESS, ZTUNNEL_MARK } from "../../cni/nft_rules.ts";
 import { applyPodRules, deletePodRules } from "../../cni/pod_rules.ts";

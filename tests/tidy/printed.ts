@@ -140,9 +140,13 @@ export function printedDocuments(files: readonly TrackedFile[]): TrackedFile[] {
     {
       path: "docs/conformance.md",
       text: filled(
-        filled(textOf("docs/conformance.md"), "conformance", ruleTable(ruleRows(files, "ZT"))),
-        "control plane",
-        ruleTable(ruleRows(files, "CP")),
+        filled(
+          filled(textOf("docs/conformance.md"), "conformance", ruleTable(ruleRows(files, "ZT"))),
+          "control plane",
+          ruleTable(ruleRows(files, "CP")),
+        ),
+        "node",
+        ruleTable(ruleRows(files, "CNI")),
       ),
     },
     { path: "docs/imports.md", text: filled(textOf("docs/imports.md"), "imports", importTable()) },

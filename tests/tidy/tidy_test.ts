@@ -115,7 +115,7 @@ Deno.test("the printed parts of the documents are fresh", () => {
   report(stale.map(({ path }) => `${path}: run \`deno task docs\``));
 });
 
-Deno.test("every rule of ztunnel and of the control plane has a test that cites it, or a reason why not, and not both", () => {
+Deno.test("every rule of ztunnel, of the control plane and of the node has a test that cites it, or a reason why not, and not both", () => {
   report(tableProblems(files));
 });
 
