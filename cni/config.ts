@@ -6,10 +6,12 @@ import {
   list,
   type ListenAddress,
   listenAddress,
+  oneOf,
   optional,
   text,
   toggle,
 } from "../base/config.ts";
+import { REDIRECT_CHOICES, type RedirectChoice } from "./redirection/choices.ts";
 
 export const CNI_CONFIG = defineConfig("ambit cni", {
   nodeMode: {
@@ -46,6 +48,30 @@ export const CNI_CONFIG = defineConfig("ambit cni", {
     env: "AMBIENT_DNS_CAPTURE",
     default: false,
     help: "redirect DNS queries of enrolled pods to ztunnel too",
+  },
+  redirect: {
+    kind: oneOf(...REDIRECT_CHOICES),
+    flag: "redirect",
+    env: "AMBIT_REDIRECT",
+    default: "auto" as RedirectChoice,
+    help:
+      "what redirects: nft talks to the kernel itself, nft-binary and iptables run the node's programs; auto takes the first that works",
+  },
+  nativeNftables: {
+    kind: optional(toggle()),
+    flag: "native-nftables",
+    env: "NATIVE_NFTABLES",
+    default: undefined,
+    defaultText: "either",
+    help: "with --redirect=auto: true for nf_tables only, false for iptables only, as Istio's node agent has it",
+  },
+  forceIptables: {
+    kind: optional(oneOf("legacy", "nft")),
+    flag: "force-iptables-binary",
+    env: "FORCE_IPTABLES_BINARY",
+    default: undefined,
+    defaultText: "either",
+    help: "with --redirect=auto: iptables of this variant only, unless --native-nftables",
   },
   auditIntervalMs: {
     kind: duration(1_000, 3_600_000),

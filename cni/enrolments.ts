@@ -4,7 +4,7 @@ import type { Logger } from "../base/log.ts";
 import type { EnrolmentStatus, EnrolRequest, EnrolTarget } from "../mesh/enrolment.ts";
 import type { Netns } from "../os/netns.ts";
 import { type EnrolledEntry, readEnrolled, writeEnrolled } from "./enrolled_file.ts";
-import { applyPodRules, checkPodRules, deletePodRules, type PodRuleOptions, releasePodRules } from "./pod_rules.ts";
+import type { Awaitable, PodRedirection, PodRuleOptions } from "./redirection/redirection.ts";
 import { openTarget, uidOf } from "./target.ts";
 import type { AnnouncedPod } from "./zds_server.ts";
 
@@ -26,6 +26,7 @@ export interface EnrolmentsOptions {
   /** `enrolled.json`. */
   readonly file: string;
   readonly rules: PodRuleOptions;
+  readonly redirection: PodRedirection;
   readonly log: Logger;
 }
 
@@ -52,8 +53,8 @@ export class Enrolments implements Disposable {
       if (netns === undefined) continue;
       try {
         const leaving = entry.state === "unenrolling";
-        if (leaving) releasePodRules(netns);
-        else applyPodRules(netns, this.#rulesOf(entry.request));
+        if (leaving) await this.#options.redirection.release(netns);
+        else await this.#options.redirection.apply(netns, this.#rulesOf(entry.request));
         const state = leaving ? "unenrolling" : "enrolled";
         this.#byUid.set(uid, { uid, request: entry.request, netns, state, problems: [] });
       } catch (error) {
@@ -159,9 +160,9 @@ export class Enrolments implements Disposable {
     zds: PodAnnouncer,
     options: { signal?: AbortSignal; removeOnFailure: boolean },
   ): Promise<void> {
-    const { log } = this.#options, target = enrolment.request.target.text;
+    const { redirection, log } = this.#options, target = enrolment.request.target.text;
     try {
-      applyPodRules(enrolment.netns, this.#rulesOf(enrolment.request));
+      await redirection.apply(enrolment.netns, this.#rulesOf(enrolment.request));
       await zds.addPod(announced(enrolment), { signal: options.signal });
     } catch (error) {
       enrolment.problems = [chain(error)];
@@ -193,26 +194,30 @@ export class Enrolments implements Disposable {
    * way in them, in both directions.
    */
   async #remove(enrolment: Enrolment, zds: PodAnnouncer, { gone }: { gone: boolean }): Promise<void> {
-    const { uid, netns } = enrolment, target = enrolment.request.target.text;
+    const { uid, netns } = enrolment, { redirection } = this.#options, target = enrolment.request.target.text;
     enrolment.state = "unenrolling";
     this.#save();
-    this.#takeRules(enrolment, releasePodRules, gone);
+    await this.#takeRules(enrolment, (it) => redirection.release(it), gone);
     try {
       await zds.deletePod(uid);
     } catch (error) {
       // It is off the announcer's list for good: ztunnel stops it with the next snapshot at the latest.
       this.#options.log.warn("ztunnel did not acknowledge the end of a pod", { target, error: chain(error) });
     }
-    this.#takeRules(enrolment, deletePodRules, gone);
+    await this.#takeRules(enrolment, (it) => redirection.remove(it), gone);
     this.#byUid.delete(uid);
     netns[Symbol.dispose]();
     this.#save();
     this.#options.log.info("unenrolled", { target, name: enrolment.request.name });
   }
 
-  #takeRules({ request, netns }: Enrolment, take: (netns: Netns) => void, gone: boolean): void {
+  async #takeRules(
+    { request, netns }: Enrolment,
+    take: (netns: Netns) => Awaitable<void>,
+    gone: boolean,
+  ): Promise<void> {
     try {
-      take(netns);
+      await take(netns);
     } catch (error) {
       if (!gone) throw error; // It stays listed as unenrolling; asking again, or a restart, tries again.
       this.#options.log.warn("rules not removed from a namespace that is gone", {
@@ -223,7 +228,7 @@ export class Enrolments implements Disposable {
   }
 
   async #auditOne(enrolment: Enrolment, zds: PodAnnouncer): Promise<void> {
-    const { request } = enrolment, { log } = this.#options, rules = this.#rulesOf(request);
+    const { request } = enrolment, { redirection, log } = this.#options, rules = this.#rulesOf(request);
     if (enrolment.state === "unenrolling") return await this.#remove(enrolment, zds, { gone: false });
     let now: Netns;
     try {
@@ -243,10 +248,10 @@ export class Enrolments implements Disposable {
       log.info("target has a new network namespace", { target: request.target.text });
       return await this.#establish(again, zds, { removeOnFailure: false });
     }
-    const differences = checkPodRules(enrolment.netns, rules);
+    const differences = await redirection.check(enrolment.netns, rules);
     if (differences.length > 0) {
       log.warn("rules repaired", { target: request.target.text, differences: differences.join("; ") });
-      applyPodRules(enrolment.netns, rules);
+      await redirection.apply(enrolment.netns, rules);
     }
     enrolment.problems = [];
     if (enrolment.state === "enrolling") await this.#establish(enrolment, zds, { removeOnFailure: false });

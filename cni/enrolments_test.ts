@@ -10,6 +10,7 @@ import { spawnWithin } from "../os/process.ts";
 import { readEnrolled } from "./enrolled_file.ts";
 import { Enrolments, type PodAnnouncer } from "./enrolments.ts";
 import { checkPodRules } from "./pod_rules.ts";
+import { NETLINK_REDIRECTION } from "./redirection/netlink.ts";
 import type { AnnouncedPod } from "./zds_server.ts";
 
 const privileged = Deno.uid() === 0;
@@ -42,7 +43,7 @@ class Bench implements Disposable {
   enrolments = this.open();
 
   open(): Enrolments {
-    return new Enrolments({ file: this.file, rules: {}, log: silent });
+    return new Enrolments({ file: this.file, rules: {}, redirection: NETLINK_REDIRECTION, log: silent });
   }
 
   /** As after a crash or restart of the node agent. */

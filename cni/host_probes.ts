@@ -7,6 +7,7 @@ import type { FirewallSet, FirewallTable, SetElement } from "../os/netlink/nft_m
 import { FirewallSocket } from "../os/netlink/nftables.ts";
 import type { Netns } from "../os/netns.ts";
 import { PROBE_ADDRESS, TABLE_NAMES } from "./nft_rules.ts";
+import type { NodeProbes, ProbedAddress } from "./redirection/redirection.ts";
 
 const SETS = {
   ipv4: { name: "istio-inpod-probes-v4", family: "ipv4" },
@@ -14,12 +15,6 @@ const SETS = {
 } as const satisfies Record<string, FirewallSet>;
 const SOURCE_NAT_PRIORITY = 100;
 const CHAIN = "postrouting";
-
-/** A pod's address and whose it is: the pod's uid, so that an address that has passed on is not taken from its new owner (CNI-084). */
-export interface ProbedAddress {
-  readonly ip: string;
-  readonly uid: string;
-}
 
 /** The host's table, as data. */
 export function hostTable(): FirewallTable {
@@ -45,7 +40,7 @@ function familyOf(ip: string): keyof typeof SETS {
 }
 
 /** The host's rules and sets. Every method may throw AMB7014. */
-export class HostProbes implements Disposable {
+export class HostProbes implements NodeProbes {
   readonly #firewall: FirewallSocket;
 
   /** For `netns`, or the namespace of this thread. */

@@ -6,6 +6,7 @@ import type { CniConfig } from "./config.ts";
 import { serveEnrolSocket } from "./enrol_api.ts";
 import { Enrolments } from "./enrolments.ts";
 import { NamedNetnsWatch } from "./named_netns_watch.ts";
+import { chooseRedirection } from "./redirection/choose.ts";
 import { ZdsServer } from "./zds_server.ts";
 
 export interface RoleOptions {
@@ -36,6 +37,7 @@ export async function startCni(config: CniConfig, { signal, log }: RoleOptions):
     new Enrolments({
       file: `${config.stateDir}/enrolled.json`,
       rules: { dnsCapture: config.dnsCapture },
+      redirection: await chooseRedirection(config, { log: log.child("redirection") }),
       log: log.child("enrolments"),
     }),
   );

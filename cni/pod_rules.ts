@@ -3,20 +3,11 @@ import { type Netns, readSysctl } from "../os/netns.ts";
 import { FirewallSocket } from "../os/netlink/nftables.ts";
 import type { IpFamily } from "../os/netlink/nft_model.ts";
 import { RouteSocket } from "../os/netlink/rtnetlink.ts";
-import {
-  leavingTable,
-  policyRoute,
-  type RedirectionOptions,
-  redirectionTables,
-  TABLE_NAMES,
-  unusedTableNames,
-} from "./nft_rules.ts";
+import { leavingTable, policyRoute, redirectionTables, TABLE_NAMES, unusedTableNames } from "./nft_rules.ts";
+import type { PodRuleOptions } from "./redirection/redirection.ts";
 
 const LOOPBACK_IPV6_OFF = "net/ipv6/conf/lo/disable_ipv6";
 const FAMILIES = ["ipv4", "ipv6"] as const;
-
-/** What of the options is left open for the namespace to decide: whether there is IPv6 at all. */
-export type PodRuleOptions = Omit<RedirectionOptions, "ipv6"> & { readonly ipv6?: boolean };
 
 /**
  * Makes the namespace's rules those of the options: atomically for the tables, then the policy routes (CNI-130,

@@ -5,13 +5,12 @@ import { type KubeApi, KubeError } from "../../kube/api.ts";
 import { startInformer } from "../../kube/informer.ts";
 import { NAMESPACES, PODS } from "../../kube/resource_types.ts";
 import type { Enablement } from "../enablement.ts";
-import { HostProbes } from "../host_probes.ts";
-import { applyPodRules, checkPodRules, deletePodRules, type PodRuleOptions, releasePodRules } from "../pod_rules.ts";
+import type { NodeProbes, PodRuleOptions, Redirection } from "../redirection/redirection.ts";
 import { EVENT_SOCKET } from "../plugin_event.ts";
 import { ZdsServer } from "../zds_server.ts";
 import { serveEvents } from "./event_server.ts";
 import { MeshPods } from "./mesh_pods.ts";
-import { actionFor, type NodePod, REDIRECTION, type Redirection, redirectionOf } from "./node_pod.ts";
+import { actionFor, type NodePod, REDIRECTION, type Redirection as Annotated, redirectionOf } from "./node_pod.ts";
 import { NodeState } from "./node_state.ts";
 import { findPodNetns } from "./pod_netns.ts";
 import { RetryQueue } from "./retry_queue.ts";
@@ -21,6 +20,8 @@ export interface AgentConfig {
   readonly systemNamespace: string;
   readonly enablement: Enablement;
   readonly rules: PodRuleOptions;
+  /** What redirects, in the pods and on the node. */
+  readonly redirection: Redirection;
   readonly runDir: string;
   readonly zdsSocket: string;
   /** `/proc` of the host, as this process sees it. */
@@ -48,7 +49,7 @@ const HOST_TRIES = 10, HOST_PAUSE_MS = 2_000; // CNI-185
 /** Starts, and returns once the plugin and ztunnel are served. Throws MeshError if the node cannot be served (CNI-018). */
 export async function startAgent(config: AgentConfig, { api, signal, log }: AgentOptions): Promise<RunningAgent> {
   await using cleanup = new AsyncDisposableStack();
-  const probes = cleanup.use(new HostProbes());
+  const probes = cleanup.use(config.redirection.openNode());
   await ensureHostRules(probes, { signal, log });
   const state = new NodeState(config.enablement, config.systemNamespace);
   const queue = new RetryQueue({ reconcile: (key) => reconcile(key), log: log.child("pods") });
@@ -56,7 +57,7 @@ export async function startAgent(config: AgentConfig, { api, signal, log }: Agen
   const pods = cleanup.use(
     new MeshPods({
       zds: () => announcing.zds!,
-      rules: { apply: applyPodRules, release: releasePodRules, remove: deletePodRules, check: checkPodRules },
+      rules: config.redirection,
       probes,
       annotate: (pod, redirection) => annotate(api, pod, redirection),
       find: (pod) => findPodNetns(config.procDir, [pod], log).get(pod.uid),
@@ -109,8 +110,8 @@ export async function startAgent(config: AgentConfig, { api, signal, log }: Agen
   }, signal);
   await Promise.all([namespaces.synced, nodePods.synced]);
 
-  const { restored, complete } = restore(config, { state, pods, log });
-  probes.sync(pods.pods().flatMap(({ uid, ips }) => ips.map((ip) => ({ ip, uid }))), { complete });
+  const { restored, complete } = await restore(config, { state, pods, log });
+  await probes.sync(pods.pods().flatMap(({ uid, ips }) => ips.map((ip) => ({ ip, uid }))), { complete });
   const zds = cleanup.adopt(
     ZdsServer.listen({ path: config.zdsSocket, log: log.child("zds") }, restored),
     (it) => it.close(),
@@ -132,14 +133,15 @@ export async function startAgent(config: AgentConfig, { api, signal, log }: Agen
   const kept = cleanup.move();
   const serving = async () => {
     await using _ = kept;
+    let auditing = Promise.resolve();
     const audit = () => {
-      auditHost(probes, log);
+      auditing = auditing.then(() => auditHost(probes, log)); // One after the other, should a program be slow.
       for (const [key] of state.pods()) queue.add(key);
     };
     const timer = setInterval(audit, config.auditIntervalMs);
     await queue.run(signal);
     clearInterval(timer);
-    await Promise.all([namespaces.stopped, nodePods.stopped]);
+    await Promise.all([namespaces.stopped, nodePods.stopped, auditing]);
   };
   return {
     status: () => ({ ztunnels: zds.connectionCount, pods: pods.size, waiting: queue.size }),
@@ -148,10 +150,10 @@ export async function startAgent(config: AgentConfig, { api, signal, log }: Agen
 }
 
 /** The pods that say they are enrolled, with their namespaces; one that is not found is taken up like a new one (CNI-090, CNI-093). */
-function restore(
+async function restore(
   config: AgentConfig,
   { state, pods, log }: { state: NodeState; pods: MeshPods; log: Logger },
-): { restored: ReturnType<MeshPods["restore"]>; complete: boolean } {
+): Promise<{ restored: Awaited<ReturnType<MeshPods["restore"]>>; complete: boolean }> {
   const enrolled = [...state.pods()].map(([, pod]) => pod)
     .filter((pod) => redirectionOf(pod) === "enabled" && !pod.ended && !state.isZtunnel(pod));
   const found = findPodNetns(config.procDir, enrolled, log);
@@ -159,16 +161,16 @@ function restore(
   for (const pod of enrolled) {
     if (!byPod.has(pod)) log.warn("enrolled pod has no network namespace", { pod: `${pod.namespace}/${pod.name}` });
   }
-  return { restored: pods.restore(byPod), complete: enrolled.every(({ ips }) => ips.length > 0) };
+  return { restored: await pods.restore(byPod), complete: enrolled.every(({ ips }) => ips.length > 0) };
 }
 
 async function ensureHostRules(
-  probes: HostProbes,
+  probes: NodeProbes,
   { signal, log }: { signal: AbortSignal; log: Logger },
 ): Promise<void> {
   for (let attempt = 1;; attempt++) {
     try {
-      return probes.ensure();
+      return await probes.ensure();
     } catch (error) {
       if (!(error instanceof MeshError) || attempt === HOST_TRIES) throw error;
       log.warn("host rules not written", { attempt, error: chain(error) });
@@ -178,12 +180,12 @@ async function ensureHostRules(
   }
 }
 
-function auditHost(probes: HostProbes, log: Logger): void {
+async function auditHost(probes: NodeProbes, log: Logger): Promise<void> {
   try {
-    const differences = probes.check();
+    const differences = await probes.check();
     if (differences.length === 0) return;
     log.warn("host rules repaired", { differences: differences.join("; ") });
-    probes.ensure();
+    await probes.ensure();
   } catch (error) {
     if (!(error instanceof MeshError)) throw error;
     log.error("host rules not checked", { error: chain(error) });
@@ -191,7 +193,7 @@ function auditHost(probes: HostProbes, log: Logger): void {
 }
 
 /** Says in the pod's status what its traffic does (CNI-082). A pod that is gone needs no annotation. */
-async function annotate(api: KubeApi, pod: NodePod, redirection: Redirection): Promise<void> {
+async function annotate(api: KubeApi, pod: NodePod, redirection: Annotated): Promise<void> {
   const value = redirection === "none" ? null : redirection;
   try {
     await api.patch(PODS, { namespace: pod.namespace, name: pod.name, subresource: "status" }, {

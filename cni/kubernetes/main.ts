@@ -14,7 +14,8 @@ import { type Enablement, parseEnablement } from "../enablement.ts";
 import { Installer } from "../install/installer.ts";
 import { loadedLibraries, type PluginProgram } from "../install/plugin_program.ts";
 import { formatPluginKubeconfig } from "../kubeconfig_file.ts";
-import { HostProbes } from "../host_probes.ts";
+import { chooseRedirection } from "../redirection/choose.ts";
+import type { Redirection } from "../redirection/redirection.ts";
 import { startAgent } from "./agent.ts";
 import { PLUGIN_ENTRY, pluginModules } from "./plugin_modules.ts";
 
@@ -37,11 +38,13 @@ export async function runKubernetesMode(config: CniConfig, { signal, log }: Role
   const api = openKubeApi(access, { log: log.child("kube") });
   try {
     const nodeName = config.nodeName ?? Deno.hostname();
+    const redirection = await chooseRedirection(config, { log: log.child("redirection") });
     const agent = await startAgent({
       nodeName,
       systemNamespace: config.systemNamespace,
       enablement,
       rules: { dnsCapture: config.dnsCapture },
+      redirection,
       runDir: config.runDir,
       zdsSocket: config.zdsSocket,
       procDir: `${config.hostRoot}/proc`,
@@ -60,7 +63,7 @@ export async function runKubernetesMode(config: CniConfig, { signal, log }: Role
     }, { program: await pluginProgram(), kubeconfig: () => kubeconfig.text, log: log.child("install") });
     health.installed = () => installer.ready;
     await Promise.all([installer.run(signal), agent.done, kubeconfig.stopped]);
-    if (await isUninstalled(api, config, log)) uninstall(installer, log);
+    if (await isUninstalled(api, config, log)) await uninstall(installer, redirection, log);
     else log.info("stopping; pods stay captured, and new ones wait for the next agent");
   } finally {
     api.close();
@@ -181,9 +184,9 @@ async function isUninstalled(api: KubeApi, { systemNamespace }: CniConfig, log: 
   }
 }
 
-function uninstall(installer: Installer, log: Logger): void {
+async function uninstall(installer: Installer, redirection: Redirection, log: Logger): Promise<void> {
   installer.uninstall();
-  using probes = new HostProbes();
-  probes.uninstall();
+  using probes = redirection.openNode();
+  await probes.uninstall();
   log.info("uninstalled from this node");
 }

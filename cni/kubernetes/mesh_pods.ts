@@ -3,32 +3,15 @@ import { chain, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Netns } from "../../os/netns.ts";
 import type { PodAnnouncer } from "../enrolments.ts";
-import type { ProbedAddress } from "../host_probes.ts";
-import type { PodRuleOptions } from "../pod_rules.ts";
+import type { NodeProbes, PodRedirection, PodRuleOptions, ProbedAddress } from "../redirection/redirection.ts";
 import type { AnnouncedPod } from "../zds_server.ts";
 import { type NodePod, type Redirection, ruleOptionsOf } from "./node_pod.ts";
-
-/** Rules in a pod's namespace. */
-export interface PodRules {
-  apply(netns: Netns, options: PodRuleOptions): void;
-  /** Captures nothing new; what is carried keeps its way. */
-  release(netns: Netns): void;
-  remove(netns: Netns): void;
-  /** What differs from the options, in words. */
-  check(netns: Netns, options: PodRuleOptions): string[];
-}
-
-/** Addresses that the node's probes reach past the mesh. */
-export interface Probes {
-  add(addresses: readonly ProbedAddress[]): void;
-  remove(addresses: readonly ProbedAddress[]): ProbedAddress[];
-}
 
 export interface MeshPodsOptions {
   /** Asked for when it is needed: the server comes after what it announces first. */
   readonly zds: () => PodAnnouncer;
-  readonly rules: PodRules;
-  readonly probes: Probes;
+  readonly rules: PodRedirection;
+  readonly probes: Pick<NodeProbes, "add" | "remove">;
   /** Writes what the pod's annotation says; a pod that is gone is fine. */
   readonly annotate: (pod: NodePod, redirection: Redirection) => Promise<void>;
   /** The namespace of a pod that runs, if it can be found; the caller closes it. */
@@ -75,7 +58,7 @@ export class MeshPods implements Disposable {
   async add(pod: NodePod, source: NetnsSource, signal?: AbortSignal): Promise<void> {
     await this.#alone(pod.uid, async () => {
       const { probes, annotate, log } = this.#options, zds = this.#options.zds();
-      const before = this.#byUid.get(pod.uid), enrolled = this.#take(pod, source);
+      const before = this.#byUid.get(pod.uid), enrolled = await this.#take(pod, source);
       const announcing = zds.addPod(announced(enrolled), { signal });
       before?.netns[Symbol.dispose](); // Only now: until then ztunnel may be told of it.
       try {
@@ -86,7 +69,7 @@ export class MeshPods implements Disposable {
         throw error;
       }
       enrolled.acknowledged = true;
-      probes.add(addressesOf(pod));
+      await probes.add(addressesOf(pod));
       await annotate(pod, "enabled");
       log.info("pod enrolled", { pod: nameOf(pod), netnsInode: enrolled.netns.inode });
     });
@@ -97,12 +80,12 @@ export class MeshPods implements Disposable {
    * from here on: their rules are made right, and ztunnel is told of them in the first snapshot, so that it keeps what it
    * carries (CNI-090). To be called once, before ztunnel can connect. @returns What to announce.
    */
-  restore(found: ReadonlyMap<NodePod, Netns>): AnnouncedPod[] {
+  async restore(found: ReadonlyMap<NodePod, Netns>): Promise<AnnouncedPod[]> {
     const { rules, defaults, log } = this.#options, announcedPods: AnnouncedPod[] = [];
     for (const [pod, netns] of found) {
       const enrolled: Enrolled = { pod, netns, rules: ruleOptionsOf(pod, defaults).rules, acknowledged: true };
       try {
-        rules.apply(netns, enrolled.rules);
+        await rules.apply(netns, enrolled.rules);
       } catch (error) {
         // The rules of before are still there; the next event or audit tries again.
         enrolled.acknowledged = false;
@@ -120,19 +103,19 @@ export class MeshPods implements Disposable {
       const { rules, probes, annotate, find, log } = this.#options;
       const known = this.#byUid.get(pod.uid);
       const before = known?.pod.ips ?? [], ips = new Set([...pod.ips, ...before]); // A pod that ends loses its own.
-      for (const { ip, uid } of probes.remove(addressesOf({ ...pod, ips: [...ips] }))) {
+      for (const { ip, uid } of await probes.remove(addressesOf({ ...pod, ips: [...ips] }))) {
         log.debug("address is another pod's now", { ip, uid });
       }
       const netns = known?.netns ?? (lives ? find(pod) : undefined);
       if (lives && netns === undefined) log.warn("no network namespace to take rules from", { pod: nameOf(pod) });
       // New connections first, then those that ztunnel carries, then what is left: nothing shows in clear (CNI-278).
-      if (lives && netns !== undefined) rules.release(netns);
+      if (lives && netns !== undefined) await rules.release(netns);
       try {
         await this.#options.zds().deletePod(pod.uid);
       } catch (error) {
         log.warn("ztunnel did not acknowledge the end of a pod", { pod: nameOf(pod), error: chain(error) });
       }
-      if (lives && netns !== undefined) rules.remove(netns);
+      if (lives && netns !== undefined) await rules.remove(netns);
       this.#byUid.delete(pod.uid);
       netns?.[Symbol.dispose]();
       if (lives) await annotate(pod, "none");
@@ -142,19 +125,18 @@ export class MeshPods implements Disposable {
 
   /** Puts an enrolled pod's addresses into the probes' set again, and its rules right, should its annotations ask for others (CNI-094). */
   async reassert(pod: NodePod): Promise<void> {
-    await this.#alone(pod.uid, () => {
+    await this.#alone(pod.uid, async () => {
       const { probes, rules, defaults, log } = this.#options;
       const enrolled = this.#byUid.get(pod.uid);
-      if (enrolled === undefined) return Promise.resolve();
+      if (enrolled === undefined) return;
       enrolled.pod = pod;
       enrolled.rules = ruleOptionsOf(pod, defaults).rules;
-      const differences = rules.check(enrolled.netns, enrolled.rules);
+      const differences = await rules.check(enrolled.netns, enrolled.rules);
       if (differences.length > 0) {
         log.warn("rules repaired", { pod: nameOf(pod), differences: differences.join("; ") });
-        rules.apply(enrolled.netns, enrolled.rules);
+        await rules.apply(enrolled.netns, enrolled.rules);
       }
-      probes.add(addressesOf(pod));
-      return Promise.resolve();
+      await probes.add(addressesOf(pod));
     });
   }
 
@@ -170,7 +152,7 @@ export class MeshPods implements Disposable {
   }
 
   /** The namespace with its rules in place; if that fails, what was known of the pod before stays. */
-  #take(pod: NodePod, source: NetnsSource): Enrolled {
+  async #take(pod: NodePod, source: NetnsSource): Promise<Enrolled> {
     const { rules, find, defaults, log } = this.#options, known = this.#byUid.get(pod.uid);
     const found = source === "find" ? known?.netns.duplicate() ?? find(pod) : source.netns.duplicate();
     if (found === undefined) {
@@ -181,7 +163,7 @@ export class MeshPods implements Disposable {
     const asked = ruleOptionsOf(pod, defaults);
     for (const problem of asked.problems) log.warn("annotation passed over", { pod: nameOf(pod), problem });
     try {
-      rules.apply(found, asked.rules);
+      await rules.apply(found, asked.rules);
     } catch (error) {
       found[Symbol.dispose]();
       throw error;

@@ -2,7 +2,7 @@
 import { formatIp, parseIp } from "../../base/address.ts";
 import type { KubeObject } from "../../kube/api.ts";
 import { type Enablement, type EnablementFacts, type Texts, wantsMesh } from "../enablement.ts";
-import type { PodRuleOptions } from "../pod_rules.ts";
+import type { PodRuleOptions } from "../redirection/redirection.ts";
 
 export interface NodePod {
   readonly uid: string;

@@ -7,6 +7,7 @@ import { MeshError } from "../../base/errors.ts";
 import { Logger } from "../../base/log.ts";
 import { CNI_CONFIG } from "../../cni/config.ts";
 import { Enrolments } from "../../cni/enrolments.ts";
+import { NETLINK_REDIRECTION } from "../../cni/redirection/netlink.ts";
 import { ZdsServer } from "../../cni/zds_server.ts";
 import { parseEnrolRequest } from "../../mesh/enrolment.ts";
 import { createAnonymousNetns, type Netns, withinNetns } from "../../os/netns.ts";
@@ -78,7 +79,7 @@ Deno.test({
       name: "web-0",
     });
     if ("wrong" in request) throw new Error(request.wrong);
-    const options = { file: `${folder}/enrolled.json`, rules: {}, log: silent };
+    const options = { file: `${folder}/enrolled.json`, rules: {}, redirection: NETLINK_REDIRECTION, log: silent };
     const listenOptions = { path: config.zdsSocket, log: silent };
     {
       await using zds = ZdsServer.listen(listenOptions);

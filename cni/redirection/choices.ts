@@ -1,0 +1,26 @@
+/** What an operator can say of redirection, and which backends are tried for it, in order. Pure. */
+import { type BackendName, BACKENDS } from "./redirection.ts";
+
+/** What `--redirect` takes. */
+export const REDIRECT_CHOICES = ["auto", ...BACKENDS] as const;
+export type RedirectChoice = typeof REDIRECT_CHOICES[number];
+
+/** What the operator said. */
+export interface RedirectSettings {
+  readonly redirect: RedirectChoice;
+  /** Istio's NATIVE_NFTABLES: true for nf_tables, false for iptables; undefined when nothing was said. */
+  readonly nativeNftables: boolean | undefined;
+  /** Istio's FORCE_IPTABLES_BINARY: with an automatic choice of iptables, that variant and no other. */
+  readonly forceIptables: "legacy" | "nft" | undefined;
+}
+
+/** The backends to try, in order. Pure. */
+export function candidateNames({ redirect, nativeNftables, forceIptables }: RedirectSettings): readonly BackendName[] {
+  if (redirect !== "auto") return [redirect];
+  const iptables: readonly BackendName[] = forceIptables === undefined
+    ? ["iptables-nft", "iptables-legacy"]
+    : [`iptables-${forceIptables}`];
+  if (nativeNftables === true) return ["nft", "nft-binary"];
+  if (nativeNftables === false || forceIptables !== undefined) return iptables;
+  return ["nft", "nft-binary", ...iptables];
+}
