@@ -43,6 +43,7 @@ export function openXds(role: Role, authenticator: Authenticator, source: Source
     controlPlane: JSON.stringify({ Component: "istiod", ID: self.podName, Info: { version: VERSION } }),
     debugRules: () => debugRulesOf(role),
     debug: () => pages,
+    gathering: (typeUrl) => debouncer.gathering(typeUrl),
     now: Date.now,
   });
   const pages: DebugPages = new DebugPages({
@@ -59,7 +60,7 @@ export function openXds(role: Role, authenticator: Authenticator, source: Source
     leaders,
     disconnects: config.unsafeAdminEndpoints,
   });
-  const debouncer = createDebouncer(config, {
+  const debouncer: Debouncer = createDebouncer(config, {
     metrics,
     push: (changes, arrivedAtMs) => ads.push(changes, arrivedAtMs),
   });

@@ -11,8 +11,9 @@ import type { Metrics } from "../metrics.ts";
 import { serveCall } from "./ads_call.ts";
 import { CarriedBytes } from "./carried_bytes.ts";
 import { type DebugSource, isDebugType } from "./debug_types.ts";
+import { awaitBoth, type Waiting } from "./expected_types.ts";
 import { type ClientNode, identityFits, parseNode } from "./node.ts";
-import { type Resource, type ResourceChange, type ResourceView, SERVED_TYPES } from "./resources.ts";
+import { NONE, type Resource, type ResourceChange, type ResourceView, SERVED_TYPES } from "./resources.ts";
 import { PushMetrics, type PushReason } from "./push_metrics.ts";
 import { ResponseEncoder, ResponseMessage } from "./response.ts";
 import { ResponseWriter, WriteBudget, type WrittenResponse } from "./response_writer.ts";
@@ -34,6 +35,8 @@ export interface AdsServiceOptions {
   readonly controlPlane: string;
   /** Who may ask for which debug page. */
   readonly debugRules: () => DebugAccessRules;
+  /** What of a type has changed in the view and is not handed to {@link AdsService.push} yet; none unless said. */
+  readonly gathering?: (typeUrl: string) => Iterable<Resource>;
   /** For tests; {@link CARRIED_BYTES_MAX} otherwise. */
   readonly carriedBytesMax?: number;
   /** What the debug types are answered from; asked for with each stream and question. */
@@ -51,6 +54,8 @@ interface Stream {
   readonly writer: ResponseWriter;
   /** By type, when its last response went out. */
   readonly sentAtMs: Map<string, number>;
+  /** For the types that it has not asked for yet. */
+  readonly awaiting: Waiting | undefined;
   /** Of the oldest change that it has not been handed: when that arrived, and when it was this stream's turn to wait. */
   news: { readonly arrivedAtMs: number; readonly queuedAtMs: number } | undefined;
 }
@@ -87,10 +92,7 @@ export class AdsService {
   readonly #budget = new WriteBudget({
     bytesMax: LARGE_RESPONSE_BYTES_MAX,
     holdMsMax: LARGE_RESPONSE_HOLD_MS_MAX,
-    schedule: (callback, ms) => {
-      const timer = setTimeout(callback, ms);
-      return () => clearTimeout(timer);
-    },
+    schedule,
   });
   readonly #metrics: PushMetrics;
   readonly #nonceSuffix = crypto.randomUUID(); // Nonces of another replica or an earlier run are never ours (CP-412).
@@ -218,6 +220,7 @@ export class AdsService {
 
   #forget(stream: Stream): boolean {
     stream.writer.end();
+    stream.awaiting?.cancel();
     this.#carried.forget(stream);
     this.#gate.leave(stream.call);
     return this.#streams.delete(stream);
@@ -271,10 +274,22 @@ export class AdsService {
       log.warn("xds stream refused", { node: node.name, caller: identities.join(","), reason: "not its identity" });
       return this.#gate.refuse(call, "PERMISSION_DENIED", `no identity of ${node.name} was presented`);
     }
-    const session = new DeltaSession({ view: this.#view, nextNonce: () => this.#nextNonce(), node: node.node });
+    const enforces = node.type === "ztunnel";
+    const session = new DeltaSession({
+      view: this.#view,
+      nextNonce: () => this.#nextNonce(),
+      node: node.node,
+      enforces,
+      gathering: () => this.#options.gathering?.(AUTHORIZATION_TYPE_URL) ?? NONE,
+    });
     const id = `${node.name}-${++this.#connections}`; // CP-402
     const desk = new DebugDesk(this.#accessOf(call, caller));
     const writer = new ResponseWriter(call, this.#budget, () => this.#next(stream));
+    const giveUp = () => {
+      log.debug("a ztunnel asks for addresses or for policies alone", { connection: id });
+      session.expectNoMore();
+      writer.pump();
+    };
     const stream: Stream = {
       id,
       connectedAtMs: now(),
@@ -284,10 +299,11 @@ export class AdsService {
       desk,
       writer,
       sentAtMs: new Map(),
+      awaiting: enforces ? awaitBoth(() => session.expectsBoth, giveUp, schedule) : undefined,
       news: undefined,
     };
     this.#streams.add(stream); // Before its first answer is made, so that no change falls between (CP-445).
-    if (node.type === "ztunnel" && token !== undefined) {
+    if (enforces && token !== undefined) {
       const account = `${token.namespace}/${token.serviceAccount}`;
       const untrusted = !this.#options.trustedNodeAccounts.includes(account);
       // One that serves a single pod needs no trust, but for a shared one this is the commonest mistake of all.
@@ -378,6 +394,11 @@ export class AdsService {
     for (const { node: { version } } of this.#streams) counts.set(version, (counts.get(version) ?? 0) + 1);
     return counts.size === 0 ? 0 : [...counts].map(([version, count]) => [{ version }, count]);
   }
+}
+
+function schedule(callback: () => void, ms: number): () => void {
+  const timer = setTimeout(callback, ms);
+  return () => clearTimeout(timer);
 }
 
 /** @param peer `address:port`, as gRPC says it; IPv6 with brackets or without. */

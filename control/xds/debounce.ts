@@ -2,7 +2,7 @@
  * Gathers changes until they pause, so that a burst is one push; a lone change goes almost at once (CP-440). Where changes
  * never pause, as in a large cluster all day, they are pushed as often as pushing takes a tenth of the time.
  */
-import type { ResourceChange } from "./resources.ts";
+import { NONE, type Resource, type ResourceChange } from "./resources.ts";
 import { WaitingChanges } from "./waiting_changes.ts";
 
 export interface DebounceOptions {
@@ -45,6 +45,11 @@ export class Debouncer {
     if (merged === undefined) this.#waiting.set(change.typeUrl, merged = new WaitingChanges());
     merged.add(change);
     this.#cancel ??= this.#options.schedule(() => this.#wake(), this.#dueMs(nowMs));
+  }
+
+  /** What came or changed of a type and is not pushed yet. */
+  gathering(typeUrl: string): Iterable<Resource> {
+    return this.#waiting.get(typeUrl)?.updates() ?? NONE;
   }
 
   /** Drops what waits and pushes no more. */

@@ -68,6 +68,10 @@ export interface DeltaSessionOptions {
   readonly nextNonce: () => string;
   /** The client's node; empty if it does not say. */
   readonly node: string;
+  /** Whether the client is one that enforces policies, and so asks for them: no address is told to it before that. */
+  readonly enforces?: boolean;
+  /** The policies that have changed in the view and are not pushed yet; none unless said. */
+  readonly gathering?: () => Iterable<Resource>;
   /** For tests; {@link RESPONSE_BYTES_MAX} otherwise. */
   readonly responseBytesMax?: number;
 }
@@ -79,12 +83,32 @@ export class DeltaSession {
   readonly #responseBytesMax: number;
   /** In the order of their first request, which is the order in which questions are answered. */
   readonly #watches = new Map<string, Watch>();
+  readonly #gathering: () => Iterable<Resource>;
+  /** Of those that gathered, what this client was told ahead of their push. */
+  readonly #toldAhead = new WeakSet<Resource>();
+  /** Whether addresses and policies both are still to be asked for. */
+  #expectsBoth: boolean;
 
-  constructor({ view, nextNonce, node, responseBytesMax = RESPONSE_BYTES_MAX }: DeltaSessionOptions) {
+  constructor(
+    { view, nextNonce, node, enforces = false, gathering = () => NONE, responseBytesMax = RESPONSE_BYTES_MAX }:
+      DeltaSessionOptions,
+  ) {
     this.#view = view;
     this.#nextNonce = nextNonce;
     this.#node = node;
+    this.#expectsBoth = enforces;
+    this.#gathering = gathering;
     this.#responseBytesMax = responseBytesMax;
+  }
+
+  /** Whether something is held for a client that is yet to ask for policies, or for addresses. */
+  get expectsBoth(): boolean {
+    return this.#expectsBoth;
+  }
+
+  /** The client has had its time: it is answered in what it asks, whatever it does not ask. */
+  expectNoMore(): void {
+    this.#expectsBoth = false;
   }
 
   /** Takes one request. Never throws; a question it asks is answered by {@link next}. */
@@ -99,6 +123,7 @@ export class DeltaSession {
     if (watch === undefined) {
       const opened = openWatch(request);
       this.#watches.set(request.typeUrl, opened);
+      if (this.#watches.has(AUTHORIZATION_TYPE_URL) && this.#addressWatches().length > 0) this.#expectsBoth = false;
       ask(opened, request);
       return "answered";
     }
@@ -136,23 +161,47 @@ export class DeltaSession {
    * one response a type and its distinct names, whatever the transport buffers (CP-441, CP-443).
    */
   next(): Outgoing | undefined {
-    for (const watch of this.#watches.values()) {
-      if (watch.question !== undefined && watch.settled) return this.#answer(watch, watch.question);
-    }
     // CP-427: a policy arrives before the workload that names it, and leaves after the workload has stopped doing so.
-    const policies = this.#watches.get(AUTHORIZATION_TYPE_URL);
+    const policies = this.#watches.get(AUTHORIZATION_TYPE_URL), ahead = this.#policiesAreAhead(policies);
+    for (const watch of this.#watches.values()) {
+      if (watch.question === undefined || !watch.settled || (watch !== policies && !ahead)) continue;
+      return this.#answer(watch, watch.question);
+    }
     if (policies !== undefined && policies.waiting.hasUpdates()) {
       return this.#drain(policies, { updates: true, removals: false });
     }
-    let held = false; // By a client that has not acknowledged: then the removals wait too.
-    for (const typeUrl of [ADDRESS_TYPE_URL, WORKLOAD_TYPE_URL]) {
-      const watch = this.#watches.get(typeUrl);
-      if (watch === undefined || watch.waiting.size === 0) continue;
-      if (watch.settled) return this.#drain(watch, { updates: true, removals: true });
+    // By a client that has not acknowledged, or of which more is expected: then the removals wait too.
+    let held = this.#expectsBoth;
+    for (const watch of this.#addressWatches()) {
+      if (watch.question !== undefined) held = true;
+      if (watch.waiting.size === 0) continue;
+      if (watch.settled && ahead) return this.#drain(watch, { updates: true, removals: true });
       held = true;
     }
     if (held) return undefined;
     return policies === undefined ? undefined : this.#drain(policies, { updates: false, removals: true });
+  }
+
+  #addressWatches(): readonly Watch[] {
+    return [ADDRESS_TYPE_URL, WORKLOAD_TYPE_URL].flatMap((typeUrl) => this.#watches.get(typeUrl) ?? []);
+  }
+
+  /**
+   * Whether the client was sent every policy that an address of the newest state may be under. An answer is of that state,
+   * also where the change that made it still gathers: the policies among it then go ahead of their push.
+   */
+  #policiesAreAhead(policies: Watch | undefined): boolean {
+    if (policies === undefined) return !this.#expectsBoth;
+    if (policies.question !== undefined) return false;
+    const asked = this.#addressWatches().some((watch) => watch.question !== undefined);
+    if (asked && policies.wildcard) {
+      for (const policy of this.#gathering()) {
+        if (this.#toldAhead.has(policy)) continue;
+        this.#toldAhead.add(policy);
+        policies.waiting.set(policy.name, policy);
+      }
+    }
+    return !policies.waiting.hasUpdates();
   }
 
   /** Everything of a type that this client watches, as it is now. */
@@ -198,7 +247,17 @@ export class DeltaSession {
   #answer(watch: Watch, question: Question): Outgoing {
     watch.question = undefined;
     const body = watch.wildcard ? this.#everything(watch, question) : this.#named(watch, question);
-    return this.#respond(watch, { ...body, answers: true });
+    if (watch.typeUrl !== AUTHORIZATION_TYPE_URL || body.removed.length === 0 || this.#holdsNoAddresses()) {
+      return this.#respond(watch, { ...body, answers: true });
+    }
+    // What it holds of workloads may name the policies that are gone, until it is told of these workloads as they are now.
+    for (const name of body.removed) watch.waiting.set(name, undefined);
+    return this.#respond(watch, { resources: body.resources, removed: NONE, answers: true });
+  }
+
+  /** Whether the client has, and is expected to have, policies alone. */
+  #holdsNoAddresses(): boolean {
+    return !this.#expectsBoth && this.#addressWatches().length === 0;
   }
 
   /** All that is not known to the client in its version, and what it holds that is gone (CP-415). */

@@ -46,9 +46,12 @@ class Rig {
   acknowledging = true;
   nonces = 0;
 
-  constructor(options: { node?: string; responseBytesMax?: number } = {}) {
-    const view = new ServedView(this.mesh);
-    this.session = new DeltaSession({ view, nextNonce: () => `n${++this.nonces}`, node: "", ...options });
+  /** Policies that have changed in the mesh and are not pushed yet. */
+  gathering: Resource[] = [];
+
+  constructor(options: { node?: string; enforces?: boolean; responseBytesMax?: number } = {}) {
+    const view = new ServedView(this.mesh), gathering = () => this.gathering;
+    this.session = new DeltaSession({ view, nextNonce: () => `n${++this.nonces}`, node: "", gathering, ...options });
   }
 
   request(part: Partial<DeltaDiscoveryRequest> & { versions?: Record<string, string> }): RequestOutcome {
@@ -76,6 +79,13 @@ class Rig {
   onDemand(): void {
     this.request({ resourceNamesSubscribe: ["*"], resourceNamesUnsubscribe: ["*"] });
     assertEquals(this.next(), "n1 address [] -[]");
+  }
+
+  /** Addresses on demand, and all policies. */
+  onDemandWithPolicies(): void {
+    this.request({ typeUrl: AUTHORIZATION_TYPE_URL });
+    this.request({ resourceNamesSubscribe: ["*"], resourceNamesUnsubscribe: ["*"] });
+    assertEquals([this.next(), this.next()], ["n1 policy [ns/p@1] -[]", "n2 address [] -[]"]);
   }
 }
 
@@ -156,10 +166,10 @@ Deno.test("receive() ignores a nonce that is not the last one of the type (CP-40
   rig.request({ typeUrl: AUTHORIZATION_TYPE_URL });
   rig.next();
   rig.next();
-  assertEquals(rig.request({ responseNonce: "n2" }), "stale", "n2 is the other type's");
+  assertEquals(rig.request({ responseNonce: "n1" }), "stale", "n1 is the other type's");
   assertEquals(rig.request({ responseNonce: "other", resourceNamesSubscribe: ["a"] }), "stale");
   assertEquals(rig.next(), "nothing");
-  assertEquals(rig.request({ responseNonce: "n1" }), "acknowledged");
+  assertEquals(rig.request({ responseNonce: "n2" }), "acknowledged");
 });
 
 Deno.test("receive() takes the first request of a type whatever its nonce says: it may be of an earlier stream", () => {
@@ -360,8 +370,8 @@ Deno.test("next() holds a type's next response until the last one is acknowledge
 Deno.test("next() keeps the policy order while one type is held up (CP-427)", () => {
   const rig = new Rig();
   rig.request({});
-  rig.request({ typeUrl: AUTHORIZATION_TYPE_URL });
   rig.next();
+  rig.request({ typeUrl: AUTHORIZATION_TYPE_URL });
   rig.acknowledging = false;
   assertEquals(rig.next(), "n2 policy [ns/p@1] -[]");
   rig.session.push({ typeUrl: AUTHORIZATION_TYPE_URL, updated: [resource("ns/q", "1")], removed: ["ns/p"] });
@@ -374,6 +384,76 @@ Deno.test("next() keeps the policy order while one type is held up (CP-427)", ()
   assertEquals(rig.next(), "nothing", "the removal waits for the addresses before it");
   rig.request({ responseNonce: "n4" });
   assertEquals([rig.next(), rig.next()], ["n5 address [a@3] -[]", "n6 policy [] -[ns/p]"]);
+});
+
+const POLICIES = { typeUrl: AUTHORIZATION_TYPE_URL };
+
+for (const enforces of [false, true]) {
+  const who = enforces ? "a client that enforces" : "any client";
+  Deno.test(`next() answers ${who} that comes back with policies first, and takes those that are gone last (CP-427)`, () => {
+    const rig = new Rig({ enforces });
+    rig.request({ versions: { a: "0" } });
+    rig.request({ ...POLICIES, versions: { "ns/old": "1" } });
+    assertEquals([rig.next(), rig.next(), rig.next(), rig.next()], [
+      "n1 policy [ns/p@1] -[]",
+      "n2 address [a@1 b@1 ns/s@1] -[]",
+      "n3 policy [] -[ns/old]",
+      "nothing",
+    ]);
+  });
+}
+
+Deno.test("next() tells who enforces policies no address before it has asked for them, in whichever order it asks (CP-427)", () => {
+  const rig = new Rig({ enforces: true });
+  rig.request({ versions: { a: "0" } });
+  assertEquals(rig.next(), "nothing");
+  rig.session.push({ typeUrl: ADDRESS_TYPE_URL, updated: [resource("a", "1")], removed: [] });
+  assertEquals(rig.next(), "nothing");
+  rig.request(POLICIES);
+  assertEquals([rig.next(), rig.next()], ["n1 policy [ns/p@1] -[]", "n2 address [a@1 b@1 ns/s@1] -[]"]);
+
+  const other = new Rig({ enforces: true });
+  other.request({ ...POLICIES, versions: { "ns/old": "1" } });
+  assertEquals([other.next(), other.next()], ["n1 policy [ns/p@1] -[]", "nothing"], "workloads may name ns/old");
+  other.request({});
+  assertEquals([other.next(), other.next()], ["n2 address [a@1 b@1 ns/s@1] -[]", "n3 policy [] -[ns/old]"]);
+});
+
+Deno.test("expectNoMore() answers a client that asks for one of both alone (CP-411, CP-427)", () => {
+  for (const typeUrl of [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL]) {
+    const rig = new Rig({ enforces: true });
+    rig.request({ typeUrl, versions: { "ns/old": "1" } });
+    const first = rig.next();
+    assertEquals(first, typeUrl === ADDRESS_TYPE_URL ? "nothing" : "n1 policy [ns/p@1] -[]");
+    rig.session.expectNoMore();
+    const rest = typeUrl === ADDRESS_TYPE_URL ? "n1 address [a@1 b@1 ns/s@1] -[ns/old]" : "n2 policy [] -[ns/old]";
+    assertEquals(rig.next(), rest);
+  }
+});
+
+Deno.test("next() sends policies that still gather ahead of an answer that may name them, once (CP-427, CP-445)", () => {
+  const rig = new Rig();
+  rig.onDemandWithPolicies();
+  const fresh = resource("ns/q", "1");
+  rig.mesh.policies.set("ns/q", fresh);
+  rig.gathering = [fresh];
+  rig.request({ resourceNamesSubscribe: ["a"] });
+  assertEquals([rig.next(), rig.next(), rig.next()], ["n3 policy [ns/q@1] -[]", "n4 address [a@1] -[]", "nothing"]);
+  rig.request({ resourceNamesSubscribe: ["b"] });
+  assertEquals([rig.next(), rig.next()], ["n5 address [b@1] -[]", "nothing"]);
+});
+
+Deno.test("next() answers no address while a policy waits that the client has not settled (CP-427, CP-442)", () => {
+  const rig = new Rig();
+  rig.onDemandWithPolicies();
+  rig.acknowledging = false;
+  rig.session.push({ ...POLICIES, updated: [resource("ns/q", "1")], removed: [] });
+  assertEquals(rig.next(), "n3 policy [ns/q@1] -[]");
+  rig.session.push({ ...POLICIES, updated: [resource("ns/r", "1")], removed: [] });
+  rig.request({ resourceNamesSubscribe: ["a"] });
+  assertEquals(rig.next(), "nothing");
+  rig.request({ ...POLICIES, responseNonce: "n3" });
+  assertEquals([rig.next(), rig.next()], ["n4 policy [ns/r@1] -[]", "n5 address [a@1] -[]"]);
 });
 
 Deno.test("push() tells whoever watches addresses of all of them, workloads to those who watch these, and others nothing (CP-421, CP-423, CP-424)", () => {

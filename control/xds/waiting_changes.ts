@@ -51,9 +51,13 @@ export class WaitingChanges {
   }
 
   hasUpdates(): boolean {
-    if (this.#whole !== undefined) return this.#whole.resources.length > 0;
-    for (const resource of this.#merged.values()) if (resource !== undefined) return true;
-    return false;
+    return this.updates().next().done !== true;
+  }
+
+  /** What came or changed, without taking it. */
+  *updates(): IterableIterator<Resource> {
+    if (this.#whole !== undefined) yield* this.#whole.resources;
+    for (const resource of this.#merged.values()) if (resource !== undefined) yield resource;
   }
 
   /** Takes the updates, the removals, or both; the rest goes on waiting. */

@@ -16,7 +16,7 @@ Deno.test("XdsClient and AdsService: first state, a change, a removal, in order 
   rig.mesh.set(AUTHORIZATION_TYPE_URL, resource("ns/p", "1"));
   await using it = new ClientRig(rig, await rig.token());
   await it.ready();
-  assertEquals(it.state.log, ["address [w1@1] -[]", "policy [ns/p@1] -[]"]);
+  assertEquals(it.state.log, ["policy [ns/p@1] -[]", "address [w1@1] -[]"]);
   rig.ads.push([
     { typeUrl: ADDRESS_TYPE_URL, updated: [resource("w2", "1")], removed: ["w1"] },
     { typeUrl: AUTHORIZATION_TYPE_URL, updated: [resource("ns/q", "1")], removed: ["ns/p"] },

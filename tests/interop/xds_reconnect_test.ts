@@ -10,7 +10,7 @@ import { ADS_METHOD, ControlRig, headers, raw, until } from "./control_rig.ts";
 import { ClientRig, FAILING, NODE, resource, Stream } from "./xds_rig.ts";
 
 Deno.test(
-  "XdsClient reconnects with its versions: only what changed or went comes again (ZT-126, ZT-133, CP-415)",
+  "XdsClient reconnects with its versions: only what changed or went comes again, policies first (ZT-126, ZT-133, CP-415, CP-427)",
   FAILING,
   async () => {
     await using rig = await ControlRig.start();
@@ -27,10 +27,14 @@ Deno.test(
     assertEquals(it.state.held.size, 21, "nothing expires while disconnected");
     rig.mesh.set(ADDRESS_TYPE_URL, resource("w3", "2"));
     rig.mesh.types.get(ADDRESS_TYPE_URL)!.delete("w5");
+    rig.mesh.types.get(AUTHORIZATION_TYPE_URL)!.delete("ns/p");
+    rig.mesh.set(AUTHORIZATION_TYPE_URL, resource("ns/q", "1"));
     const before = it.state.log.length;
     await rig.listen(rig.port);
-    await until(() => it.state.log.length === before + 2, "both types answered again");
-    assertEquals(it.state.log.slice(before), ["address [w3@2 w7@1] -[w5]", "policy [] -[]"]);
+    await until(() => it.state.log.length === before + 3, "both types answered again");
+    // What names the new policy comes after it, and the old one goes once nothing names it.
+    const expected = ["policy [ns/q@1] -[]", "address [w3@2 w7@1] -[w5]", "policy [] -[ns/p]"];
+    assertEquals(it.state.log.slice(before), expected);
     assert(it.terminations.length >= 1);
   },
 );

@@ -132,6 +132,11 @@ export class SimControl implements ResourceView {
     this.#debouncer.add(change);
   }
 
+  /** What of a type waits for the next push. */
+  gathering(typeUrl: string): Iterable<Resource> {
+    return this.#debouncer.gathering(typeUrl);
+  }
+
   #push(changes: readonly ResourceChange[]): void {
     if (this.down) return;
     this.#waits = false;

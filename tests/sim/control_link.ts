@@ -98,6 +98,8 @@ export class ControlLink {
         view: this.#control.served,
         nextNonce: () => this.#control.nextNonce(),
         node: `node${this.node.options.index}`,
+        enforces: true,
+        gathering: () => this.#control.gathering(AUTHORIZATION_TYPE_URL),
         responseBytesMax: this.#control.responseBytesMax,
       }),
       toServerMs: 0,
