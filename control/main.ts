@@ -13,7 +13,7 @@ import { aliasesOf, CallerClusters } from "./ca/caller_clusters.ts";
 import type { IstiodConfig } from "./config.ts";
 import { addDistribution } from "./distribution.ts";
 import { MeshSettings } from "./mesh_settings.ts";
-import { Metrics } from "./metrics.ts";
+import { Metrics } from "../base/metrics.ts";
 import { ObjectFeed } from "./object_feed.ts";
 import { Readiness } from "./readiness.ts";
 import type { Role } from "./role.ts";

@@ -8,7 +8,7 @@ import type { CallerClusters } from "./ca/caller_clusters.ts";
 import type { NodePods } from "./ca/node_pods.ts";
 import type { IstiodConfig } from "./config.ts";
 import type { MeshSettings } from "./mesh_settings.ts";
-import type { Metrics } from "./metrics.ts";
+import type { Metrics } from "../base/metrics.ts";
 import type { ObjectFeed } from "./object_feed.ts";
 import type { Readiness } from "./readiness.ts";
 import type { StatusMirror } from "./status/status_mirror.ts";

@@ -7,7 +7,7 @@ import type { IstiodConfig } from "./config.ts";
 import type { DebugAccessRules } from "./debug/access.ts";
 import { serveHttp } from "./debug/listener.ts";
 import { DebugPages } from "./debug/pages.ts";
-import type { Metrics } from "./metrics.ts";
+import type { Metrics } from "../base/metrics.ts";
 import type { Part, Role } from "./role.ts";
 import { addSigning, type Signing } from "./signing.ts";
 import type { Source } from "./source.ts";

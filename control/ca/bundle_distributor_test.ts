@@ -4,7 +4,7 @@ import { Logger } from "../../base/log.ts";
 import { KubeError } from "../../kube/api.ts";
 import { CLUSTER_TRUST_BUNDLES, CONFIG_MAPS, NAMESPACES } from "../../kube/resource_types.ts";
 import { InMemoryKubeApi } from "../../kube/testing.ts";
-import { Metrics } from "../metrics.ts";
+import { Metrics } from "../../base/metrics.ts";
 import type { Labels } from "../objects.ts";
 import { ControllerMetrics } from "../status/controller_metrics.ts";
 import { BundleDistributor } from "./bundle_distributor.ts";

@@ -3,7 +3,7 @@ import { assert } from "../../base/assert.ts";
 import type { Logger } from "../../base/log.ts";
 import { chain, MeshError } from "../../base/errors.ts";
 import type { IstioCertificateRequest } from "../../mesh/proto/ca_codec.ts";
-import type { Metrics } from "../metrics.ts";
+import type { Metrics } from "../../base/metrics.ts";
 import type { CertificateAuthority } from "./authority.ts";
 import type { AuthenticationWay, Caller, Credentials, Refused } from "./caller.ts";
 import { acceptCsr } from "./csr.ts";

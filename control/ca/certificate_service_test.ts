@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { Logger } from "../../base/log.ts";
 import type { StructObject } from "../../mesh/proto/struct_codec.ts";
-import { Metrics } from "../metrics.ts";
+import { Metrics } from "../../base/metrics.ts";
 import { CertificateAuthority } from "./authority.ts";
 import type { Caller, Refused } from "./caller.ts";
 import { CallerClusters } from "./caller_clusters.ts";

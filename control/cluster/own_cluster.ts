@@ -1,7 +1,7 @@
 /** The cluster of the configuration as a source of objects: its mesh settings, its kinds, and how all of it fares. */
 import type { Logger } from "../../base/log.ts";
 import { CONFIG_MAPS } from "../../kube/resource_types.ts";
-import type { Labels as MetricLabels, Metrics } from "../metrics.ts";
+import type { Labels as MetricLabels, Metrics } from "../../base/metrics.ts";
 import type { MeshConfigObject, ObjectChange } from "../objects.ts";
 import type { Readiness, ReadinessLine } from "../readiness.ts";
 import type { Part } from "../role.ts";

@@ -4,7 +4,7 @@ import { FieldRefusal, formatPath } from "../decode/field.ts";
 import type { Informer, InformerChange, KubeApi } from "../../kube/api.ts";
 import { startInformer } from "../../kube/informer.ts";
 import { SECRETS } from "../../kube/resource_types.ts";
-import type { Counter, Labels as MetricLabels, Metrics } from "../metrics.ts";
+import type { Counter, Labels as MetricLabels, Metrics } from "../../base/metrics.ts";
 import type { LabelSelector } from "../../kube/label_selector.ts";
 import type { ReadinessLine } from "../readiness.ts";
 import type { Part } from "../role.ts";

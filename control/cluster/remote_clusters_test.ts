@@ -4,7 +4,7 @@ import { MeshError } from "../../base/errors.ts";
 import { Logger } from "../../base/log.ts";
 import { NAMESPACES, PODS, SECRETS } from "../../kube/resource_types.ts";
 import { InMemoryKubeApi } from "../../kube/testing.ts";
-import { Metrics } from "../metrics.ts";
+import { Metrics } from "../../base/metrics.ts";
 import { WATCHED_KINDS } from "./kinds.ts";
 import { RemoteClusters } from "./remote_clusters.ts";
 import { decideClusters } from "./remote_secrets.ts";

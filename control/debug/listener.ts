@@ -2,7 +2,7 @@
 import type { ListenAddress } from "../../base/config.ts";
 import { MeshError } from "../../base/errors.ts";
 import type { Authenticator } from "../ca/caller.ts";
-import type { Metrics } from "../metrics.ts";
+import type { Metrics } from "../../base/metrics.ts";
 import { ALL_PAGES, type DebugAccess, debugAccess, type DebugAccessRules } from "./access.ts";
 import type { DebugPages } from "./pages.ts";
 

@@ -1,7 +1,7 @@
 /** Whom the HTTP listeners answer, and with what. */
 import { assertStringIncludes } from "@std/assert";
 import { Authenticator, type Credentials } from "../ca/caller.ts";
-import { Metrics } from "../metrics.ts";
+import { Metrics } from "../../base/metrics.ts";
 import { type HttpSources, serveHttp } from "./listener.ts";
 import type { DebugPages } from "./pages.ts";
 

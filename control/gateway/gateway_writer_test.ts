@@ -8,7 +8,7 @@ import { InMemoryKubeApi } from "../../kube/testing.ts";
 import { AmbientIndex } from "../ambient/index.ts";
 import { Field } from "../decode/field.ts";
 import { decodeObject } from "../decode/kinds.ts";
-import { Metrics } from "../metrics.ts";
+import { Metrics } from "../../base/metrics.ts";
 import { type ObjectChange, type ObjectKey, objectKey, type ObjectKind } from "../objects.ts";
 import { conditionsOf } from "../status/conditions.ts";
 import { ControllerMetrics } from "../status/controller_metrics.ts";

@@ -7,7 +7,7 @@ import { AmbientIndex } from "../ambient/index.ts";
 import { Field } from "../decode/field.ts";
 import { decodeObject } from "../decode/kinds.ts";
 import type { Plain } from "../../base/plain.ts";
-import { Metrics } from "../metrics.ts";
+import { Metrics } from "../../base/metrics.ts";
 import { type ObjectChange, objectKey } from "../objects.ts";
 import { AddressAllocator } from "./address_allocator.ts";
 import { ControllerMetrics } from "./controller_metrics.ts";

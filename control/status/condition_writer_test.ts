@@ -5,7 +5,7 @@ import { KubeError, type KubeObject, KubeUnreachable, type ResourceType } from "
 import { AUTHORIZATION_POLICIES, SERVICES } from "../../kube/resource_types.ts";
 import { InMemoryKubeApi } from "../../kube/testing.ts";
 import { Engine } from "../collect/engine.ts";
-import { Metrics } from "../metrics.ts";
+import { Metrics } from "../../base/metrics.ts";
 import { objectKey } from "../objects.ts";
 import { ConditionWriter } from "./condition_writer.ts";
 import { conditionsOf, type WantedCondition, type WantedConditions } from "./conditions.ts";

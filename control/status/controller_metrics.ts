@@ -1,5 +1,5 @@
 /** What every controller counts, by its name. */
-import type { Counter, Metrics } from "../metrics.ts";
+import type { Counter, Metrics } from "../../base/metrics.ts";
 
 /** What became of one write. */
 export type WriteResult = "written" | "conflict" | "gone" | "failed";

@@ -26,7 +26,7 @@ import { ClassKeeper } from "../gateway/class_keeper.ts";
 import { builtInClasses } from "../gateway/classes.ts";
 import { GatewayWriter } from "../gateway/gateway_writer.ts";
 import type { KubeApi } from "../../kube/api.ts";
-import type { Metrics } from "../metrics.ts";
+import type { Metrics } from "../../base/metrics.ts";
 import type { Part, Role } from "../role.ts";
 import { AddressAllocator } from "./address_allocator.ts";
 import { ConditionWriter } from "./condition_writer.ts";

@@ -3,7 +3,7 @@ import { assertEquals, equal } from "@std/assert";
 import { Logger } from "../../base/log.ts";
 import { NODES, PODS } from "../../kube/resource_types.ts";
 import { InMemoryKubeApi } from "../../kube/testing.ts";
-import { Metrics } from "../metrics.ts";
+import { Metrics } from "../../base/metrics.ts";
 import { ControllerMetrics } from "./controller_metrics.ts";
 import { NodeUntainter } from "./node_untainter.ts";
 import { until } from "../cluster/testing.ts";

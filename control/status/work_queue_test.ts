@@ -1,7 +1,7 @@
 /** A leader's queue: each key once, never twice at once, again when it was added meanwhile. */
 import { assert, assertEquals } from "@std/assert";
 import { Logger } from "../../base/log.ts";
-import { Metrics } from "../metrics.ts";
+import { Metrics } from "../../base/metrics.ts";
 import { ControllerMetrics } from "./controller_metrics.ts";
 import { settle, SimulatedClock } from "./testing.ts";
 import { WorkQueue } from "./work_queue.ts";

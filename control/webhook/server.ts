@@ -5,7 +5,7 @@ import type { AddressInfo } from "node:net";
 import type { ListenAddress } from "../../base/config.ts";
 import { chain, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
-import type { Counter, Metrics } from "../metrics.ts";
+import type { Counter, Metrics } from "../../base/metrics.ts";
 import { answerReview } from "./review.ts";
 
 /** What the listener presents; changed live. */

@@ -4,7 +4,7 @@ import { connect } from "node:tls";
 import { MeshError } from "../../base/errors.ts";
 import { Logger } from "../../base/log.ts";
 import { TestCa } from "../../kube/pki_testing.ts";
-import { Metrics } from "../metrics.ts";
+import { Metrics } from "../../base/metrics.ts";
 import { answerReview } from "./review.ts";
 import { WebhookServer } from "./server.ts";
 

@@ -7,7 +7,7 @@ import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts"
 import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
 import type { AuthenticationWay, Caller } from "../ca/caller.ts";
 import { ALL_PAGES, type DebugAccess, debugAccess, type DebugAccessRules } from "../debug/access.ts";
-import type { Metrics } from "../metrics.ts";
+import type { Metrics } from "../../base/metrics.ts";
 import { serveCall } from "./ads_call.ts";
 import { CarriedBytes } from "./carried_bytes.ts";
 import { type DebugSource, isDebugType } from "./debug_types.ts";

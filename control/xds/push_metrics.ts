@@ -1,5 +1,5 @@
 /** What dashboards and alerts read of pushes, under upstream's names and with its buckets (CP-022, CP-025). */
-import type { Counter, Histogram, Metrics } from "../metrics.ts";
+import type { Counter, Histogram, Metrics } from "../../base/metrics.ts";
 import { SERVED_TYPES } from "./resources.ts";
 
 const CONVERGENCE_SECONDS = [0.1, 0.5, 1, 3, 5, 10, 20, 30];

@@ -3,7 +3,7 @@ import type { Buffer } from "node:buffer";
 import * as grpc from "@grpc/grpc-js";
 import type { Logger } from "../../base/log.ts";
 import type { AuthenticationWay, Caller } from "../ca/caller.ts";
-import type { Counter, Metrics } from "../metrics.ts";
+import type { Counter, Metrics } from "../../base/metrics.ts";
 import type { ResponseMessage } from "./response.ts";
 import { credentialsOf } from "./secure_server.ts";
 import { StreamLimit } from "./stream_limit.ts";

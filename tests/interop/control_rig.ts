@@ -12,7 +12,7 @@ import { loadSelfSigned } from "../../control/ca/self_signed_folder.ts";
 import { NodeAuthorizer } from "../../control/ca/node_authorizer.ts";
 import { OwnTokenWay } from "../../control/ca/own_token.ts";
 import { openStateFolder } from "../../control/ca/state_files.ts";
-import { Metrics } from "../../control/metrics.ts";
+import { Metrics } from "../../base/metrics.ts";
 import type { PodObject } from "../../control/objects.ts";
 import { TokenIssuer } from "../../control/tokens.ts";
 import { AdsService } from "../../control/xds/ads_service.ts";

@@ -1,4 +1,4 @@
-/** Counters and gauges of the control role, written in the Prometheus text format 0.0.4. */
+/** Counters, gauges and histograms of a role, written in the Prometheus text format 0.0.4. */
 
 export type Labels = Readonly<Record<string, string>>;
 
