@@ -11,6 +11,7 @@ import {
 } from "../mesh/enrolment.ts";
 import { effectiveUserId } from "../os/process.ts";
 import { removeOldSocket } from "../os/seqpacket.ts";
+import { serveUnixHttp, type UnixHttpServer } from "./unix_http.ts";
 
 const BODY_BYTES_MAX = 16 * 1024;
 
@@ -22,15 +23,19 @@ export interface EnrolOperations {
 }
 
 /** Serves until its `shutdown` is called. Throws AMB7107 when it cannot, or when others may replace the socket. */
-export function serveEnrolSocket(path: string, operations: EnrolOperations, log: Logger): Deno.HttpServer {
+export async function serveEnrolSocket(
+  path: string,
+  operations: EnrolOperations,
+  log: Logger,
+): Promise<UnixHttpServer> {
   removeOldSocket(path);
   checkFolder(path);
   const cradle = `${path}.new`; // Born in a folder of ours alone, so that at no time anyone else can connect.
   try {
     Deno.mkdirSync(cradle, { recursive: true, mode: 0o700 });
-    const server = Deno.serve({ path: `${cradle}/s`, onListen: () => {} }, async (request) => {
+    const server = await serveUnixHttp(`${cradle}/s`, async (request, signal) => {
       try {
-        return await answer(request, operations);
+        return await answer(request, signal, operations);
       } catch (error) {
         if (!(error instanceof MeshError)) throw error;
         log.debug("request refused", { error: chain(error) });
@@ -49,7 +54,7 @@ export function serveEnrolSocket(path: string, operations: EnrolOperations, log:
   }
 }
 
-async function answer(request: Request, operations: EnrolOperations): Promise<Response> {
+async function answer(request: Request, signal: AbortSignal, operations: EnrolOperations): Promise<Response> {
   const { pathname } = new URL(request.url);
   if (request.method === "GET" && pathname === "/status") return Response.json(operations.status());
   if (request.method !== "POST" || (pathname !== "/enrol" && pathname !== "/unenrol")) {
@@ -65,7 +70,7 @@ async function answer(request: Request, operations: EnrolOperations): Promise<Re
   if (pathname === "/enrol") {
     const parsed = parseEnrolRequest(body.value);
     if ("wrong" in parsed) return badRequest(parsed.wrong);
-    return Response.json(await operations.enrol(parsed, request.signal));
+    return Response.json(await operations.enrol(parsed, signal));
   }
   const text = (body.value as { target?: unknown } | null)?.target;
   const target = typeof text === "string" ? parseEnrolTarget(text) : undefined;

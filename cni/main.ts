@@ -7,6 +7,7 @@ import { serveEnrolSocket } from "./enrol_api.ts";
 import { Enrolments } from "./enrolments.ts";
 import { NamedNetnsWatch } from "./named_netns_watch.ts";
 import { chooseRedirection } from "./redirection/choose.ts";
+import type { UnixHttpServer } from "./unix_http.ts";
 import { ZdsServer } from "./zds_server.ts";
 
 export interface RoleOptions {
@@ -43,9 +44,9 @@ export async function startCni(config: CniConfig, { signal, log }: RoleOptions):
   );
   const pods = await enrolments.restore();
   const zds = ZdsServer.listen({ path: config.zdsSocket, log: log.child("zds") }, pods);
-  let http: Deno.HttpServer;
+  let http: UnixHttpServer;
   try {
-    http = serveEnrolSocket(config.enrolSocket, {
+    http = await serveEnrolSocket(config.enrolSocket, {
       enrol: (request, requestSignal) => enrolments.enrol(request, zds, AbortSignal.any([requestSignal, signal])),
       unenrol: (target) => enrolments.unenrol(target, zds),
       status: () => ({
@@ -70,7 +71,7 @@ export async function startCni(config: CniConfig, { signal, log }: RoleOptions):
 interface Serving extends RoleOptions {
   readonly enrolments: Enrolments;
   readonly zds: ZdsServer;
-  readonly http: Deno.HttpServer;
+  readonly http: UnixHttpServer;
   readonly names: NamedNetnsWatch;
   readonly kept: DisposableStack;
 }

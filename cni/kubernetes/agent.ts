@@ -117,8 +117,8 @@ export async function startAgent(config: AgentConfig, { api, signal, log }: Agen
     (it) => it.close(),
   );
   announcing.zds = zds;
-  const events = cleanup.adopt(
-    serveEvents({
+  cleanup.adopt(
+    await serveEvents({
       path: `${config.runDir}/${EVENT_SOCKET}`,
       hostRoot: config.hostRoot,
       state,
@@ -129,7 +129,7 @@ export async function startAgent(config: AgentConfig, { api, signal, log }: Agen
   );
   started = true;
   for (const [key] of state.pods()) queue.add(key);
-  log.info("node agent serves", { node: config.nodeName, restored: restored.length, events: events.addr.transport });
+  log.info("node agent serves", { node: config.nodeName, restored: restored.length });
   const kept = cleanup.move();
   const serving = async () => {
     await using _ = kept;

@@ -60,7 +60,7 @@ Deno.test("the plugin's socket enrols who belongs into the mesh, and says why no
     add: (pod: { name: string; ips: readonly string[] }) => Promise.resolve(void added.push(`${pod.name} ${pod.ips}`)),
   } as unknown as MeshPods;
   const state = stateWith(change("shop", "a", {}), change("plain", "b", {}));
-  const server = serveEvents({ path: `${folder}/pluginevent.sock`, hostRoot: "", state, pods, log });
+  const server = await serveEvents({ path: `${folder}/pluginevent.sock`, hostRoot: "", state, pods, log });
   try {
     assertEquals(Deno.statSync(`${folder}/pluginevent.sock`).mode! & 0o777, 0o666);
     const agent = new SocketAgent(folder);
@@ -89,6 +89,42 @@ Deno.test("the plugin's socket enrols who belongs into the mesh, and says why no
   }
   assert(/does not answer/.test(await new SocketAgent(folder).enrol("{}") ?? ""));
   assertEquals(await new SocketAgent(folder).decide({ namespace: "shop", name: "a", uid: "" }), "unreachable");
+});
+
+Deno.test("whoever gives up ends the work he asked for, and whoever gets his answer ends nothing (CNI-016)", async () => {
+  const folder = await Deno.makeTempDir(), signals: AbortSignal[] = [];
+  const aborted = Promise.withResolvers<void>(), begun = Promise.withResolvers<void>();
+  let waits = false;
+  const pods = {
+    add: (_pod: unknown, _source: unknown, signal: AbortSignal) => {
+      signals.push(signal);
+      if (!waits) return Promise.resolve();
+      signal.addEventListener("abort", () => aborted.resolve());
+      begun.resolve();
+      return aborted.promise;
+    },
+  } as unknown as MeshPods;
+  const options = { path: `${folder}/pluginevent.sock`, hostRoot: "", state: stateWith(change("shop", "a", {})), pods };
+  const server = await serveEvents({ ...options, log });
+  const body = encodeEvent({ netns: "/proc/self/ns/net", name: "a", namespace: "shop" }, [])!;
+  try {
+    assertEquals(await new SocketAgent(folder).enrol(body), undefined);
+    assertEquals(await new SocketAgent(folder).enrol(body), undefined, "so the first has been cleaned up after");
+    assertEquals(signals.map((signal) => signal.aborted), [false, false]);
+    waits = true;
+    using client = Deno.createHttpClient({ proxy: { transport: "unix", path: options.path } });
+    const stop = new AbortController();
+    const gone = fetch("http://localhost/cmdadd", { client, method: "POST", body, signal: stop.signal }).catch(() =>
+      "gone"
+    );
+    await begun.promise;
+    stop.abort();
+    await aborted.promise;
+    assertEquals(await gone, "gone");
+  } finally {
+    await server.shutdown();
+    await Deno.remove(folder, { recursive: true });
+  }
 });
 
 Deno.test("RetryQueue looks at each pod once however often it is named, and again after a failure (CNI-073)", async () => {

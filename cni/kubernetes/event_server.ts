@@ -4,6 +4,7 @@ import type { Logger } from "../../base/log.ts";
 import { type Netns, openNetns } from "../../os/netns.ts";
 import { removeOldSocket } from "../../os/seqpacket.ts";
 import { DECIDE_PATH, decodeEvent, EVENT_BYTES_MAX, EVENT_PATH } from "../plugin_event.ts";
+import { serveUnixHttp, type UnixHttpServer } from "../unix_http.ts";
 import type { MeshPods } from "./mesh_pods.ts";
 import type { NodeState } from "./node_state.ts";
 
@@ -20,14 +21,14 @@ const LOOKUPS = 10, LOOKUP_PAUSE_MS = 10; // CNI-014: the watch may be a moment 
 const SOCKET_MODE = 0o666; // The runtime calls the plugin as whom it likes; what it may ask is checked here.
 
 /** Serves until its `shutdown` is called. Throws AMB7121. */
-export function serveEvents(options: EventServerOptions): Deno.HttpServer {
+export async function serveEvents(options: EventServerOptions): Promise<UnixHttpServer> {
   const { path, log } = options;
   try {
     Deno.mkdirSync(path.replace(/\/[^/]*$/, ""), { recursive: true, mode: 0o750 });
     removeOldSocket(path);
-    const server = Deno.serve({ path, onListen: () => {} }, async (request) => {
+    const server = await serveUnixHttp(path, async (request, signal) => {
       try {
-        return await answer(request, options);
+        return await answer(request, signal, options);
       } catch (error) {
         if (!(error instanceof MeshError)) throw error;
         log.warn("pod not enrolled", { error: chain(error) });
@@ -44,14 +45,14 @@ export function serveEvents(options: EventServerOptions): Deno.HttpServer {
   }
 }
 
-async function answer(request: Request, options: EventServerOptions): Promise<Response> {
+async function answer(request: Request, signal: AbortSignal, options: EventServerOptions): Promise<Response> {
   const { pathname } = new URL(request.url);
   if (request.method !== "POST" || (pathname !== EVENT_PATH && pathname !== DECIDE_PATH)) {
     return failed(404, `there is no ${request.method} ${pathname}`);
   }
   const body = await boundedText(request);
   if (body === undefined) return failed(400, `the body is empty, or longer than ${EVENT_BYTES_MAX} bytes`);
-  return pathname === DECIDE_PATH ? decide(body, options) : await enrol(body, request.signal, options);
+  return pathname === DECIDE_PATH ? decide(body, options) : await enrol(body, signal, options);
 }
 
 /** From memory: `ambient`, `not-ambient`, or `unknown` where the pod or its namespace is not known. */
