@@ -241,10 +241,13 @@ async function measureUpdate(pass: Pass): Promise<void> {
   const { path, readings, timing, notes } = pass, { client } = path;
   const connections = LATENCY_CONNECTIONS, ratePerSecond = UPDATE_RATE;
   await client.command({ do: "openLoop", ip: SERVER_IP, connections, ratePerSecond });
+  const slowTurns = [await path.running.countSlowTurns?.()];
   await sleep(timing.settleMs);
   await client.snapshot([], { reset: true });
   await sleep(timing.measureMs);
   const quiet = await client.snapshot([]);
+  slowTurns.push(await path.running.countSlowTurns?.());
+  await sleep(timing.settleMs);
   await client.snapshot([], { reset: true });
   const startMs = performance.now();
   await path.running.changeWorkloads!();
@@ -253,6 +256,11 @@ async function measureUpdate(pass: Pass): Promise<void> {
   const { latency, failures } = await client.snapshot([]);
   readings.set("update.quiet.p99", quiet.latency.p99).set("update.quiet.largest", quiet.latency.largest);
   readings.set("update.p99", latency.p99).set("update.largest", latency.largest);
+  slowTurns.push(await path.running.countSlowTurns?.());
+  const [first, second, third] = slowTurns;
+  if (first !== undefined && second !== undefined && third !== undefined) {
+    readings.set("update.quiet.slowTurns", second - first).set("update.slowTurns", third - second);
+  }
   if (failures > quiet.failures) notes.push(`update: ${failures - quiet.failures} connections failed`);
   if (latency.lateP99 > LATE_US_MAX) notes.push(`update: the generator itself was ${latency.lateP99} us late at p99`);
 }

@@ -64,6 +64,13 @@ function updateMetrics(): Metric[] {
     { key: "update.quiet.largest", label: "before all workloads change, longest", ...lower },
     { key: "update.p99", label: "while all workloads change, p99", ...lower },
     { key: "update.largest", label: "while all workloads change, longest", ...lower },
+    {
+      key: "update.quiet.slowTurns",
+      label: "before all workloads change, turns over 5 ms, both",
+      ...lower,
+      unit: "turns",
+    },
+    { key: "update.slowTurns", label: "while all workloads change, turns over 5 ms, both", ...lower, unit: "turns" },
     { key: "update.seconds", label: "until the change is in force", ...lower, unit: "s", digits: 1 },
   ];
 }

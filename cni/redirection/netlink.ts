@@ -16,15 +16,19 @@ export const NETLINK_REDIRECTION: Redirection = {
 
 export const NETLINK_CANDIDATE: Candidate = {
   name: "nft",
-  /** Everything is written once into a namespace that is thrown away, and read back (CNI-217 does so for eBPF). */
+  /**
+   * Everything is written once into namespaces that are thrown away, and read back (CNI-217 does so for eBPF). A pod's and
+   * the node's rules stand in tables of one name, so each has a namespace of its own, as they have in use.
+   */
   missing() {
     try {
-      using scratch = createAnonymousNetns();
+      using pod = createAnonymousNetns();
+      using node = createAnonymousNetns();
       const options = { dnsCapture: true };
-      applyPodRules(scratch, options);
-      using probes = new HostProbes(scratch);
+      applyPodRules(pod, options);
+      using probes = new HostProbes(node);
       probes.ensure();
-      return [...checkPodRules(scratch, options), ...probes.check()];
+      return [...checkPodRules(pod, options), ...probes.check()];
     } catch (error) {
       if (!(error instanceof MeshError)) throw error;
       return [chain(error)];

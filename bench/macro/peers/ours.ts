@@ -1,5 +1,6 @@
 /** This repository's whole product at both ends: istiod on a folder, and on each node cni and ztunnel in pods' namespaces. */
 import { MeshError } from "../../../base/errors.ts";
+import { spawnWithin } from "../../../os/process.ts";
 import { Authority, CLIENT_URI } from "../certificates.ts";
 import type { Cleanup } from "../cleanup.ts";
 import { Program } from "../process.ts";
@@ -8,7 +9,8 @@ import { isListening } from "./listening.ts";
 import { meshObjects, otherPods } from "./mesh_objects.ts";
 import type { Peer, RunningPeer } from "./peer.ts";
 
-const OUTBOUND_PORT = 15001, INBOUND_PORT = 15008, CONTROL_PORT = 15012;
+const total = (numbers: readonly number[]) => numbers.reduce((sum, it) => sum + it, 0);
+const OUTBOUND_PORT = 15001, INBOUND_PORT = 15008, CONTROL_PORT = 15012, STATS_PORT = 15020;
 const CHECKOUT = new URL("../../../", import.meta.url).pathname;
 const PODS_PER_FILE = 4000; // A file of istiod's folder has at most 4 MiB.
 // What is written once both proxies work with the mesh: state complete at first, a published snapshot after each change.
@@ -52,6 +54,7 @@ export class Ours implements Peer {
       processes: [{ name: "out", pid: outbound.pid }, { name: "in", pid: inbound.pid }],
       tls: { port: INBOUND_PORT, ...await authority.issue({ uri: CLIENT_URI }), roots: authority.rootPem },
       changeWorkloads: this.#workloads === 0 ? undefined : () => this.#changeWorkloads([outbound, inbound], folder),
+      countSlowTurns: async () => total(await Promise.all([clientNode, serverNode].map(slowTurnsOf))),
     };
   }
 
@@ -75,6 +78,18 @@ export class Ours implements Peer {
       });
     }
   }
+}
+
+/** Read by a program in the node's namespace: this one's own connections are made elsewhere. */
+async function slowTurnsOf({ netns }: Place): Promise<number> {
+  const script = `console.log(await (await fetch("http://localhost:${STATS_PORT}/metrics")).text())`;
+  const child = spawnWithin(netns, Deno.execPath(), { args: ["eval", script], stdin: "null", stdout: "piped" });
+  const { stdout } = await child.output();
+  const samples = [...new TextDecoder().decode(stdout).matchAll(/^ambit_worker_slow_turns_total\{.*\} (\d+)$/gm)];
+  if (samples.length > 0) return total(samples.map(([, value]) => Number(value)));
+  throw new MeshError("AMB9008", "ztunnel's metrics do not tell how long its workers' turns took", {
+    remedy: "Look at the proxies' logs.",
+  });
 }
 
 /** What `deno task ambit` of that checkout gives to the runtime, so that we measure what people run. */

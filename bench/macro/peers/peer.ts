@@ -25,6 +25,8 @@ export interface RunningPeer {
   readonly tls: TlsEntrance | undefined;
   /** Changes every workload of other nodes; resolves when both proxies work with the change. */
   readonly changeWorkloads?: () => Promise<void>;
+  /** Turns of the workers of both proxies that took more than 5 ms, since their start. */
+  readonly countSlowTurns?: () => Promise<number>;
 }
 
 export interface Peer {
