@@ -1,0 +1,36 @@
+/** Where programs run: on a cgroup, in a network namespace, at an interface, for the sockets of a map. A link ends with its last descriptor or pin. */
+import { accepted, Attributes, bpf, BpfObject, Command } from "./kernel.ts";
+import type { BpfMap } from "./maps.ts";
+import { type BpfProgram, ProgramKind } from "./programs.ts";
+
+const TCX_ATTRIBUTE_BYTES = 32;
+
+export class BpfLink extends BpfObject {
+  /** @param target descriptor of a folder of the cgroup hierarchy (v2), or of a network namespace. Throws AMB7150. */
+  static attach(program: BpfProgram, target: number): BpfLink {
+    const { kind } = program;
+    const attributes = new Attributes(16).u32(0, program.fd).u32(4, target).u32(8, ProgramKind[kind].attach);
+    return new BpfLink(accepted(bpf(Command.LINK_CREATE, attributes), `attach the BPF program ${kind}`));
+  }
+
+  /** At an interface of the calling thread's network namespace (Linux 6.6). Throws AMB7150. */
+  static attachToInterface(program: BpfProgram, index: number): BpfLink {
+    const { kind } = program;
+    const attributes = new Attributes(TCX_ATTRIBUTE_BYTES).u32(0, program.fd).u32(4, index)
+      .u32(8, ProgramKind[kind].attach);
+    const doing = `attach the BPF program ${kind} to interface ${index}`;
+    return new BpfLink(accepted(bpf(Command.LINK_CREATE, attributes), doing));
+  }
+
+  /** Another program in the place of the one that runs, without a moment between. Throws AMB7150. */
+  replace(program: BpfProgram): void {
+    const attributes = new Attributes(16).u32(0, this.fd).u32(4, program.fd);
+    accepted(bpf(Command.LINK_UPDATE, attributes), `replace the BPF program ${program.kind}`);
+  }
+}
+
+/** Has a program see what is sent on the sockets of a map, as long as the map lives. Throws AMB7150. */
+export function attachToMap(program: BpfProgram, map: BpfMap): void {
+  const attributes = new Attributes(20).u32(0, map.fd).u32(4, program.fd).u32(8, ProgramKind[program.kind].attach);
+  accepted(bpf(Command.PROGRAM_ATTACH, attributes), `attach the BPF program ${program.kind} to a map`);
+}
