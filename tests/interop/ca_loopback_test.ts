@@ -202,22 +202,6 @@ Deno.test("CaClient reports a refusal with its status, and a certificate of anot
   dedicated.close();
 });
 
-Deno.test("CaClient follows the root file, and keeps its channel while the new roots do not work (ZT-159)", {
-  sanitizeOps: false, // A gRPC channel that failed keeps a back-off timer for a while after it was closed.
-  sanitizeResources: false,
-}, async () => {
-  await using rig = await ControlRig.start();
-  await using other = await ControlRig.start();
-  const client = caClient(rig, await rig.token(), false);
-  await client.fetch(PROXY);
-  const ownRoots = await Deno.readTextFile(`${rig.stateDir}/root.pem`);
-  await Deno.copyFile(`${other.stateDir}/root.pem`, `${rig.stateDir}/root.pem`);
-  await client.fetch(PROXY);
-  await Deno.writeTextFile(`${rig.stateDir}/root.pem`, `${ownRoots}\n${other.authority.material.rootsPem}`);
-  await client.fetch(PROXY);
-  client.close();
-});
-
 Deno.test("CaClient sends the token file as it is: a trailing newline or an empty file is an error (ZT-123)", async () => {
   await using rig = await ControlRig.start();
   const path = `${rig.stateDir}/token`, token = await rig.token();

@@ -88,6 +88,8 @@ export class ControlRig implements AsyncDisposable {
   /** Of a second listener, without TLS. */
   plainPort = 0;
   credentials: ListenerCredentials;
+  /** How far the clock that tokens are held to is ahead. */
+  tokensAheadMs = 0;
   #server: grpc.Server;
   #plainServer: grpc.Server;
   #connectionAgeMs = 0;
@@ -128,7 +130,7 @@ export class ControlRig implements AsyncDisposable {
         tokens: this.tokens,
         trustDomain: () => TRUST_DOMAIN,
         clusterId: "Kubernetes",
-        now: Date.now,
+        now: () => Date.now() + this.tokensAheadMs,
       }),
     ]);
     const limits = {

@@ -68,8 +68,9 @@ Deno.test(
     await using rig = await ControlRig.start({ connectionAgeMs: 1_500 });
     rig.mesh.set(ADDRESS_TYPE_URL, resource("w1", "1"));
     await using lasting = new ClientRig(rig, await rig.token());
-    await using brief = new ClientRig(rig, await rig.token({}, { ttlMs: 1_000 }));
+    await using brief = new ClientRig(rig, await rig.token({}, { ttlMs: 120_000 }));
     await Promise.all([lasting.ready(), brief.ready()]);
+    rig.tokensAheadMs = 120_000;
     await until(() => brief.lines.some((line) => line.includes("UNAUTHENTICATED")), "the expired token is refused");
     await until(() => lasting.client.connected && lasting.state.log.length >= 4, "the good one is back");
     assertEquals(brief.state.held.size, 1, "and what is held stays held");
