@@ -93,6 +93,22 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     help:
       "what a remote cluster's kubeconfig may use although it runs programs, reads files of this pod or trusts blindly",
   },
+  remoteKubeconfigs: {
+    kind: optional(text("DIR")),
+    flag: "remote-kubeconfigs",
+    env: "PILOT_MULTICLUSTER_KUBECONFIG_PATH",
+    default: undefined,
+    defaultText: "Secrets labelled istio/multiCluster",
+    help:
+      "folder of kubeconfigs, one a remote cluster, in place of Secrets; a cluster is called what its file calls it",
+  },
+  externalIstiod: {
+    kind: toggle(),
+    flag: "external-istiod",
+    env: "EXTERNAL_ISTIOD",
+    default: false,
+    help: "istiod serves remote clusters that have none: the trust bundle is written into their namespaces, too",
+  },
   ignoredResources: {
     kind: list("NAME,*.GROUP"),
     flag: "ignore-resources",
@@ -206,6 +222,13 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     default: "",
     help: "network of this cluster's addresses, where its system namespace has no label topology.istio.io/network",
   },
+  ambient: {
+    kind: toggle(),
+    flag: "ambient",
+    env: "PILOT_ENABLE_AMBIENT",
+    default: true,
+    help: "whether ztunnels are served; if not, settings of the ambient mode are ignored, with a warning",
+  },
   multiNetwork: {
     kind: toggle(),
     flag: "multi-network",
@@ -243,6 +266,13 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     env: "PILOT_DEBOUNCE_MAX",
     default: 10_000,
     help: "longest time a change waits for its burst to end",
+  },
+  identityCheck: {
+    kind: toggle(),
+    flag: "xds-identity-check",
+    env: "PILOT_ENABLE_XDS_IDENTITY_CHECK",
+    default: true,
+    help: "whether a client must be of the namespace and account that it says it is",
   },
   newStreamsPerSecond: {
     kind: optional(integer(1, 100_000)),

@@ -14,6 +14,7 @@ import type { IstiodConfig } from "./config.ts";
 import { addDistribution } from "./distribution.ts";
 import { MeshSettings } from "./mesh_settings.ts";
 import { Metrics } from "../base/metrics.ts";
+import { idleSettings } from "./idle_settings.ts";
 import { ObjectFeed } from "./object_feed.ts";
 import { Readiness } from "./readiness.ts";
 import type { Role } from "./role.ts";
@@ -30,6 +31,8 @@ export interface RoleOptions {
   readonly log: Logger;
   /** For tests: stands in for the API server that the settings name. */
   readonly api?: KubeApi;
+  /** For tests: the environment, of which settings that do nothing here are told. */
+  readonly env?: (name: string) => string | undefined;
   /** For tests: as {@link Role.openRemote}. */
   readonly openRemote?: Role["openRemote"];
 }
@@ -82,13 +85,16 @@ async function start(
   ending.defer(() => own?.close());
   const role = await makeRole(config, options, own?.api), { log, self, readiness, signal } = role;
   log.info("istiod starts", { version: VERSION, clusterId: config.clusterId, ...self });
+  for (const idle of idleSettings(options.env ?? ((name) => Deno.env.get(name)), config)) {
+    log.warn("a setting is ignored", { ...idle });
+  }
   const source = openSource(role), controllers = openControllers(role);
   const authenticator = await openAuthenticator(role);
   const xds = openXds(role, authenticator, source, () => controllers?.leaders() ?? []);
   ending.defer(() => xds.close()); // A start that fails leaves no push to come.
 
   // Probes first (CP-011): they say 503 until everything that is there is in the index, and may be served.
-  const http = startHttp(role, xds, authenticator);
+  const http = await startHttp(role, xds, authenticator);
   ending.defer(() => http.stopped);
   ending.defer(() => source.stopped);
   await source.start();
@@ -130,7 +136,8 @@ async function makeRole(config: IstiodConfig, options: RoleOptions, api: KubeApi
     podName: config.podName ?? Deno.hostname(),
     revision,
   };
-  const { multiNetwork, clusterDomain } = config, systemNamespace = self.namespace;
+  const { clusterDomain } = config, multiNetwork = config.multiNetwork && config.ambient;
+  const systemNamespace = self.namespace;
   const ambient = { clusterId, network, trustDomain, rootNamespace, systemNamespace, revision, clusterDomain };
   const index = new AmbientIndex({ ...ambient, multiNetwork, ...ambientOptions(config) }, log.child("ambient"));
   const metrics = new Metrics();

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { MeshError } from "../base/errors.ts";
 import { Logger } from "../base/log.ts";
-import { AUTHORIZATION_POLICIES, NAMESPACES, PODS, SECRETS } from "../kube/resource_types.ts";
+import { AUTHORIZATION_POLICIES, CONFIG_MAPS, NAMESPACES, PODS, SECRETS } from "../kube/resource_types.ts";
 import { InMemoryKubeApi } from "../kube/testing.ts";
 import { namespace, pod, putMeshConfig, smallMesh, until } from "./cluster/testing.ts";
 import { ISTIOD_CONFIG } from "./config.ts";
@@ -168,6 +168,31 @@ Deno.test("istiod serves what remote clusters have, if it is for several network
     assertEquals(JSON.parse((await rig.get("/debug/clusterz"))[1])[1].secretName, "istio-system/r");
     rig.api.remove(SECRETS, "istio-system", "r");
     await until("it is gone", async () => await served() === 'ambit_resources{type="wds"} 1');
+  }
+});
+
+Deno.test("an external istiod writes the roots into remote clusters' namespaces, as long as they are its own to serve (CP-510)", async () => {
+  const roots = (rig: Rig) => rig.remote.object(CONFIG_MAPS, "shop", "istio-ca-root-cert");
+  for (const external of [true, false]) {
+    await using rig = new Rig("--leader-election=false", `--external-istiod=${external}`);
+    rig.remote.put(NAMESPACES, namespace("shop"));
+    const metadata = { name: "r", namespace: "istio-system", labels: { "istio/multiCluster": "true" } };
+    rig.api.put(SECRETS, { metadata, data: { other: btoa("{}") } });
+    const running = await rig.begin();
+    await until(
+      "our own namespaces have them",
+      () => rig.api.object(CONFIG_MAPS, "shop", "istio-ca-root-cert") !== undefined,
+    );
+    if (!external) {
+      assertEquals(roots(rig), undefined);
+      continue;
+    }
+    await until("remote ones, too", () => roots(rig) !== undefined);
+    assertEquals(roots(rig)!.data, { "root-cert.pem": running!.rootsPem });
+    rig.remote.remove(CONFIG_MAPS, "shop", "istio-ca-root-cert");
+    await until("what is removed comes back", () => roots(rig) !== undefined);
+    rig.api.remove(SECRETS, "istio-system", "r");
+    await until("whose Secret is gone is left alone", () => rig.remote.watching(CONFIG_MAPS) === 0);
   }
 });
 

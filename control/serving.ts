@@ -40,6 +40,8 @@ export function openXds(role: Role, authenticator: Authenticator, source: Source
     log: log.child("xds"),
     newStreamsPerSecond: config.newStreamsPerSecond ?? defaultStreamsPerSecond(),
     trustedNodeAccounts: config.trustedNodeAccounts,
+    identityCheck: config.identityCheck,
+    ambient: config.ambient,
     controlPlane: JSON.stringify({ Component: "istiod", ID: self.podName, Info: { version: VERSION } }),
     debugRules: () => debugRulesOf(role),
     debug: () => pages,
@@ -80,7 +82,7 @@ export interface HttpPart extends Part {
 }
 
 /** Opens both HTTP listeners: from here on /ready says 503. @throws MeshError AMB0221 */
-export function startHttp(role: Role, { pages }: Xds, authenticator: Authenticator): HttpPart {
+export async function startHttp(role: Role, { pages }: Xds, authenticator: Authenticator): Promise<HttpPart> {
   const { config, around, readiness, metrics, signal } = role;
   const sources = {
     ready: () => readiness.ready,
@@ -91,13 +93,14 @@ export function startHttp(role: Role, { pages }: Xds, authenticator: Authenticat
     debugRules: () => debugRulesOf(role),
     debug: config.debugOnHttp,
     localMetrics: config.localMetrics,
+    log: role.log.child("http"),
   };
-  const http = serveHttp(listenOn(config.httpAddress, 8080, around), sources, signal);
-  const monitoring = serveHttp(listenOn(config.monitoringAddress, 15014, around), sources, signal);
+  const http = await serveHttp(listenOn(config.httpAddress, 8080, around), sources, { signal });
+  const monitoring = await serveHttp(listenOn(config.monitoringAddress, 15014, around), sources, { signal });
   return {
-    httpPort: (http.addr as Deno.NetAddr).port,
-    monitoringPort: (monitoring.addr as Deno.NetAddr).port,
-    stopped: Promise.all([http.finished, monitoring.finished]).then(() => {}),
+    httpPort: http.port,
+    monitoringPort: monitoring.port,
+    stopped: Promise.all([http.stopped, monitoring.stopped]).then(() => {}),
   };
 }
 
@@ -115,7 +118,7 @@ export async function startGrpc(role: Role, { ads }: Xds, signing: Signing): Pro
   const { config, around } = role;
   const secure = createServer(config);
   ads.addTo(secure, "tls");
-  addSigning(secure, role, signing);
+  if (config.certificateService) addSigning(secure, role, signing); // If not, whoever asks hears UNIMPLEMENTED.
   ads.open();
   const secureGrpcPort = await listenGrpc(
     secure,

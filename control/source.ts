@@ -54,6 +54,7 @@ function openRemotes(role: Role, api: KubeApi): RemoteClusters {
     api,
     systemNamespace: self.namespace,
     ownId: config.clusterId,
+    folder: config.remoteKubeconfigs,
     kinds: kindsOf({ ignore: config.ignoredResources, include: config.includedResources }),
     open: role.openRemote,
     timeoutMs: config.remoteClusterTimeoutMs,

@@ -20,6 +20,8 @@ export interface ExecPlugin {
 /** What one context of a kubeconfig asks for. */
 export interface KubeconfigContext {
   readonly name: string;
+  /** What the file calls the cluster. */
+  readonly cluster: string;
   readonly server: URL;
   readonly ca: Source | undefined;
   readonly serverName: string | undefined;
@@ -64,6 +66,7 @@ export function readKubeconfig(text: string, source: string, contextName?: strin
   const user = userName === "" ? {} : entry(root, "users", "user", userName, refuse);
   return {
     name,
+    cluster: clusterName,
     namespace: textOf(context.namespace, "context.namespace", refuse),
     ...readCluster(cluster, refuse),
     ...readUser(user, refuse),

@@ -12,6 +12,8 @@ import type { TrustBundle } from "./trust_bundle.ts";
 
 export interface BundleDistributorOptions {
   readonly api: KubeApi;
+  /** The remote cluster that the API server is of; our own if none is said. */
+  readonly cluster?: string;
   readonly bundle: TrustBundle;
   /** Whether the discovery selectors let a namespace of these labels in; asked anew after {@link onSelectors}. */
   readonly selects: (labels: Labels) => boolean;
@@ -48,7 +50,8 @@ export class BundleDistributor {
     const { metrics, log, clock } = options;
     const reconcile = (namespace: string) => this.#reconcile(namespace);
     this.#queue = new WorkQueue({ name: NAME, reconcile, metrics, log, clock });
-    metrics.watchQueue(NAME, () => this.#queue.size);
+    const queue = options.cluster === undefined ? NAME : `${NAME} of ${options.cluster}`;
+    metrics.watchQueue(queue, () => this.#queue.size);
   }
 
   /** Works until the signal. */

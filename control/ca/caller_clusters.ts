@@ -16,6 +16,7 @@ export class CallerClusters {
   readonly #own: string;
   readonly #aliases: ReadonlyMap<string, string>;
   readonly #clusters = new Map<string, CallerCluster>();
+  readonly #listeners = new Set<() => void>();
 
   /** @param aliases other names that clients may say, with the cluster each means. */
   constructor(own: string, aliases: ReadonlyMap<string, string> = new Map()) {
@@ -31,6 +32,7 @@ export class CallerClusters {
   ): NodePods {
     const pods = new NodePods();
     this.#clusters.set(id, { id, api, pods, selects });
+    this.#tell();
     return pods;
   }
 
@@ -43,6 +45,22 @@ export class CallerClusters {
   /** A cluster that is gone vouches for nobody. */
   remove(id: string): void {
     this.#clusters.delete(id);
+    this.#tell();
+  }
+
+  /** All but our own. */
+  remotes(): CallerCluster[] {
+    return [...this.#clusters.values()].filter(({ id }) => id !== this.#own);
+  }
+
+  /** Calls back when a cluster came, went or is reached otherwise, until the returned function is called. */
+  subscribe(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+
+  #tell(): void {
+    for (const listener of [...this.#listeners]) listener();
   }
 
   /** The cluster that `clusterid` headers name: none means our own, two that differ mean nothing (CP-476). */

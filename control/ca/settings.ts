@@ -5,6 +5,13 @@ const DAY_MS = 86_400_000;
 const YEAR_MS = 365 * DAY_MS;
 
 export const CA_SETTINGS = {
+  certificateService: {
+    kind: toggle(),
+    flag: "certificate-service",
+    env: "ENABLE_CA_SERVER",
+    default: true,
+    help: "whether clients are given certificates here; if not, the CA signs istiod's own certificate alone",
+  },
   caDir: {
     kind: optional(text("DIR")),
     flag: "ca-dir",

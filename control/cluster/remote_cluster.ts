@@ -8,7 +8,7 @@ import type { ObjectChange } from "../objects.ts";
 import { ClusterSource } from "./cluster_source.ts";
 import type { KindStatus } from "./kind_watch.ts";
 import type { WatchedKind } from "./kinds.ts";
-import { kubeconfigText, type WantedCluster } from "./remote_secrets.ts";
+import { kubeconfigText, type WantedCluster, whereIs } from "./remote_secrets.ts";
 
 export type RemoteState = "synced" | "syncing" | "timeout";
 
@@ -120,7 +120,7 @@ export class RemoteCluster {
     const { log, open, onChange, timeoutMs } = this.#options;
     let opened: OpenedApi;
     try {
-      opened = await open(kubeconfigText(wanted), `Secret ${wanted.secret}, key ${this.id}`);
+      opened = await open(kubeconfigText(wanted), whereIs(wanted));
     } catch (error) {
       if (!(error instanceof Error)) throw error;
       if (this.#kubeconfig !== wanted.kubeconfig) return;

@@ -1,4 +1,4 @@
-/** All remote clusters: followed as their Secrets come, change and go (CP-120 to CP-122). */
+/** All remote clusters: followed as their Secrets, or files, come, change and go (CP-120 to CP-122). */
 import type { Logger } from "../../base/log.ts";
 import { FieldRefusal, formatPath } from "../decode/field.ts";
 import type { Informer, InformerChange, KubeApi } from "../../kube/api.ts";
@@ -11,6 +11,7 @@ import type { Part } from "../role.ts";
 import { isRefusal } from "./definitions.ts";
 import type { WatchedKind } from "./kinds.ts";
 import { RemoteCluster, type RemoteClusterOptions, type RemoteListener, type RemoteState } from "./remote_cluster.ts";
+import { RemoteFiles } from "./remote_files.ts";
 import { decideClusters, readRemoteSecret, type RemoteSecret } from "./remote_secrets.ts";
 import type { WatchHealth } from "./trouble_log.ts";
 
@@ -19,6 +20,8 @@ export interface RemoteClustersOptions {
   readonly api: KubeApi;
   readonly systemNamespace: string;
   readonly ownId: string;
+  /** A folder of kubeconfigs, in place of Secrets. */
+  readonly folder?: string;
   readonly kinds: readonly WatchedKind[];
   readonly open: RemoteClusterOptions["open"];
   readonly timeoutMs: number;
@@ -57,6 +60,9 @@ export class RemoteClusters implements Part {
   readonly #refusals: Counter;
   #selectors: readonly LabelSelector[] = [];
   #informer: Informer | undefined;
+  /** With a folder: whether it has been read, and its end. */
+  #filesAreRead = false;
+  #files: Promise<void> | undefined;
   #signal: AbortSignal | undefined;
 
   constructor(options: RemoteClustersOptions) {
@@ -95,16 +101,33 @@ export class RemoteClusters implements Part {
 
   /** Follows the Secrets until the signal. */
   start(signal: AbortSignal): void {
-    const { api, systemNamespace: namespace, log, lookMs = LOOK_MS } = this.#options;
+    const { folder, lookMs = LOOK_MS } = this.#options;
     this.#signal = signal;
     signal.addEventListener("abort", () => this.#settled.reject(signal.reason), { once: true });
     this.#settled.promise.catch(() => {}); // Who waits for it sees the rejection; nobody has to.
-    const onChange = (changes: readonly InformerChange[]) => this.#take(changes);
-    this.#informer = startInformer(api, SECRETS, { namespace, labelSelector: SELECTOR }, { onChange, log }, signal);
-    this.#informer.synced.then(() => this.#look(), () => {}); // Rejected only by the signal.
+    if (folder === undefined) this.#followSecrets(signal);
+    else this.#followFiles(folder, signal);
     const timer = setInterval(() => this.#look(), lookMs); // For the answer that Secrets are not for us.
     signal.addEventListener("abort", () => clearInterval(timer), { once: true });
     if (signal.aborted) clearInterval(timer);
+  }
+
+  #followSecrets(signal: AbortSignal): void {
+    const { api, systemNamespace: namespace, log } = this.#options;
+    const onChange = (changes: readonly InformerChange[]) => this.#take(changes);
+    this.#informer = startInformer(api, SECRETS, { namespace, labelSelector: SELECTOR }, { onChange, log }, signal);
+    this.#informer.synced.then(() => this.#look(), () => {}); // Rejected only by the signal.
+  }
+
+  #followFiles(folder: string, signal: AbortSignal): void {
+    const { log, lookMs } = this.#options;
+    const onChange = (files: ReadonlyMap<string, RemoteSecret>) => {
+      this.#secrets.clear();
+      for (const [path, file] of files) this.#secrets.set(path, file);
+      this.#filesAreRead = true;
+      this.#reconcile();
+    };
+    this.#files = new RemoteFiles({ folder, onChange, log, lookMs }).run(signal);
   }
 
   /** Resolves once every cluster that was asked for at the start is read, late or refused; rejects with the signal's reason. */
@@ -114,7 +137,7 @@ export class RemoteClusters implements Part {
 
   get stopped(): Promise<void> {
     const all = [...this.#clusters.values()].map((it) => it.stopped);
-    return Promise.all([this.#informer?.stopped, ...all, ...this.#leaving]).then(() => {});
+    return Promise.all([this.#informer?.stopped, this.#files, ...all, ...this.#leaving]).then(() => {});
   }
 
   /** Takes new discovery selectors; each cluster judges by its own namespaces (CP-104). */
@@ -131,9 +154,13 @@ export class RemoteClusters implements Part {
   status(): RemoteStatus[] {
     return this.clusters().map((cluster) => ({
       id: cluster.id,
-      secretName: `${this.#options.systemNamespace}/${cluster.describe().secret}`,
+      secretName: this.#placeOf(cluster.describe().secret),
       syncStatus: cluster.state,
     }));
+  }
+
+  #placeOf(secret: string): string {
+    return this.#options.folder === undefined ? `${this.#options.systemNamespace}/${secret}` : secret;
   }
 
   health(): WatchHealth {
@@ -155,7 +182,7 @@ export class RemoteClusters implements Part {
   /** Looks whether the start need wait any longer. */
   #look(): void {
     const status = this.#informer?.status();
-    const known = status?.synced === true || isRefusal(status?.trouble?.status);
+    const known = this.#filesAreRead || status?.synced === true || isRefusal(status?.trouble?.status);
     if (known && [...this.#clusters.values()].every((it) => it.settled)) this.#settled.resolve();
   }
 

@@ -157,7 +157,10 @@ Deno.test("our own id, and an id that an older Secret has, are ignored with an e
     rig.log(),
     'remote cluster ignored\tcluster="own" secret="older" reason="is this cluster\'s own id"',
   );
-  assertStringIncludes(rig.log(), 'cluster="cluster-a" secret="younger" reason="is in Secret older already"');
+  assertStringIncludes(
+    rig.log(),
+    'cluster="cluster-a" secret="younger" reason="is in Secret older, key cluster-a already"',
+  );
   rig.api.remove(SECRETS, "istio-system", "older");
   await until("the younger one has it now", () => rig.pods("cluster-a").join() === "two");
 });

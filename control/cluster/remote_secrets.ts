@@ -1,11 +1,12 @@
-/** Which remote clusters the Secrets ask for, decided: each key of a Secret's data is a cluster's id, its value a kubeconfig (CP-120). */
+/** Which remote clusters are asked for, decided: each key of a Secret's data is a cluster's id, its value a kubeconfig; or each file is one (CP-120). */
 import type { Plain } from "../../base/plain.ts";
 import type { KubeObject } from "../../kube/api.ts";
 import { Field, FieldRefusal } from "../decode/field.ts";
 import { timestamp } from "../decode/values.ts";
 
-/** What one Secret holds. */
+/** What one Secret, or one file, holds. */
 export interface RemoteSecret {
+  /** The Secret's name; the file's path, which begins with a slash, as no Secret's name does. */
   readonly name: string;
   readonly createdAtMs: number;
   /** By cluster id, the kubeconfig in base64. */
@@ -59,11 +60,16 @@ export function decideClusters(
   return { wanted, refused };
 }
 
+/** For people: where a kubeconfig stands. */
+export function whereIs({ id, secret }: Pick<WantedCluster, "id" | "secret">): string {
+  return secret.startsWith("/") ? `file ${secret}` : `Secret ${secret}, key ${id}`;
+}
+
 function reasonAgainst(id: string, ownId: string, wanted: ReadonlyMap<string, WantedCluster>): string | undefined {
   if (!ID.test(id)) return "is no name of a cluster";
   if (id === ownId) return "is this cluster's own id";
   const other = wanted.get(id);
-  if (other !== undefined) return `is in Secret ${other.secret} already`;
+  if (other !== undefined) return `is in ${whereIs(other)} already`;
   return wanted.size < CLUSTERS_MAX ? undefined : `there are ${CLUSTERS_MAX} clusters already`;
 }
 

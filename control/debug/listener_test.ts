@@ -1,8 +1,9 @@
 /** Whom the HTTP listeners answer, and with what. */
-import { assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { Logger } from "../../base/log.ts";
 import { Authenticator, type Credentials } from "../ca/caller.ts";
 import { Metrics } from "../../base/metrics.ts";
-import { type HttpSources, serveHttp } from "./listener.ts";
+import { HTTP_LIMITS, type HttpSources, serveHttp } from "./listener.ts";
 import type { DebugPages } from "./pages.ts";
 
 /** Tokens are namespaces here: who shows one is of it. */
@@ -24,6 +25,21 @@ const PAGES = {
   },
 } as unknown as DebugPages;
 
+function sourcesOf(part: Partial<HttpSources> = {}): HttpSources {
+  return {
+    ready: () => true,
+    metrics: new Metrics(),
+    version: "1.2.3",
+    pages: PAGES,
+    authenticator: AUTHENTICATOR,
+    debugRules: () => ({ namespaces: new Set(["istio-system"]), enforced: true }),
+    debug: true,
+    localMetrics: false,
+    log: new Logger("http", { sink: () => {} }),
+    ...part,
+  };
+}
+
 /** Asks as a caller of this machine does, or under another host name, which counts as another machine. */
 async function ask(
   part: Partial<HttpSources>,
@@ -35,27 +51,17 @@ async function ask(
   } = {},
 ): Promise<string> {
   const stop = new AbortController();
-  const sources: HttpSources = {
-    ready: () => true,
-    metrics: new Metrics(),
-    version: "1.2.3",
-    pages: PAGES,
-    authenticator: AUTHENTICATOR,
-    debugRules: () => ({ namespaces: new Set(["istio-system"]), enforced: true }),
-    debug: true,
-    localMetrics: false,
-    ...part,
-  };
-  const server = serveHttp({ host: "127.0.0.1", port: 0 }, sources, stop.signal);
+  const sources = sourcesOf(part);
+  const server = await serveHttp({ host: "127.0.0.1", port: 0 }, sources, { signal: stop.signal });
   try {
-    using connection = await Deno.connect({ hostname: "127.0.0.1", port: (server.addr as Deno.NetAddr).port });
+    using connection = await Deno.connect({ hostname: "127.0.0.1", port: server.port });
     const lines = Object.entries({ host, connection: "close", ...headers }).map(([name, value]) => `${name}: ${value}`);
     await connection.write(new TextEncoder().encode(`${method} ${path} HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n`));
     const text = await new Response(connection.readable).text();
     return `${text.split(" ")[1]} ${text.split("\r\n\r\n")[1]}`;
   } finally {
     stop.abort();
-    await server.finished;
+    await server.stopped;
   }
 }
 
@@ -87,4 +93,49 @@ Deno.test("the HTTP listener has no debug pages where a setting says so, and ans
   assertStringIncludes(await ask({}, "/nothing"), "404");
   assertStringIncludes(await ask({}, "/debug/syncz", { method: "POST" }), "405");
   assertStringIncludes(await ask({ ready: () => false }, "/ready"), "503");
+  const broken = {
+    answer: () => {
+      throw new Error("of ours");
+    },
+  } as unknown as DebugPages;
+  assertStringIncludes(await ask({ pages: broken }, "/debug/syncz"), "500");
+});
+
+/** Says something and reads until the other side closes. @returns What came, and after how long it closed. */
+async function converse(port: number, said: string): Promise<{ heard: string; ms: number }> {
+  using connection = await Deno.connect({ hostname: "127.0.0.1", port });
+  const startedAtMs = performance.now();
+  await connection.write(new TextEncoder().encode(said));
+  const heard = await new Response(connection.readable).text();
+  return { heard, ms: performance.now() - startedAtMs };
+}
+
+Deno.test("the HTTP listener closes what is idle and what does not finish its request (CP-007)", async () => {
+  const stop = new AbortController(), limits = { idleMsMax: 50, requestMsMax: 800 };
+  const server = await serveHttp({ host: "127.0.0.1", port: 0 }, sourcesOf(), { signal: stop.signal, limits });
+  const [idle, half] = await Promise.all([
+    converse(server.port, "GET /version HTTP/1.1\r\nhost: localhost\r\n\r\n"),
+    converse(server.port, "GET /version HTTP/1.1\r\nho"),
+  ]);
+  assertStringIncludes(idle.heard, "1.2.3");
+  assertStringIncludes(half.heard, "408");
+  assert(half.ms >= limits.requestMsMax * 0.9, `${half.ms} ms: whoever is slow has the time there is`);
+  stop.abort();
+  await server.stopped;
+});
+
+Deno.test("the HTTP listeners' limits are those that clients of Istio's know (CP-007)", () => {
+  assertEquals(HTTP_LIMITS, { idleMsMax: 90_000, requestMsMax: 30_000 });
+});
+
+Deno.test("the HTTP listener answers what is no request, and ends at once with a client that does not leave (CP-007)", async () => {
+  const stop = new AbortController();
+  const server = await serveHttp({ host: "127.0.0.1", port: 0 }, sourcesOf(), { signal: stop.signal });
+  const { heard } = await converse(server.port, "GET * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+  assertStringIncludes(heard, "400");
+  using staying = await Deno.connect({ hostname: "127.0.0.1", port: server.port });
+  await staying.write(new TextEncoder().encode("GET /version HTTP/1.1\r\nhost: localhost\r\n\r\n"));
+  await staying.read(new Uint8Array(1_000));
+  stop.abort();
+  await server.stopped;
 });

@@ -60,7 +60,7 @@ export class Controllers implements Part {
     this.#metrics = new ControllerMetrics(metrics);
     // Two processes on one host, outside a cluster, must not take each other for themselves.
     this.#identity = config.podName ?? `${self.podName}-${crypto.randomUUID().slice(0, 8)}`;
-    if (config.ambientStatus) this.#addConditions();
+    if (config.ambientStatus && config.ambient) this.#addConditions();
     if (config.addressAllocation) this.#addAddresses();
     if (config.gatewayStatus) this.#addGateways();
     if (config.gatewayClasses) this.#addClasses();

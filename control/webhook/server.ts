@@ -29,6 +29,7 @@ const BODY_BYTES_MAX = 8 << 20;
 /** An API server waits ten seconds for a webhook unless it is told otherwise. */
 const REQUEST_LIMIT_MS = 10_000;
 const CONNECTIONS_MAX = 256;
+const IDLE_MS_MAX = 90_000; // CP-007; the API server keeps its connections
 
 /** What a request is answered with instead of a review. */
 class HttpRefusal extends Error {
@@ -58,6 +59,7 @@ export class WebhookServer {
     const settings = { cert: tls.chainPem, key: tls.keyPem, minVersion: "TLSv1.2" } as const;
     this.#server = createServer(settings, (request, response) => void this.#serve(request, response));
     this.#server.maxConnections = CONNECTIONS_MAX;
+    this.#server.keepAliveTimeout = IDLE_MS_MAX;
     this.#server.requestTimeout = REQUEST_LIMIT_MS;
     this.#server.headersTimeout = REQUEST_LIMIT_MS;
   }

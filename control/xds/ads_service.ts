@@ -31,6 +31,10 @@ export interface AdsServiceOptions {
   readonly newStreamsPerSecond: number;
   /** Accounts that may impersonate; a ztunnel of another one is warned of, since it will get no certificates. */
   readonly trustedNodeAccounts: readonly string[];
+  /** Whether a client must be of the namespace and account that it says it is (CP-431). */
+  readonly identityCheck: boolean;
+  /** Whether ztunnels are served at all (CP-014). */
+  readonly ambient: boolean;
   /** `control_plane.identifier` of every response: JSON, as tools parse it (CP-021). */
   readonly controlPlane: string;
   /** Who may ask for which debug page. */
@@ -269,12 +273,15 @@ export class AdsService {
   #open(call: AdsCall, request: DeltaDiscoveryRequest, caller: Caller): Stream | undefined {
     const node = parseNode(request.node);
     if ("invalid" in node) return this.#gate.refuse(call, "INVALID_ARGUMENT", node.invalid);
-    const { log, now } = this.#options, { identities, token } = caller;
-    if (identities.length > 0 && !identityFits(node, identities)) { // Nobody is asked over plaintext.
+    const { log, now, identityCheck } = this.#options, { identities, token } = caller;
+    if (identityCheck && identities.length > 0 && !identityFits(node, identities)) { // Nobody is asked over plaintext.
       log.warn("xds stream refused", { node: node.name, caller: identities.join(","), reason: "not its identity" });
       return this.#gate.refuse(call, "PERMISSION_DENIED", `no identity of ${node.name} was presented`);
     }
     const enforces = node.type === "ztunnel";
+    if (enforces && !this.#options.ambient) { // Not UNKNOWN, as in Istio: after that, ztunnels come back at once.
+      return this.#gate.refuse(call, "FAILED_PRECONDITION", "ambient mode is off: PILOT_ENABLE_AMBIENT is false here");
+    }
     const session = new DeltaSession({
       view: this.#view,
       nextNonce: () => this.#nextNonce(),

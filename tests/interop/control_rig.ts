@@ -94,6 +94,7 @@ export class ControlRig implements AsyncDisposable {
   #plainServer: grpc.Server;
   #connectionAgeMs = 0;
   #carriedBytesMax: number | undefined;
+  #toClients = { identityCheck: true, ambient: true };
 
   private constructor(stateDir: string, authority: CertificateAuthority, tokens: TokenIssuer) {
     this.stateDir = stateDir;
@@ -106,7 +107,12 @@ export class ControlRig implements AsyncDisposable {
   }
 
   static async start(
-    { connectionAgeMs = 3_600_000, carriedBytesMax }: { connectionAgeMs?: number; carriedBytesMax?: number } = {},
+    { connectionAgeMs = 3_600_000, carriedBytesMax, ...toClients }: {
+      connectionAgeMs?: number;
+      carriedBytesMax?: number;
+      identityCheck?: boolean;
+      ambient?: boolean;
+    } = {},
   ): Promise<ControlRig> {
     const stateDir = await Deno.makeTempDir({ prefix: "control-rig-" });
     await openStateFolder(stateDir);
@@ -114,6 +120,7 @@ export class ControlRig implements AsyncDisposable {
     const rig = new ControlRig(stateDir, authority, await TokenIssuer.open(stateDir));
     rig.#connectionAgeMs = connectionAgeMs;
     rig.#carriedBytesMax = carriedBytesMax;
+    rig.#toClients = { ...rig.#toClients, ...toClients };
     await Deno.writeTextFile(`${stateDir}/root.pem`, authority.material.rootsPem);
     await rig.listen(0);
     return rig;
@@ -148,6 +155,7 @@ export class ControlRig implements AsyncDisposable {
       log,
       newStreamsPerSecond: 10_000,
       trustedNodeAccounts: ["istio-system/ztunnel"],
+      ...this.#toClients,
       controlPlane: "{}",
       carriedBytesMax: this.#carriedBytesMax,
       debugRules: () => ({ namespaces: new Set(["istio-system"]), enforced: true }),
