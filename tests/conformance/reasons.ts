@@ -65,13 +65,15 @@ export const NOTES: Readonly<Record<string, string>> = {
   "ZT-216": "levels are those of our scopes: access, policy, xds, ca, dns and so on",
   "ZT-218": "of the agent's thread; the workers' threads are not in it",
   "CP-014": "the status is FAILED_PRECONDITION: after UNKNOWN a ztunnel comes back at once, again and again",
-  "CP-028": "waypoints' flags do nothing yet, and the log says so of each that is set; ambient mode is on unless it is switched off",
+  "CP-028":
+    "waypoints' flags do nothing yet, and the log says so of each that is set; ambient mode is on unless it is switched off",
   "CP-430": "a gateway's header counts once a network is named, its last element alone, and of it identities of ours",
   "CP-472": "whoever cannot be checked now gets UNAVAILABLE, which agents try again",
   "CP-476": "a token is reviewed once for all that show it, and remembered for seconds",
   "CP-495": "a request that names another signer is refused, and so is a start that asks for one",
   "CP-503": "a root that has expired is renewed at the start; root-cert.pem in the Secret follows the renewal",
-  "CP-510": "remote clusters' namespaces are written to with EXTERNAL_ISTIOD, as by Istio's: others have an istiod that does",
+  "CP-510":
+    "remote clusters' namespaces are written to with EXTERNAL_ISTIOD, as by Istio's: others have an istiod that does",
   "CNI-009": "the plugin always asks 31 times, with no setting for it",
   "CNI-091": "an agent that starts compares the sets with its pods, and changes only what differs",
   "CNI-093": "such a pod is enrolled anew",
