@@ -3,7 +3,8 @@ import type { Definitions, EtcdVersion, KubeParts } from "./parts.ts";
 import { kubeParts } from "./parts.ts";
 import { freePort } from "./free_port.ts";
 import { PartProcess } from "./part_process.ts";
-import { type AuditedCall, readAudit } from "./audit.ts";
+import { AUDIT_POLICY, type AuditedCall, readAudit } from "./audit.ts";
+import { writeKeyPair } from "./account_key.ts";
 
 const ISSUER = "https://kubernetes.default.svc";
 const SERVICE_RANGE = "10.96.0.0/16";
@@ -232,12 +233,6 @@ export class ApiServer implements AsyncDisposable {
   }
 }
 
-const AUDIT_POLICY = `apiVersion: audit.k8s.io/v1
-kind: Policy
-omitStages: [RequestReceived]
-rules: [{ level: Metadata }]
-`;
-
 /** Whether the page says 200. @param rootsPath of the server's certificate, which may not be there yet. */
 async function answers(url: string, rootsPath: string | undefined): Promise<boolean> {
   try {
@@ -251,16 +246,4 @@ async function answers(url: string, rootsPath: string | undefined): Promise<bool
     if (error instanceof TypeError || error instanceof Deno.errors.NotFound) return false; // Not listening yet.
     throw error;
   }
-}
-
-/** Makes a key for service account tokens: `.key` in PKCS #8, `.pub` as a public key. */
-async function writeKeyPair(path: string): Promise<void> {
-  const pair = await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, true, ["sign", "verify"]);
-  const pem = (kind: string, der: ArrayBuffer) => {
-    const lines = new Uint8Array(der).toBase64().replaceAll(/.{64}/g, "$&\n");
-    return `-----BEGIN ${kind}-----\n${lines}\n-----END ${kind}-----\n`;
-  };
-  await Deno.writeTextFile(`${path}.pub`, pem("PUBLIC KEY", await crypto.subtle.exportKey("spki", pair.publicKey)));
-  const secret = pem("PRIVATE KEY", await crypto.subtle.exportKey("pkcs8", pair.privateKey));
-  await Deno.writeTextFile(`${path}.key`, secret, { mode: 0o600 });
 }

@@ -1,5 +1,12 @@
 /** What the API server wrote down of the calls that it was asked: who, what, and which rule allowed it. */
 
+/** Every call is written down once it is answered, without what was said. */
+export const AUDIT_POLICY = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules: [{ level: Metadata }]
+`;
+
 /** One call, answered or refused. */
 export interface AuditedCall {
   readonly user: string;

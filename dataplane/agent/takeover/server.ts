@@ -46,6 +46,10 @@ interface Handed {
   readonly left: number;
 }
 
+function ignoreAbsent(error: unknown): void {
+  if (!(error instanceof Deno.errors.NotFound)) throw error;
+}
+
 type Outcome = "handedOver" | "keeps";
 
 export class TakeoverServer implements AsyncDisposable {
@@ -81,6 +85,8 @@ export class TakeoverServer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    // While we listen the place is ours; after a hand-over it is the successor's.
+    if (!this.#closed) await Deno.remove(this.#options.path).catch(ignoreAbsent);
     this.#closed = true;
     await Promise.all([this.#listener.close(), ...[...this.#sockets].map((socket) => socket.close())]);
   }
