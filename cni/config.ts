@@ -73,6 +73,14 @@ export const CNI_CONFIG = defineConfig("ambit cni", {
     defaultText: "either",
     help: "with --redirect=auto: iptables of this variant only, unless --native-nftables",
   },
+  reconcilePodRules: {
+    kind: toggle(),
+    flag: "reconcile-pod-rules",
+    env: "AMBIENT_RECONCILE_POD_RULES_ON_STARTUP",
+    default: true,
+    help:
+      "with iptables: drop a pod's packets while rules that differ are exchanged; without it they are exchanged table by table",
+  },
   auditIntervalMs: {
     kind: duration(1_000, 3_600_000),
     flag: "audit-interval",

@@ -38,7 +38,7 @@ export async function startCni(config: CniConfig, { signal, log }: RoleOptions):
     new Enrolments({
       file: `${config.stateDir}/enrolled.json`,
       rules: { dnsCapture: config.dnsCapture },
-      redirection: await chooseRedirection(config, { log: log.child("redirection") }),
+      redirection: cleanup.use(await chooseRedirection(config, { log: log.child("redirection") })),
       log: log.child("enrolments"),
     }),
   );

@@ -19,6 +19,11 @@ export function renderNftText(tables: readonly FirewallTable[]): string {
   ]).join("\n") + "\n";
 }
 
+/** Takes tables away, those too that are not there (CNI-133). */
+export function renderDeletionText(names: readonly string[]): string {
+  return names.map((name) => `add table inet ${name}\ndelete table inet ${name}\n`).join("");
+}
+
 function statementText(statement: Statement): string {
   switch (statement.kind) {
     case "interface":

@@ -133,6 +133,7 @@ export function fcntl(fd: number, command: number, argument = 0): number {
 }
 
 export const CLONE_NEWNET = 0x40000000;
+export const CLONE_NEWNS = 0x20000;
 
 /** setns(2): moves the calling thread. @returns 0 or -errno. */
 export function setns(fd: number, type: number): number {
@@ -144,7 +145,7 @@ export function unshare(flags: number): number {
   return outcome(library.unshare(flags));
 }
 
-export const MS = { BIND: 0x1000, REC: 0x4000, SHARED: 0x100000 } as const;
+export const MS = { BIND: 0x1000, REC: 0x4000, PRIVATE: 0x40000, SLAVE: 0x80000, SHARED: 0x100000 } as const;
 export const MNT_DETACH = 2;
 
 /** mount(2) without data. @returns 0 or -errno. */

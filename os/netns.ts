@@ -39,8 +39,13 @@ export class Netns implements Disposable {
 
   /** A second handle, with a descriptor of its own. */
   duplicate(): Netns {
+    return new Netns(this.duplicateFd(), `fd ${this.fd}`);
+  }
+
+  /** A second descriptor, for another thread to make a handle of; whoever gets it closes it. */
+  duplicateFd(): number {
     const F_DUPFD_CLOEXEC = 1030;
-    return new Netns(checked(libc.fcntl(this.fd, F_DUPFD_CLOEXEC), "duplicate a network namespace"), `fd ${this.fd}`);
+    return checked(libc.fcntl(this.fd, F_DUPFD_CLOEXEC), "duplicate a network namespace");
   }
 
   [Symbol.dispose](): void {

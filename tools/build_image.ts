@@ -10,7 +10,7 @@ import { writeOciArchive } from "./oci_archive.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
 /** What roles are made of; whatever these import comes along. A worker's script and the plugin are imported by nobody. */
-const ENTRIES = ["main.ts", "dataplane/worker/entry.ts", "cni/plugin/entry.ts"];
+const ENTRIES = ["main.ts", "dataplane/worker/entry.ts", "cni/redirection/program_thread.ts", "cni/plugin/entry.ts"];
 const ARCHITECTURES = { x86_64: "amd64", aarch64: "arm64" } as const;
 const SYSTEM_OPENSSL = ["libssl.so.3", "libcrypto.so.3"];
 const NAME_SERVICES = ["libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2"]; // The C library loads them by name.

@@ -38,7 +38,7 @@ export async function runKubernetesMode(config: CniConfig, { signal, log }: Role
   const api = openKubeApi(access, { log: log.child("kube") });
   try {
     const nodeName = config.nodeName ?? Deno.hostname();
-    const redirection = await chooseRedirection(config, { log: log.child("redirection") });
+    using redirection = await chooseRedirection(config, { log: log.child("redirection") });
     const agent = await startAgent({
       nodeName,
       systemNamespace: config.systemNamespace,

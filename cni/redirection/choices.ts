@@ -12,6 +12,8 @@ export interface RedirectSettings {
   readonly nativeNftables: boolean | undefined;
   /** Istio's FORCE_IPTABLES_BINARY: with an automatic choice of iptables, that variant and no other. */
   readonly forceIptables: "legacy" | "nft" | undefined;
+  /** Istio's AMBIENT_RECONCILE_POD_RULES_ON_STARTUP: iptables' rules that differ are exchanged behind guardrails (CNI-135). */
+  readonly reconcilePodRules: boolean;
 }
 
 /** The backends to try, in order. Pure. */

@@ -1,29 +1,60 @@
 /** Which backend redirects on this node: the one asked for, or the first that this machine can use (CNI-139, CNI-143, CNI-144). */
 import { MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
-import { NETLINK_CANDIDATE } from "./netlink.ts";
+import { allCandidates } from "./candidates.ts";
 import { candidateNames, type RedirectSettings } from "./choices.ts";
+import { Ipset } from "./ipset.ts";
+import { type ProgramRunner, ProgramThread } from "./programs.ts";
 import type { Candidate, Redirection } from "./redirection.ts";
 
-/** Every backend that there is. */
-export const CANDIDATES: readonly Candidate[] = [NETLINK_CANDIDATE];
+export interface ChoiceParts {
+  readonly log: Logger;
+  readonly runner?: ProgramRunner;
+  readonly candidates?: readonly Candidate[];
+}
 
-/** Throws AMB7140, with what each lacks, when none can be used. */
-export async function chooseRedirection(
-  settings: RedirectSettings,
-  { log, candidates = CANDIDATES }: { readonly log: Logger; readonly candidates?: readonly Candidate[] },
-): Promise<Redirection> {
-  const lacks: string[] = [];
-  for (const name of candidateNames(settings)) {
+/** Throws AMB7140, with what each lacks, when none can be used. The redirection owns the thread that runs its programs. */
+export async function chooseRedirection(settings: RedirectSettings, parts: ChoiceParts): Promise<Redirection> {
+  const { log } = parts;
+  using cleanup = new DisposableStack();
+  const runner = cleanup.use(parts.runner ?? new ProgramThread(log));
+  const guarded = await guardMigration(settings, { runner, log });
+  const candidates = parts.candidates ?? allCandidates({ runner, settings: guarded, log });
+  const lacks: string[] = [], usable: Candidate[] = [];
+  for (const name of candidateNames(guarded)) {
     const candidate = candidates.find((it) => it.name === name);
     const missing = candidate === undefined ? ["it is not part of this build"] : await candidate.missing();
-    if (candidate !== undefined && missing.length === 0) {
-      log.info("redirection chosen", { backend: name, passedOver: lacks.join("; ") });
-      return await candidate.open();
-    }
-    lacks.push(`${name}: ${missing.join(", ")}`);
+    if (candidate !== undefined && missing.length === 0) usable.push(candidate);
+    else lacks.push(`${name}: ${missing.join(", ")}`);
+    if (usable.length > 0 && !name.startsWith("iptables-")) break; // Of iptables both variants are looked at.
+  }
+  const chosen = preferred(usable);
+  if (chosen !== undefined) {
+    log.info("redirection chosen", { backend: chosen.name, passedOver: lacks.join("; ") });
+    const redirection = await chosen.open();
+    cleanup.move();
+    return redirection;
   }
   throw new MeshError("AMB7140", `no redirection can be used here: ${lacks.join("; ")}`, {
     remedy: "Provide what is missing, or choose another --redirect; `ambit doctor` tells what this machine offers.",
   });
+}
+
+/** Legacy, if the node has rules of it, for then that is the variant in use; else the first. */
+function preferred(usable: readonly Candidate[]): Candidate | undefined {
+  const first = usable[0];
+  if (first?.name !== "iptables-nft") return first;
+  return usable.find((it) => it.name === "iptables-legacy" && it.inUse?.() === true) ?? first;
+}
+
+/** A node whose probes pass by an ipset still has pods of iptables: it stays with it until it is booted again (CNI-143). */
+async function guardMigration(
+  settings: RedirectSettings,
+  { runner, log }: { readonly runner: ProgramRunner; readonly log: Logger },
+): Promise<RedirectSettings> {
+  if (settings.redirect !== "auto" || settings.nativeNftables !== true) return settings;
+  const sets = new Ipset(undefined, runner);
+  if (!await sets.exists("ipv4") && !await sets.exists("ipv6")) return settings;
+  log.warn("the node has an ipset for probes: iptables stays until the next boot");
+  return { ...settings, nativeNftables: false };
 }

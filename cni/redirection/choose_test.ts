@@ -3,17 +3,33 @@ import { MeshError } from "../../base/errors.ts";
 import { Logger } from "../../base/log.ts";
 import { candidateNames, type RedirectSettings } from "./choices.ts";
 import { chooseRedirection } from "./choose.ts";
+import type { ProgramRunner } from "./programs.ts";
 import { NETLINK_REDIRECTION } from "./netlink.ts";
 import { type BackendName, BACKENDS, type Candidate } from "./redirection.ts";
 
-const NOTHING_SAID: RedirectSettings = { redirect: "auto", nativeNftables: undefined, forceIptables: undefined };
+const NOTHING_SAID: RedirectSettings = {
+  redirect: "auto",
+  nativeNftables: undefined,
+  forceIptables: undefined,
+  reconcilePodRules: true,
+};
 const log = new Logger("test", { sink: () => {} });
 
+/** A node with these ipsets and no other program. */
+function node(...sets: string[]): ProgramRunner {
+  const listing = { code: 0, stdout: sets.join("\n"), stderr: "" };
+  return {
+    run: (_, program) => Promise.resolve(program === "ipset" ? listing : undefined),
+    [Symbol.dispose]() {},
+  };
+}
+
 /** Every backend; those named in `lacking` cannot be used. */
-function candidates(lacking: readonly BackendName[]): Candidate[] {
+function candidates(lacking: readonly BackendName[], { legacyInUse = false } = {}): Candidate[] {
   return BACKENDS.map((name) => ({
     name,
     missing: () => lacking.includes(name) ? ["a part"] : [],
+    inUse: () => name === "iptables-legacy" && legacyInUse,
     open: () => ({ ...NETLINK_REDIRECTION, name }),
   }));
 }
@@ -29,8 +45,10 @@ Deno.test("candidateNames() follows what was said, in Istio's words too (CNI-139
 });
 
 Deno.test("chooseRedirection() takes the first that works, and says of none what each lacks (CNI-144)", async () => {
-  const chosen = async (lacking: readonly BackendName[], said: Partial<RedirectSettings> = {}) =>
-    (await chooseRedirection({ ...NOTHING_SAID, ...said }, { log, candidates: candidates(lacking) })).name;
+  const chosen = async (lacking: readonly BackendName[], said: Partial<RedirectSettings> = {}) => {
+    const parts = { log, runner: node(), candidates: candidates(lacking) };
+    return (await chooseRedirection({ ...NOTHING_SAID, ...said }, parts)).name;
+  };
   assertEquals(await chosen([]), "nft");
   assertEquals(await chosen(["nft", "nft-binary"]), "iptables-nft");
   assertEquals(await chosen(["nft"], { redirect: "bpf" }), "bpf");
@@ -40,4 +58,25 @@ Deno.test("chooseRedirection() takes the first that works, and says of none what
   );
   assertEquals(none.code, "AMB7140");
   assertEquals(none.message, "no redirection can be used here: iptables-nft: a part; iptables-legacy: a part");
+});
+
+Deno.test("chooseRedirection() takes the variant of iptables that the node has rules of (CNI-139)", async () => {
+  const chosen = async (said: Partial<RedirectSettings>, legacyInUse: boolean) => {
+    const parts = { log, runner: node(), candidates: candidates([], { legacyInUse }) };
+    return (await chooseRedirection({ ...NOTHING_SAID, ...said }, parts)).name;
+  };
+  assertEquals(await chosen({ nativeNftables: false }, true), "iptables-legacy");
+  assertEquals(await chosen({ nativeNftables: false }, false), "iptables-nft");
+  assertEquals(await chosen({ forceIptables: "nft" }, true), "iptables-nft");
+});
+
+Deno.test("chooseRedirection() stays with iptables where the node has its ipset, when nf_tables was asked for as of Istio (CNI-143)", async () => {
+  const chosen = async (said: Partial<RedirectSettings>, ...sets: string[]) => {
+    const parts = { log, runner: node(...sets), candidates: candidates([]) };
+    return (await chooseRedirection({ ...NOTHING_SAID, ...said }, parts)).name;
+  };
+  assertEquals(await chosen({ nativeNftables: true }, "istio-inpod-probes-v4"), "iptables-nft");
+  assertEquals(await chosen({ nativeNftables: true }, "istio-inpod-probes-v6"), "iptables-nft");
+  assertEquals(await chosen({ nativeNftables: true }, "another"), "nft");
+  assertEquals(await chosen({}, "istio-inpod-probes-v4"), "nft", "ours takes over what is there");
 });

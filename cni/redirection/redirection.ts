@@ -49,7 +49,7 @@ export interface NodeProbes extends Disposable {
 }
 
 /** One backend, ready for use. */
-export interface Redirection extends PodRedirection {
+export interface Redirection extends PodRedirection, Disposable {
   readonly name: BackendName;
   /** For `netns`, or the namespace of this thread, which is the host's. */
   openNode(netns?: Netns): NodeProbes;
@@ -60,5 +60,7 @@ export interface Candidate {
   readonly name: BackendName;
   /** What this machine lacks for it, in words; nothing when it can be used. */
   missing(): Awaitable<string[]>;
+  /** Whether the node has rules of this kind already; asked after {@link missing}, where two are equally good (CNI-139). */
+  inUse?(): boolean;
   open(): Awaitable<Redirection>;
 }

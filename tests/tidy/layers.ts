@@ -32,7 +32,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
 export const OUTSIDE: readonly string[] = ["tests", "bench", "demo", "examples", "tools"];
 
 /** Started by `new Worker(new URL(…))`, which no import shows: they alone reach the real `os/` from a worker's folder. */
-export const WORKER_ENTRIES: readonly string[] = ["dataplane/worker/entry.ts"];
+export const WORKER_ENTRIES: readonly string[] = ["dataplane/worker/entry.ts", "cni/redirection/program_thread.ts"];
 
 /** Folders whose code runs as a function of its arguments: no clock, no randomness, no outside world. */
 export const PURE_FOLDERS: readonly string[] = ["wire", "mesh"];

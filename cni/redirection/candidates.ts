@@ -1,0 +1,28 @@
+/** Every backend that there is, ready to be asked what it lacks here. */
+import type { Logger } from "../../base/log.ts";
+import type { Netns } from "../../os/netns.ts";
+import type { RedirectSettings } from "./choices.ts";
+import { iptablesCandidate } from "./iptables_candidate.ts";
+import { netlinkCandidate } from "./netlink.ts";
+import { nftBinaryCandidate } from "./nft_binary.ts";
+import type { ProgramRunner } from "./programs.ts";
+import type { Candidate } from "./redirection.ts";
+
+export interface CandidateOptions {
+  readonly runner: ProgramRunner;
+  readonly settings: RedirectSettings;
+  readonly log: Logger;
+  /** Where iptables is tried; absent: this process's own namespace, the host's. */
+  readonly host?: Netns;
+}
+
+export function allCandidates({ runner, settings, log, host }: CandidateOptions): readonly Candidate[] {
+  const strict = settings.redirect === "auto" && settings.forceIptables !== undefined;
+  const iptables = { runner, log, strict, host, reconcile: settings.reconcilePodRules };
+  return [
+    netlinkCandidate({ runner, log }),
+    nftBinaryCandidate({ runner, log }),
+    iptablesCandidate("nft", iptables),
+    iptablesCandidate("legacy", iptables),
+  ];
+}
