@@ -15,10 +15,15 @@ export class Counter {
   readonly #values = new Map<string, { labels: Labels; value: number }>();
 
   increment(labels: Labels = {}, by = 1): void {
+    this.series(labels).value += by;
+  }
+
+  /** What is counted under exactly these labels, to be counted up by whoever does it often. */
+  series(labels: Labels): { value: number } {
     const key = formatLabels(labels);
-    const entry = this.#values.get(key);
-    if (entry === undefined) this.#values.set(key, { labels, value: by });
-    else entry.value += by;
+    let entry = this.#values.get(key);
+    if (entry === undefined) this.#values.set(key, entry = { labels, value: 0 });
+    return entry;
   }
 
   /** What was counted under exactly these labels. */

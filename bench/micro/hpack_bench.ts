@@ -1,5 +1,5 @@
 /** What one HBONE request and response cost in HPACK, and what cutting frames costs per record. Run: deno task bench. */
-import { FrameReceiver } from "../../dataplane/worker/frame_receiver.ts";
+import { FrameReceiver } from "../../wire/h2/frame_receiver.ts";
 import { writeDataHeader } from "../../wire/h2/frame_writers.ts";
 import { HpackDecoder } from "../../wire/h2/hpack_decoder.ts";
 import { writeConnectBlock, writeResponseBlock } from "../../wire/h2/hpack_encoder.ts";

@@ -149,7 +149,6 @@ export type TrafficKeysState = ValueOf<typeof KEYS>;
 export type UpstreamState = ValueOf<typeof UPSTREAM>;
 export type ConnectionState = ValueOf<typeof CONNECTION>;
 export type TunnelState = ValueOf<typeof TUNNEL>;
-export type ReceiverState = ValueOf<typeof RECEIVER>;
 export type OutputState = ValueOf<typeof OUTPUT>;
 export type InputState = ValueOf<typeof INPUT>;
 export type SessionState = ValueOf<typeof SESSION>;

@@ -11,7 +11,7 @@ import {
   HBONE_SERVER_SETTINGS,
 } from "../../wire/h2/settings.ts";
 import { CONTENT_BYTES_MAX, PEER_RECORD_BYTES_MAX, RECEIVE_BYTES, RECORD_HEADER_BYTES } from "./buffers.ts";
-import { FrameReceiver } from "./frame_receiver.ts";
+import { FrameReceiver } from "../../wire/h2/frame_receiver.ts";
 import { PostHandshake, PostHandshakeReader } from "./post_handshake.ts";
 import {
   POLL_BOTH_EDGES,

@@ -1,7 +1,7 @@
 /** Fuzzed: what peers send in bytes. HTTP/2, HPACK, protobuf, DNS, ZDS, SOCKS, the PROXY header. */
 import { equal } from "@std/assert";
 import { policyOf, serviceOf, workloadOf } from "../../dataplane/tables/testing.ts";
-import { FrameReceiver } from "../../dataplane/worker/frame_receiver.ts";
+import { FrameReceiver } from "../../wire/h2/frame_receiver.ts";
 import { decodeAuthorization, encodeAuthorization } from "../../mesh/proto/authorization_codec.ts";
 import * as ca from "../../mesh/proto/ca_codec.ts";
 import * as discovery from "../../mesh/proto/discovery_codec.ts";

@@ -83,10 +83,19 @@ export function writeRstStream(target: Uint8Array, at: number, streamId: number,
   return writeUint32(target, writeControlHeader(target, at, 4, FrameType.RST_STREAM, 0, streamId), error);
 }
 
-/** Writes GOAWAY without debug data (RFC 9113 §6.8). */
-export function writeGoaway(target: Uint8Array, at: number, lastStreamId: number, error: number): number {
-  at = writeControlHeader(target, at, 8, FrameType.GOAWAY, 0, 0);
-  return writeUint32(target, writeUint32(target, at, lastStreamId), error);
+const NO_BYTES = new Uint8Array(0);
+
+/** Writes GOAWAY (RFC 9113 §6.8). @param debugData for people, and for clients that know its words. */
+export function writeGoaway(
+  target: Uint8Array,
+  at: number,
+  lastStreamId: number,
+  error: number,
+  debugData: Uint8Array = NO_BYTES,
+): number {
+  at = writeControlHeader(target, at, 8 + debugData.length, FrameType.GOAWAY, 0, 0);
+  at = writeUint32(target, writeUint32(target, at, lastStreamId), error);
+  return copyBytes(target, at, debugData, 0, debugData.length);
 }
 
 /**

@@ -1,17 +1,7 @@
 /** Tests of frame_receiver.ts: every kind of frame, cut anywhere, truncated, malformed, mutated. */
 import { assertEquals } from "@std/assert";
-import { FRAME_RULES, FrameFlag, FrameType, H2Error } from "../../wire/h2/frame_rules.ts";
-import {
-  ascii,
-  EVERY_KIND_OF_FRAME,
-  frame,
-  framesOf,
-  hex,
-  joined,
-  latin1Text,
-  Seeded,
-  seeds,
-} from "../../wire/h2/testing.ts";
+import { FRAME_RULES, FrameFlag, FrameType, H2Error } from "./frame_rules.ts";
+import { ascii, EVERY_KIND_OF_FRAME, frame, framesOf, hex, joined, latin1Text, Seeded, seeds } from "./testing.ts";
 import { FrameReceiver, type FrameSink } from "./frame_receiver.ts";
 
 const { END_STREAM, END_HEADERS, PADDED } = FrameFlag;

@@ -1,18 +1,31 @@
 /** Cuts a session's plaintext into frames, however it arrives. DATA is handed on in place; other payloads are whole. */
-import { checkFrameHeader, FRAME_HEADER_BYTES, FrameFlag, FrameType, H2Error } from "../../wire/h2/frame_rules.ts";
-import { readUint24, readUint31 } from "../../wire/bytes.ts";
-import type { ReceiverState } from "../tables/takeover_format.ts";
+import { readUint24, readUint31 } from "../bytes.ts";
+import { checkFrameHeader, FRAME_HEADER_BYTES, FrameFlag, FrameType, H2Error } from "./frame_rules.ts";
 
 /** What a session does with frames. Each returns 0, or an H2Error that ends the session. */
 export interface FrameSink {
   /** DATA begins: its flow-controlled size, padding included. */
   onData(streamId: number, flowBytes: number): number;
-  /** A piece of the payload, in the arena: borrowed for the call. */
+  /** A piece of the payload, at that place of what is being received: borrowed for the call. */
   onDataPiece(at: number, bytes: number): void;
   /** DATA is complete; `paddingBytes` of its flow-controlled size were no payload. */
   onDataEnd(endStream: boolean, paddingBytes: number): void;
   /** Any other frame of a known type; the payload is bytes[start..end), borrowed for the call. */
   onFrame(type: number, flags: number, streamId: number, bytes: Uint8Array, start: number, end: number): number;
+}
+
+/** Where the input of a receiver stands, in a form that another one can go on from. */
+export interface ReceiverState {
+  readonly at: number;
+  readonly header: Uint8Array;
+  readonly type: number;
+  readonly flags: number;
+  readonly streamId: number;
+  readonly left: number;
+  readonly paddingLeft: number;
+  readonly paddingBytes: number;
+  readonly collected: Uint8Array | undefined;
+  readonly collectedBytes: number;
 }
 
 /** Largest payload of a frame other than DATA that we collect: a header list of 64 KiB is the most anyone may send. */

@@ -1,0 +1,44 @@
+import { assertEquals } from "@std/assert";
+import { hex, joined } from "../h2/testing.ts";
+import { messagePrefix, MessageReader } from "./message_reader.ts";
+
+const MESSAGES = [hex(""), hex("01"), new Uint8Array(3_000).fill(7), hex("aabb")];
+const WIRE = joined(...MESSAGES.flatMap((message) => [messagePrefix(message.length), message]));
+
+Deno.test("MessageReader gives the same messages wherever their bytes are cut", () => {
+  for (let cut = 0; cut <= WIRE.length; cut++) {
+    const reader = new MessageReader(3_000), got: Uint8Array[] = [];
+    const keep = (message: Uint8Array) => got.push(message) > 0;
+    assertEquals(reader.receive(WIRE, 0, cut, keep), undefined);
+    assertEquals(reader.receive(WIRE, cut, WIRE.length, keep), undefined);
+    assertEquals([got, reader.betweenMessages], [MESSAGES, true]);
+  }
+});
+
+Deno.test("MessageReader gives bytes that are no part of what it was given", () => {
+  const wire = WIRE.slice(), got: Uint8Array[] = [];
+  new MessageReader(3_000).receive(wire, 0, wire.length, (message) => got.push(message) > 0);
+  wire.fill(0);
+  assertEquals(got, MESSAGES);
+});
+
+Deno.test("MessageReader refuses a message by its announced length, before a byte of it, and whatever is compressed", () => {
+  const never = () => {
+    throw new Error("a message came");
+  };
+  assertEquals(new MessageReader(10).receive(messagePrefix(11), 0, 5, never)?.status, "RESOURCE_EXHAUSTED");
+  assertEquals(new MessageReader(10).receive(hex("01 00000001"), 0, 5, never)?.status, "INTERNAL");
+  assertEquals(new MessageReader(10).receive(hex("00 ffffffff"), 0, 5, never)?.status, "RESOURCE_EXHAUSTED");
+});
+
+Deno.test("MessageReader reads no further than its taker wants, and knows an end within a message", () => {
+  const reader = new MessageReader(3_000);
+  let count = 0;
+  reader.receive(WIRE, 0, WIRE.length, () => ++count < 2);
+  assertEquals(count, 2);
+  for (let end = 1; end < 6; end++) {
+    const cut = new MessageReader(10);
+    cut.receive(joined(messagePrefix(2), hex("0102")), 0, end, () => true);
+    assertEquals(cut.betweenMessages, false);
+  }
+});
