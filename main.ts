@@ -61,13 +61,18 @@ const COMMANDS: readonly Command[] = [
   { name: "waypoint", summary: "L7 proxy; not there yet", run: waypointIsMissing },
   {
     name: "enroll",
-    summary: "bring a network namespace into the mesh",
+    summary: "bring a namespace, container, unit or control group of this node into the mesh",
     run: async (args) => (await import("./cli/enroll.ts")).runEnroll([...args]),
   },
   {
     name: "unenroll",
-    summary: "take a network namespace out of the mesh",
+    summary: "take it out of the mesh",
     run: async (args) => (await import("./cli/unenroll.ts")).runUnenroll([...args]),
+  },
+  {
+    name: "status",
+    summary: "what of this node is in the mesh, and what is wrong",
+    run: async (args) => (await import("./cli/status.ts")).runStatus([...args]),
   },
   {
     name: "token",

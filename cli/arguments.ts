@@ -1,6 +1,7 @@
 /** What the commands share of reading arguments: a target stands without a flag, and `-o` is short for `--output`. */
 import type { ConfigDefinition, Table } from "../base/config.ts";
 import { MeshError } from "../base/errors.ts";
+import { TARGET_FORMS } from "../mesh/enrolment.ts";
 
 /** Splits arguments into those for the table and the rest, in order. The value of a flag is never taken for a target. */
 export function splitArguments<T extends Table>(
@@ -27,7 +28,7 @@ export function splitArguments<T extends Table>(
 export function oneTarget(command: string, positionals: readonly string[]): string {
   if (positionals.length === 1) return positionals[0]!;
   throw new MeshError("AMB7500", `${command} needs one target, not ${positionals.length}`, {
-    remedy: `Name it as netns/NAME, netns-path:/PATH or pid/N, e.g. ${command} netns/web.`,
+    remedy: `Name it as ${TARGET_FORMS}, e.g. ${command} netns/web.`,
   });
 }
 

@@ -1,7 +1,7 @@
-/** `ambit enroll`: puts a network namespace of this node into the mesh, or lists what is in it. */
-import { ConfigDefinition, defineConfig, oneOf, optional, text, toggle } from "../base/config.ts";
+/** `ambit enroll`: puts a workload of this node into the mesh, or lists what is in it. */
+import { ConfigDefinition, type ConfigOf, defineConfig, list, oneOf, optional, text, toggle } from "../base/config.ts";
 import { MeshError } from "../base/errors.ts";
-import type { EnrolmentStatus, NodeStatus } from "../mesh/enrolment.ts";
+import { type EnrolmentStatus, type NodeStatus, TARGET_FORMS } from "../mesh/enrolment.ts";
 import { oneTarget, splitArguments, writeOut } from "./arguments.ts";
 import { askNodeAgent, ENROL_SOCKET } from "./enrol_client.ts";
 
@@ -21,6 +21,43 @@ export const ENROLL_CONFIG = defineConfig("ambit enroll", {
     defaultText: "as the node agent is set",
     help: "send its DNS queries to ztunnel, or with --dns=false do not",
   },
+  ports: {
+    kind: list("PORT"),
+    flag: "ports",
+    default: Object.freeze([]) as readonly string[],
+    help: "of a unit or control group: the ports that it serves; nothing else of the host is redirected to it",
+  },
+  address: {
+    kind: optional(text("ADDRESS")),
+    flag: "address",
+    default: undefined,
+    defaultText: "every one",
+    help: "of a unit or control group: the address of the host that it serves at",
+  },
+  ingress: {
+    kind: toggle(),
+    flag: "ingress",
+    default: false,
+    help: "it takes connections from outside of the mesh itself: inbound is not captured",
+  },
+  excludeOutboundPorts: {
+    kind: list("PORT"),
+    flag: "exclude-outbound-ports",
+    default: Object.freeze([]) as readonly string[],
+    help: "ports that it connects to past the mesh",
+  },
+  excludeOutboundCidrs: {
+    kind: list("RANGE"),
+    flag: "exclude-outbound-cidrs",
+    default: Object.freeze([]) as readonly string[],
+    help: "addresses that it connects to past the mesh",
+  },
+  excludeInboundPorts: {
+    kind: list("PORT"),
+    flag: "exclude-inbound-ports",
+    default: Object.freeze([]) as readonly string[],
+    help: "ports on which it is reached past the mesh",
+  },
   list: { kind: toggle(), flag: "list", default: false, help: "enrol nothing: list what is enrolled" },
   enrolSocket: {
     kind: text("PATH"),
@@ -35,13 +72,13 @@ export const ENROLL_CONFIG = defineConfig("ambit enroll", {
 /** @returns 0 when the workload is enrolled. Throws MeshError otherwise. */
 export async function runEnroll(args: string[]): Promise<number> {
   if (ConfigDefinition.wantsHelp(args)) {
-    const summary = "Puts netns/NAME, netns-path:/PATH or pid/N into the mesh. The target stands before the flags.";
+    const summary = `Puts ${TARGET_FORMS} into the mesh. The target stands before the flags.`;
     writeOut(ENROLL_CONFIG.help(summary));
     return 0;
   }
   const { flags, positionals } = splitArguments(ENROLL_CONFIG, args);
   const { config } = ENROLL_CONFIG.parse(flags, (variable) => Deno.env.get(variable));
-  if (config.list) return await list(config.enrolSocket, config.output);
+  if (config.list) return await showStatus(config.enrolSocket, config.output);
   const target = oneTarget(ENROLL_CONFIG.command, positionals);
   const { namespace, serviceAccount, name, dns: dnsCapture } = config;
   const missing = ["namespace", "service-account", "name"].filter((_, at) =>
@@ -52,7 +89,7 @@ export async function runEnroll(args: string[]): Promise<number> {
       remedy: `For example: ambit enroll ${target} --namespace shop --service-account web --name web-0`,
     });
   }
-  const body = { target, namespace, serviceAccount, name, dnsCapture }; // JSON leaves out what is undefined.
+  const body = { target, namespace, serviceAccount, name, dnsCapture, ...captureOf(config) }; // JSON leaves out what is undefined.
   const request = { method: "POST", path: "/enrol", body } as const;
   const status = await askNodeAgent(config.enrolSocket, request) as EnrolmentStatus;
   writeOut(
@@ -63,7 +100,25 @@ export async function runEnroll(args: string[]): Promise<number> {
   return 0;
 }
 
-async function list(socket: string, output: (typeof ENROL_OUTPUTS)[number]): Promise<number> {
+/** What was said of capture; what was not is left to the node agent. */
+function captureOf(config: ConfigOf<typeof ENROLL_CONFIG.table>) {
+  const { ports, address, ingress, excludeOutboundPorts, excludeOutboundCidrs, excludeInboundPorts } = config;
+  const said = excludeOutboundPorts.length + excludeOutboundCidrs.length + excludeInboundPorts.length > 0;
+  const exclude = {
+    outboundPorts: excludeOutboundPorts.map(Number),
+    outboundCidrs: excludeOutboundCidrs,
+    inboundPorts: excludeInboundPorts.map(Number),
+  };
+  return {
+    inboundPorts: ports.length > 0 ? ports.map(Number) : undefined,
+    address,
+    ingress: ingress || undefined,
+    exclude: said ? exclude : undefined,
+  };
+}
+
+/** What is enrolled, and what is wrong. @returns 0. */
+export async function showStatus(socket: string, output: (typeof ENROL_OUTPUTS)[number]): Promise<number> {
   const status = await askNodeAgent(socket, { method: "GET", path: "/status" }) as NodeStatus;
   if (output === "json") {
     writeOut(JSON.stringify(status, null, 2) + "\n");
@@ -74,7 +129,12 @@ async function list(socket: string, output: (typeof ENROL_OUTPUTS)[number]): Pro
   if (status.pods.length === 0) writeOut("nothing is enrolled\n");
   for (const pod of status.pods) {
     writeOut(`${pod.target}\t${pod.state}\t${pod.namespace}/${pod.name}\t${pod.serviceAccount}\n`);
+    if (pod.cgroup !== undefined) {
+      const ports = pod.inboundPorts?.join(", ") ?? "none";
+      writeOut(`  control group ${pod.cgroup}, serves ports: ${ports}\n`);
+    }
     for (const problem of pod.problems) writeOut(`  problem: ${problem}\n`);
   }
+  for (const problem of status.problems) writeOut(`problem: ${problem}\n`);
   return 0;
 }

@@ -81,6 +81,20 @@ export const CNI_CONFIG = defineConfig("ambit cni", {
     help:
       "with iptables: drop a pod's packets while rules that differ are exchanged; without it they are exchanged table by table",
   },
+  enrolDir: {
+    kind: text("DIR"),
+    flag: "enrol-dir",
+    env: "AMBIT_ENROL_DIR",
+    default: "/etc/ambit/enrol.d",
+    help: "with --node-mode: folder of NodeWorkload files, one or more to a file; what they name is enrolled",
+  },
+  neverCapture: {
+    kind: list("ADDRESS"),
+    flag: "never-capture",
+    env: "AMBIT_NEVER_CAPTURE",
+    default: Object.freeze([]) as readonly string[],
+    help: "addresses and ranges that no unit's or control group's traffic is captured to: those of the control plane",
+  },
   auditIntervalMs: {
     kind: duration(1_000, 3_600_000),
     flag: "audit-interval",

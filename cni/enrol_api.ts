@@ -8,6 +8,7 @@ import {
   type NodeStatus,
   parseEnrolRequest,
   parseEnrolTarget,
+  TARGET_FORMS,
 } from "../mesh/enrolment.ts";
 import { effectiveUserId } from "../os/process.ts";
 import { removeOldSocket } from "../os/seqpacket.ts";
@@ -74,7 +75,7 @@ async function answer(request: Request, signal: AbortSignal, operations: EnrolOp
   }
   const text = (body.value as { target?: unknown } | null)?.target;
   const target = typeof text === "string" ? parseEnrolTarget(text) : undefined;
-  if (target === undefined) return badRequest("target is none of netns/NAME, netns-path:/PATH and pid/N");
+  if (target === undefined) return badRequest(`target is none of ${TARGET_FORMS}`);
   return Response.json(await operations.unenrol(target));
 }
 

@@ -8,6 +8,10 @@ export interface EnrolledEntry {
   readonly state: EnrolmentState;
   readonly netnsDevice: number;
   readonly netnsInode: number;
+  /** For a target in the host's namespace: its slot, which its ports come from. */
+  readonly slot?: number;
+  /** It is a file's of the enrolment folder, and goes with it. */
+  readonly file?: string;
 }
 
 const VERSION = 1;
@@ -53,11 +57,14 @@ function readEntry(row: Readonly<Record<string, unknown>>, at: number): Enrolled
   const request = parseEnrolRequest(row);
   if ("wrong" in request) throw new Error(`entry ${at + 1}: ${request.wrong}`);
   const state = ENROLMENT_STATES.find((it) => it === row.state);
-  const { netnsDevice, netnsInode } = row;
+  const { netnsDevice, netnsInode, slot, file } = row;
+  if (slot !== undefined && (!Number.isInteger(slot) || Number(slot) < 0)) throw new Error(`entry ${at + 1}: slot`);
+  if (file !== undefined && typeof file !== "string") throw new Error(`entry ${at + 1}: file`);
   if (state === undefined || typeof netnsDevice !== "number" || typeof netnsInode !== "number") {
     throw new Error(`entry ${at + 1}: state or namespace is malformed`);
   }
-  return { request, state, netnsDevice, netnsInode };
+  const more = { ...(slot === undefined ? {} : { slot: Number(slot) }), ...(file === undefined ? {} : { file }) };
+  return { request, state, netnsDevice, netnsInode, ...more };
 }
 
 function unreadable(path: string, cause: unknown): MeshError {

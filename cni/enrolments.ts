@@ -1,11 +1,15 @@
-/** The enrolled network namespaces of a bare node: rules, ztunnel and the file, always in an order that fails closed. */
+/** The enrolled network workloads of a bare node: rules, ztunnel and the file, always in an order that fails closed. */
 import { chain, MeshError } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
-import type { EnrolmentStatus, EnrolRequest, EnrolTarget } from "../mesh/enrolment.ts";
-import type { Netns } from "../os/netns.ts";
+import { type EnrolmentStatus, type EnrolRequest, type EnrolTarget, isShared } from "../mesh/enrolment.ts";
+import { type Capture, captureOf, sharedNetnsOf } from "./bare/capture.ts";
+import { refuseConflicts } from "./bare/conflicts.ts";
+import { type Machine, openPlace, type Place, samePlace } from "./bare/place.ts";
+import { SharedNode, type SharedNodeOptions } from "./bare/shared_node.ts";
+import { SHARED_PORTS } from "./bare/shared_rules.ts";
 import { type EnrolledEntry, readEnrolled, writeEnrolled } from "./enrolled_file.ts";
-import type { Awaitable, PodRedirection, PodRuleOptions } from "./redirection/redirection.ts";
-import { openTarget, uidOf } from "./target.ts";
+import type { PodRedirection, PodRuleOptions } from "./redirection/redirection.ts";
+import { uidOf } from "./target.ts";
 import type { AnnouncedPod } from "./zds_server.ts";
 
 /** Where pods are announced: the ZDS server, or a stand-in of a test. */
@@ -17,7 +21,12 @@ export interface PodAnnouncer {
 interface Enrolment {
   readonly uid: string;
   request: EnrolRequest;
-  readonly netns: Netns;
+  /** undefined: its unit does not run. */
+  place: Place | undefined;
+  /** For a target in the host's namespace. */
+  readonly slot: number | undefined;
+  /** The file of the enrolment folder that it is of. */
+  file: string | undefined;
   state: EnrolledEntry["state"];
   problems: readonly string[];
 }
@@ -27,18 +36,29 @@ export interface EnrolmentsOptions {
   readonly file: string;
   readonly rules: PodRuleOptions;
   readonly redirection: PodRedirection;
+  readonly shared?: SharedNodeOptions;
+  /** For tests. */
+  readonly machine?: Machine;
   readonly log: Logger;
+}
+
+export interface EnrolOptions {
+  readonly signal?: AbortSignal;
+  /** It is a file's of the enrolment folder. */
+  readonly file?: string;
 }
 
 /** Operations on one target wait for each other; those on different targets do not. */
 export class Enrolments implements Disposable {
   readonly #options: EnrolmentsOptions;
+  readonly #shared: SharedNode;
   readonly #byUid = new Map<string, Enrolment>();
   /** The last piece of work for each target. */
   readonly #busy = new Map<string, Promise<unknown>>();
 
   constructor(options: EnrolmentsOptions) {
     this.#options = options;
+    this.#shared = new SharedNode(options.shared ?? { never: [] });
   }
 
   /**
@@ -48,53 +68,101 @@ export class Enrolments implements Disposable {
    */
   async restore(): Promise<AnnouncedPod[]> {
     for (const entry of readEnrolled(this.#options.file)) {
-      const uid = await uidOf(entry.request.target);
-      const netns = this.#reopen(entry);
-      if (netns === undefined) continue;
-      try {
-        const leaving = entry.state === "unenrolling";
-        if (leaving) await this.#options.redirection.release(netns);
-        else await this.#options.redirection.apply(netns, this.#rulesOf(entry.request));
-        const state = leaving ? "unenrolling" : "enrolled";
-        this.#byUid.set(uid, { uid, request: entry.request, netns, state, problems: [] });
-      } catch (error) {
-        // It stays in the list: the next audit tries again, and meanwhile the rules of before are still there.
-        this.#options.log.warn("rules not restored", { target: entry.request.target.text, error: chain(error) });
-        this.#byUid.set(uid, { uid, request: entry.request, netns, state: entry.state, problems: [chain(error)] });
+      const place = this.#reopen(entry);
+      if (place === "gone") continue;
+      const { request, file, state } = entry, uid = await uidOf(request.target);
+      const slot = isShared(request.target) ? this.#shared.takeSlot(this.#slots(), entry.slot) : undefined;
+      const enrolment: Enrolment = { uid, request, place, slot, file, state, problems: [] };
+      this.#byUid.set(uid, enrolment);
+      if (place === undefined) enrolment.state = "waiting";
+      else if (slot === undefined) await this.#restoreOne(enrolment);
+      else {
+        this.#shared.adopt(slot, place.cgroup!, request, state === "unenrolling");
+        if (state !== "unenrolling") enrolment.state = "enrolled";
       }
     }
+    this.#restoreShared();
     this.#save();
-    return [...this.#byUid.values()].filter(({ state }) => state !== "unenrolling").map(announced);
+    return [...this.#byUid.values()].filter(({ state }) => state === "enrolled" || state === "enrolling").map(
+      announced,
+    );
+  }
+
+  async #restoreOne(enrolment: Enrolment): Promise<void> {
+    const capture = this.#captureOf(enrolment)!;
+    try {
+      if (enrolment.state === "unenrolling") await capture.release();
+      else {
+        await capture.apply();
+        enrolment.state = "enrolled";
+      }
+    } catch (error) {
+      // It stays in the list: the next audit tries again, and meanwhile the rules of before are still there.
+      this.#options.log.warn("rules not restored", { target: enrolment.request.target.text, error: chain(error) });
+      enrolment.problems = [chain(error)];
+    }
+  }
+
+  /** All at once: rules that named only the first of them would let the others' traffic out. */
+  #restoreShared(): void {
+    if (this.#slots().size === 0) return;
+    try {
+      this.#shared.write();
+    } catch (error) {
+      this.#options.log.warn("the host's rules not restored", { error: chain(error) });
+    }
   }
 
   /**
    * Rules in place, then ztunnel's acknowledgement, then done; a failure takes the rules out again. Enrolling the same
-   * target in the same way is fine. Throws AMB7101, AMB7102, AMB7105 and what rules and ztunnel throw.
+   * target in the same way is fine. Throws what {@link openPlace} and {@link refuseConflicts} throw, AMB7164, and what rules
+   * and ztunnel throw.
    */
-  async enrol(request: EnrolRequest, zds: PodAnnouncer, signal?: AbortSignal): Promise<EnrolmentStatus> {
+  async enrol(request: EnrolRequest, zds: PodAnnouncer, options: EnrolOptions = {}): Promise<EnrolmentStatus> {
     return await this.#alone(request.target, async () => {
-      const uid = await uidOf(request.target);
-      const netns = openTarget(request.target);
+      const { file, signal } = options, uid = await uidOf(request.target);
+      const place = openPlace(request.target, this.#options.machine);
       const before = this.#byUid.get(uid);
       try {
-        this.#refuseConflicts(uid, request, netns);
-        if (before !== undefined && !before.netns.equals(netns)) await this.#remove(before, zds, { gone: true });
+        refuseConflicts({ uid, request, place }, this.#byUid.values());
+        if (before?.place !== undefined && !samePlace(before.place, place)) {
+          await this.#leavePlace(before, zds, place);
+        }
       } catch (error) {
-        netns[Symbol.dispose]();
+        place[Symbol.dispose]();
         throw error;
       }
-      let enrolment = this.#byUid.get(uid);
-      if (enrolment === undefined) {
-        enrolment = { uid, request, netns, state: "enrolling", problems: [] };
-        this.#byUid.set(uid, enrolment);
-        this.#save(); // Before the first rule: whatever happens, a later start knows where rules may be.
-      } else {
-        netns[Symbol.dispose]();
-        enrolment.request = request; // Only what is no identity can differ: what it says of DNS.
+      const enrolment = this.#byUid.get(uid) ?? this.#begin(uid, request, place, file);
+      const wasEnrolled = enrolment.state === "enrolled" || enrolment.state === "waiting";
+      if (enrolment.place === undefined) enrolment.place = place;
+      else if (enrolment.place !== place) place[Symbol.dispose]();
+      if (announcementOf(enrolment.request, enrolment.slot) !== announcementOf(request, enrolment.slot)) {
+        await zds.deletePod(uid); // Its listeners are others now; what is captured meanwhile is refused.
       }
-      await this.#establish(enrolment, zds, { signal, removeOnFailure: enrolment.state !== "enrolled" });
+      enrolment.request = request; // Only what is no identity can differ.
+      enrolment.file = file;
+      if (enrolment.state === "waiting") enrolment.state = "enrolling";
+      await this.#establish(enrolment, zds, { signal, removeOnFailure: !wasEnrolled });
       return statusOf(enrolment);
     });
+  }
+
+  /** Listed before the first rule: whatever happens, a later start knows where rules may be. */
+  #begin(uid: string, request: EnrolRequest, place: Place, file: string | undefined): Enrolment {
+    const slot = place.cgroup === undefined ? undefined : this.#shared.takeSlot(this.#slots());
+    const enrolment: Enrolment = { uid, request, place, slot, file, state: "enrolling", problems: [] };
+    this.#byUid.set(uid, enrolment);
+    this.#save();
+    return enrolment;
+  }
+
+  /** The target is somewhere else now. A unit keeps its slot and ztunnel's listeners: only its control group is another. */
+  async #leavePlace(enrolment: Enrolment, zds: PodAnnouncer, now: Place): Promise<void> {
+    if (enrolment.slot === undefined || now.cgroup === undefined) {
+      return await this.#remove(enrolment, zds, { gone: true });
+    }
+    enrolment.place?.[Symbol.dispose]();
+    enrolment.place = now;
   }
 
   /** Takes rules and ztunnel's listeners away. Throws AMB7106 when the target is not enrolled. */
@@ -148,10 +216,43 @@ export class Enrolments implements Disposable {
     return [...this.#byUid.values()].map(statusOf).sort((left, right) => left.target < right.target ? -1 : 1);
   }
 
+  /** What of the enrolment folder's files is enrolled, by target. */
+  ofFiles(): ReadonlyMap<string, { readonly file: string; readonly target: EnrolTarget }> {
+    return new Map(
+      [...this.#byUid.values()].flatMap(({ file, request: { target } }) =>
+        file === undefined ? [] : [[target.text, { file, target }] as const]
+      ),
+    );
+  }
+
+  /** Folders in which the end of a control group, or the start of a unit, is to be seen. */
+  cgroupFolders(): string[] {
+    const folders = [...this.#byUid.values()].flatMap(({ place }) => {
+      const path = place?.cgroup?.path;
+      return path === undefined ? [] : [path.slice(0, Math.max(0, path.lastIndexOf("/")))];
+    });
+    return [...new Set(folders)];
+  }
+
+  /** Whether a unit is waited for, whose start no folder that is watched may show. */
+  get waits(): boolean {
+    return [...this.#byUid.values()].some(({ state }) => state === "waiting");
+  }
+
   /** Closes the namespaces' descriptors; rules stay. */
   [Symbol.dispose](): void {
-    for (const enrolment of this.#byUid.values()) enrolment.netns[Symbol.dispose]();
+    for (const enrolment of this.#byUid.values()) enrolment.place?.[Symbol.dispose]();
     this.#byUid.clear();
+  }
+
+  #slots(): Set<number> {
+    return new Set([...this.#byUid.values()].flatMap(({ slot }) => slot ?? []));
+  }
+
+  /** undefined where there is nothing to capture, since its unit does not run. */
+  #captureOf({ place, request, slot }: Enrolment): Capture | undefined {
+    const { redirection, rules } = this.#options;
+    return place && captureOf(place, request, slot, { redirection, rules, shared: this.#shared });
   }
 
   /** A first enrolment that fails leaves nothing behind. One that was enrolled before stays captured, and the audit tries again. */
@@ -160,9 +261,9 @@ export class Enrolments implements Disposable {
     zds: PodAnnouncer,
     options: { signal?: AbortSignal; removeOnFailure: boolean },
   ): Promise<void> {
-    const { redirection, log } = this.#options, target = enrolment.request.target.text;
+    const { log } = this.#options, target = enrolment.request.target.text;
     try {
-      await redirection.apply(enrolment.netns, this.#rulesOf(enrolment.request));
+      await this.#captureOf(enrolment)?.apply();
       await zds.addPod(announced(enrolment), { signal: options.signal });
     } catch (error) {
       enrolment.problems = [chain(error)];
@@ -173,7 +274,7 @@ export class Enrolments implements Disposable {
     enrolment.state = "enrolled";
     enrolment.problems = [];
     this.#save();
-    log.info("enrolled", { target, name: enrolment.request.name, netnsInode: enrolment.netns.inode });
+    log.info("enrolled", { target, name: enrolment.request.name, netnsInode: enrolment.place?.netns.inode });
   }
 
   /** After a failure that is reported already: what cannot be removed now stays listed, and the audit removes it. */
@@ -194,105 +295,115 @@ export class Enrolments implements Disposable {
    * way in them, in both directions.
    */
   async #remove(enrolment: Enrolment, zds: PodAnnouncer, { gone }: { gone: boolean }): Promise<void> {
-    const { uid, netns } = enrolment, { redirection } = this.#options, target = enrolment.request.target.text;
+    const { uid, place } = enrolment, target = enrolment.request.target.text, capture = this.#captureOf(enrolment);
     enrolment.state = "unenrolling";
     this.#save();
-    await this.#takeRules(enrolment, (it) => redirection.release(it), gone);
-    try {
-      await zds.deletePod(uid);
-    } catch (error) {
-      // It is off the announcer's list for good: ztunnel stops it with the next snapshot at the latest.
-      this.#options.log.warn("ztunnel did not acknowledge the end of a pod", { target, error: chain(error) });
-    }
-    await this.#takeRules(enrolment, (it) => redirection.remove(it), gone);
+    await this.#takeRules(target, () => capture?.release(), gone);
+    await this.#stopProxy(enrolment, zds);
+    await this.#takeRules(target, () => capture?.remove(), gone);
     this.#byUid.delete(uid);
-    netns[Symbol.dispose]();
+    place?.[Symbol.dispose]();
     this.#save();
     this.#options.log.info("unenrolled", { target, name: enrolment.request.name });
   }
 
-  async #takeRules(
-    { request, netns }: Enrolment,
-    take: (netns: Netns) => Awaitable<void>,
-    gone: boolean,
-  ): Promise<void> {
+  /** It is off the announcer's list for good, even if this fails: ztunnel stops it with the next snapshot at the latest. */
+  async #stopProxy({ uid, request }: Enrolment, zds: PodAnnouncer): Promise<void> {
     try {
-      await take(netns);
+      await zds.deletePod(uid);
     } catch (error) {
-      if (!gone) throw error; // It stays listed as unenrolling; asking again, or a restart, tries again.
-      this.#options.log.warn("rules not removed from a namespace that is gone", {
+      this.#options.log.warn("ztunnel did not acknowledge the end of a pod", {
         target: request.target.text,
         error: chain(error),
       });
     }
   }
 
-  async #auditOne(enrolment: Enrolment, zds: PodAnnouncer): Promise<void> {
-    const { request } = enrolment, { redirection, log } = this.#options, rules = this.#rulesOf(request);
-    if (enrolment.state === "unenrolling") return await this.#remove(enrolment, zds, { gone: false });
-    let now: Netns;
+  async #takeRules(target: string, take: () => unknown, gone: boolean): Promise<void> {
     try {
-      now = openTarget(request.target);
+      await take();
+    } catch (error) {
+      if (!gone) throw error; // It stays listed as unenrolling; asking again, or a restart, tries again.
+      this.#options.log.warn("rules not removed from a namespace that is gone", { target, error: chain(error) });
+    }
+  }
+
+  async #auditOne(enrolment: Enrolment, zds: PodAnnouncer): Promise<void> {
+    const { request } = enrolment, { log } = this.#options;
+    if (enrolment.state === "unenrolling") return await this.#remove(enrolment, zds, { gone: false });
+    let now: Place;
+    try {
+      now = openPlace(request.target, this.#options.machine);
     } catch (error) {
       if (!(error instanceof MeshError)) throw error;
+      if (request.target.kind === "unit") return await this.#suspend(enrolment, zds);
       log.info("target is gone", { target: request.target.text, error: chain(error) });
       return await this.#remove(enrolment, zds, { gone: true });
     }
-    using _now = now;
-    if (!now.equals(enrolment.netns)) {
-      await this.#remove(enrolment, zds, { gone: true });
-      if (request.target.kind === "pid") return; // Another process got the number: not what was meant.
-      const again: Enrolment = { ...enrolment, netns: now.duplicate(), state: "enrolling", problems: [] };
-      this.#byUid.set(again.uid, again);
-      this.#save();
-      log.info("target has a new network namespace", { target: request.target.text });
-      return await this.#establish(again, zds, { removeOnFailure: false });
+    if (enrolment.place === undefined || !samePlace(now, enrolment.place)) {
+      return await this.#follow(enrolment, zds, now);
     }
-    const differences = await redirection.check(enrolment.netns, rules);
+    now[Symbol.dispose]();
+    const capture = this.#captureOf(enrolment)!, differences = await capture.check();
     if (differences.length > 0) {
       log.warn("rules repaired", { target: request.target.text, differences: differences.join("; ") });
-      await redirection.apply(enrolment.netns, rules);
+      await capture.apply();
     }
     enrolment.problems = [];
     if (enrolment.state === "enrolling") await this.#establish(enrolment, zds, { removeOnFailure: false });
   }
 
-  /** @returns undefined, and says so, when the target is gone or is not the one that was enrolled. */
-  #reopen(entry: EnrolledEntry): Netns | undefined {
+  /** The target has a new place. Takes `now` over. */
+  async #follow(enrolment: Enrolment, zds: PodAnnouncer, now: Place): Promise<void> {
+    const { request, slot } = enrolment;
+    if (slot === undefined) {
+      using _now = now;
+      await this.#remove(enrolment, zds, { gone: true });
+      if (request.target.kind === "pid") return; // Another process got the number: not what was meant.
+      const again = openPlace(request.target, this.#options.machine);
+      const next = this.#begin(enrolment.uid, request, again, enrolment.file);
+      this.#options.log.info("target has a new network namespace", { target: request.target.text });
+      return await this.#establish(next, zds, { removeOnFailure: false });
+    }
+    enrolment.place?.[Symbol.dispose]();
+    enrolment.place = now;
+    enrolment.state = "enrolling";
+    this.#options.log.info("target has a new control group", { target: request.target.text });
+    await this.#establish(enrolment, zds, { removeOnFailure: false });
+  }
+
+  /** A unit that was stopped is one of the mesh as soon as it runs again; meanwhile nothing listens for it. */
+  async #suspend(enrolment: Enrolment, zds: PodAnnouncer): Promise<void> {
+    if (enrolment.state === "waiting") return;
+    const target = enrolment.request.target.text, capture = this.#captureOf(enrolment);
+    this.#options.log.info("unit has stopped", { target });
+    await this.#takeRules(target, () => capture?.release(), true);
+    await this.#stopProxy(enrolment, zds);
+    await this.#takeRules(target, () => capture?.remove(), true);
+    enrolment.place?.[Symbol.dispose]();
+    enrolment.place = undefined;
+    enrolment.state = "waiting";
+    enrolment.problems = [];
+    this.#save();
+  }
+
+  /** @returns "gone", and says so, when the target is gone or is not the one that was enrolled; undefined for a unit that does not run. */
+  #reopen(entry: EnrolledEntry): Place | "gone" | undefined {
     const { target } = entry.request;
-    let netns: Netns;
+    let place: Place;
     try {
-      netns = openTarget(target);
+      place = openPlace(target, this.#options.machine);
     } catch (error) {
       if (!(error instanceof MeshError)) throw error;
+      if (target.kind === "unit" && entry.state !== "unenrolling") return undefined;
       this.#options.log.info("enrolled target is gone", { target: target.text, error: chain(error) });
-      return undefined;
+      return "gone";
     }
-    const same = netns.inode === entry.netnsInode && netns.device === entry.netnsDevice;
-    if (same || target.kind !== "pid") return netns; // A name that was given again means the new one (CNI-316).
+    const same = place.netns.inode === entry.netnsInode && place.netns.device === entry.netnsDevice;
+    if (same || target.kind !== "pid") return place; // A name that was given again means the new one (CNI-316).
     this.#options.log.info("enrolled process is gone", { target: target.text });
-    netns[Symbol.dispose]();
-    return undefined;
-  }
-
-  #refuseConflicts(uid: string, request: EnrolRequest, netns: Netns): void {
-    const same = this.#byUid.get(uid);
-    if (same !== undefined && identityOf(same.request) !== identityOf(request)) {
-      throw new MeshError("AMB7105", `${request.target.text} is enrolled as ${identityOf(same.request)}`, {
-        remedy: `Unenrol it first: ambit unenroll ${request.target.text}`,
-      });
-    }
-    const other = [...this.#byUid.values()].find((it) => it.uid !== uid && it.netns.equals(netns));
-    if (other === undefined) return;
-    throw new MeshError("AMB7102", `${request.target.text} is the namespace that ${other.request.target.text} has`, {
-      remedy: "Name it as it was enrolled; one network namespace is one workload.",
-    });
-  }
-
-  /** What the enrolment itself says of DNS outweighs the setting for all. */
-  #rulesOf({ dnsCapture }: EnrolRequest): PodRuleOptions {
-    const { rules } = this.#options;
-    return dnsCapture === undefined ? rules : { ...rules, dnsCapture };
+    place[Symbol.dispose]();
+    return "gone";
   }
 
   /** Runs `work` after all that was asked for this target before, in the order it was asked. */
@@ -310,24 +421,34 @@ export class Enrolments implements Disposable {
   #save(): void {
     writeEnrolled(
       this.#options.file,
-      [...this.#byUid.values()].map(({ request, state, netns }) => ({
+      [...this.#byUid.values()].map(({ request, state, place, slot, file }) => ({
         request,
         state,
-        netnsDevice: netns.device,
-        netnsInode: netns.inode,
+        netnsDevice: place?.netns.device ?? 0,
+        netnsInode: place?.netns.inode ?? 0,
+        slot,
+        file,
       })),
     );
   }
 }
 
-const identityOf = ({ namespace, serviceAccount, name }: EnrolRequest) =>
-  `pod ${namespace}/${name} with service account ${serviceAccount}`;
+/** What ztunnel was told of it beyond who it is: it has to be told anew where that differs. */
+const announcementOf = (request: EnrolRequest, slot: number | undefined) =>
+  JSON.stringify(sharedNetnsOf(request, slot));
 
-function announced({ uid, request, netns }: Enrolment): AnnouncedPod {
+function announced({ uid, request, place, slot }: Enrolment): AnnouncedPod {
   const { name, namespace, serviceAccount } = request;
-  return { uid, netns, workload: { name, namespace, serviceAccount } };
+  return {
+    uid,
+    netns: place?.netns,
+    workload: { name, namespace, serviceAccount },
+    shared: sharedNetnsOf(request, slot),
+  };
 }
 
-function statusOf({ uid, request, netns, state, problems }: Enrolment): EnrolmentStatus {
-  return { ...request, target: request.target.text, uid, state, netnsInode: netns.inode, problems };
+function statusOf({ uid, request, place, slot, state, problems }: Enrolment): EnrolmentStatus {
+  const shared = slot === undefined ? {} : { outboundPort: SHARED_PORTS.outbound + slot, cgroup: place?.cgroup?.path };
+  const netnsInode = place?.netns.inode ?? 0;
+  return { ...request, target: request.target.text, uid, state, netnsInode, ...shared, problems };
 }

@@ -1,11 +1,15 @@
 /** Role cni: has the pods of a cluster's node in the mesh, or, on a node without Kubernetes, network namespaces (CNI-270 to CNI-278). */
-import { chain } from "../base/errors.ts";
+import { chain, MeshError } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
+import { parseCidr } from "../mesh/enrolment.ts";
 import { requireCapabilities } from "../os/capabilities.ts";
+import { NAMED_NETNS_FOLDER } from "../os/netns.ts";
 import type { CniConfig } from "./config.ts";
+import { FolderWatch } from "./bare/folder_watch.ts";
+import { type Cgroup, findCgroupRoot, openCgroup, unifiedPathOf } from "./bare/cgroups.ts";
+import { WorkloadFolder } from "./bare/workload_folder.ts";
 import { serveEnrolSocket } from "./enrol_api.ts";
 import { Enrolments } from "./enrolments.ts";
-import { NamedNetnsWatch } from "./named_netns_watch.ts";
 import { chooseRedirection } from "./redirection/choose.ts";
 import type { UnixHttpServer } from "./unix_http.ts";
 import { ZdsServer } from "./zds_server.ts";
@@ -33,25 +37,40 @@ export async function runCni(config: CniConfig, options: RoleOptions): Promise<v
 export async function startCni(config: CniConfig, { signal, log }: RoleOptions): Promise<RunningCni> {
   requireCapabilities(["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
   Deno.mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
+  checkRanges(config.neverCapture);
   using cleanup = new DisposableStack();
+  let processIds = (): number[] => [];
   const enrolments = cleanup.use(
     new Enrolments({
       file: `${config.stateDir}/enrolled.json`,
       rules: { dnsCapture: config.dnsCapture },
+      shared: { never: config.neverCapture, exempt: () => processIds().flatMap(cgroupsOf) },
       redirection: cleanup.use(await chooseRedirection(config, { log: log.child("redirection") })),
       log: log.child("enrolments"),
     }),
   );
   const pods = await enrolments.restore();
   const zds = ZdsServer.listen({ path: config.zdsSocket, log: log.child("zds") }, pods);
+  processIds = () => zds.processIds;
+  const folder = new WorkloadFolder(config.enrolDir, {
+    enrol: (request, file) => enrolments.enrol(request, zds, { signal, file }),
+    unenrol: (target) => enrolments.unenrol(target, zds),
+    ofFiles: () => enrolments.ofFiles(),
+  }, { log: log.child("enrol-dir") });
+  const watch = cleanup.use(new FolderWatch(log));
   let http: UnixHttpServer;
   try {
     http = await serveEnrolSocket(config.enrolSocket, {
-      enrol: (request, requestSignal) => enrolments.enrol(request, zds, AbortSignal.any([requestSignal, signal])),
+      enrol: async (request, requestSignal) => {
+        const status = await enrolments.enrol(request, zds, { signal: AbortSignal.any([requestSignal, signal]) });
+        watch.poke(); // What it is enrolled by may lie in a folder that nobody watches yet.
+        return status;
+      },
       unenrol: (target) => enrolments.unenrol(target, zds),
       status: () => ({
         ztunnel: { connections: zds.connectionCount, synchronized: zds.synchronized },
         pods: enrolments.status(),
+        problems: folder.problems(),
       }),
     }, log.child("enrol"));
   } catch (error) {
@@ -63,23 +82,31 @@ export async function startCni(config: CniConfig, { signal, log }: RoleOptions):
     zdsSocket: config.zdsSocket,
     restored: pods.length,
   });
-  const names = cleanup.use(new NamedNetnsWatch(log));
   const kept = cleanup.move();
-  return { done: serve(config, { signal, log, enrolments, zds, http, names, kept }) };
+  return { done: serve(config, { signal, log, enrolments, zds, http, folder, watch, kept }) };
 }
 
 interface Serving extends RoleOptions {
   readonly enrolments: Enrolments;
   readonly zds: ZdsServer;
   readonly http: UnixHttpServer;
-  readonly names: NamedNetnsWatch;
+  readonly folder: WorkloadFolder;
+  readonly watch: FolderWatch;
   readonly kept: DisposableStack;
 }
 
-async function serve(config: CniConfig, { signal, log, enrolments, zds, http, names, kept }: Serving): Promise<void> {
+async function serve(
+  config: CniConfig,
+  { signal, log, enrolments, zds, http, folder, watch, kept }: Serving,
+): Promise<void> {
   try {
-    if (!signal.aborted) await enrolments.audit(zds); // Finishes what the agent before left undone.
-    while (await auditDue(config.auditIntervalMs, names, signal)) await enrolments.audit(zds);
+    do { // The first time it finishes what the agent before left undone.
+      if (signal.aborted) break;
+      watch.watch([NAMED_NETNS_FOLDER, config.enrolDir, ...enrolments.cgroupFolders().map(absolute)]);
+      await enrolments.audit(zds);
+      await folder.reconcile(signal);
+      watch.watch([NAMED_NETNS_FOLDER, config.enrolDir, ...enrolments.cgroupFolders().map(absolute)]);
+    } while (await watch.changed(folder.looksOut || enrolments.waits ? LOOK_MS : config.auditIntervalMs, signal));
     await http.shutdown();
     if (config.release) {
       await enrolments.releaseAll(zds);
@@ -103,17 +130,28 @@ function removeSocket(path: string): void {
   }
 }
 
-/** Waits for the interval or a removed name. @returns False, at once, when the signal aborts. */
-function auditDue(ms: number, names: NamedNetnsWatch, signal: AbortSignal): Promise<boolean> {
-  return new Promise((resolve) => {
-    const end = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", end);
-      resolve(!signal.aborted);
-    };
-    const timer = setTimeout(end, ms);
-    signal.addEventListener("abort", end);
-    names.onRemoved(end);
-    if (signal.aborted) end();
+/** How often it is looked for what no folder that is watched shows: containers, and units in slices of their own. */
+const LOOK_MS = 1_000;
+
+const absolute = (path: string) => `${findCgroupRoot()}/${path}`;
+
+/** ztunnel's own control group, if it has one to itself. */
+function cgroupsOf(pid: number): Cgroup[] {
+  try {
+    const path = unifiedPathOf(Deno.readTextFileSync(`/proc/${pid}/cgroup`));
+    const cgroup = path === undefined || path === "" ? undefined : openCgroup(findCgroupRoot(), path);
+    return cgroup === undefined ? [] : [cgroup];
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof MeshError) return []; // It has ended, or there are none.
+    throw error;
+  }
+}
+
+/** Throws AMB7168 for what is no address or range. */
+function checkRanges(ranges: readonly string[]): void {
+  const wrong = ranges.find((range) => parseCidr(range) === undefined);
+  if (wrong === undefined) return;
+  throw new MeshError("AMB7168", `--never-capture names ${JSON.stringify(wrong)}, which is no address or range`, {
+    remedy: "Give addresses such as 10.0.0.1 or ranges such as 10.0.0.0/24, with commas between them.",
   });
 }

@@ -39,6 +39,14 @@ function statementText(statement: Statement): string {
       const length = statement.withPrefixLength ? statement.family === "ipv4" ? "/32" : "/128" : "";
       return `${header} ${statement.side === "source" ? "saddr" : "daddr"} ${not(statement)}${statement.ip}${length}`;
     }
+    case "addressRange": {
+      const header = statement.family === "ipv4" ? "ip" : "ip6", side = statement.side === "source" ? "saddr" : "daddr";
+      return `${header} ${side} ${statement.ip}/${statement.prefixLength}`;
+    }
+    case "cgroup":
+      return `socket cgroupv2 level ${statement.level} "${statement.path}"`;
+    case "localDestination":
+      return "fib daddr type local";
     case "mark":
       return `${statement.of === "packet" ? "meta" : "ct"} mark and ${hex(statement.mask)} ${
         statement.negated ? "!=" : "=="

@@ -1,28 +1,35 @@
 /** From what an operator names to an open network namespace, the host's own excepted (CNI-273). */
+import { AssertionError } from "../base/assert.ts";
 import { MeshError } from "../base/errors.ts";
 import type { EnrolTarget } from "../mesh/enrolment.ts";
 import { namedNetnsPath, type Netns, openNetns, ownNetns } from "../os/netns.ts";
+import { findContainer } from "./bare/containers.ts";
 
 const FIRST_PROCESS = "/proc/1/ns/net";
 
-/** Opens the target's namespace. Throws AMB7002 or AMB7003 when there is none, AMB7101 when it is the host's. */
-export function openTarget(target: EnrolTarget): Netns {
-  const netns = openNetns(pathOf(target));
+/** Opens the target's own namespace. Throws AMB7002, AMB7003 or AMB7161 when there is none, AMB7101 when it is the host's. */
+export function openTarget(target: EnrolTarget, procDir = "/proc"): Netns {
+  const netns = openNetns(pathOf(target, procDir));
   if (!isHostNetns(netns)) return netns;
   netns[Symbol.dispose]();
   throw new MeshError("AMB7101", `${target.text} is in the network namespace of the host`, {
-    remedy: "Give the workload a network namespace of its own: capturing the host's would cut the node off.",
+    remedy: "Enrol its control group (cgroup/PATH, unit/NAME.service): capturing the whole host would cut it off.",
   });
 }
 
-function pathOf(target: EnrolTarget): string {
+function pathOf(target: EnrolTarget, procDir: string): string {
   switch (target.kind) {
     case "netns":
       return namedNetnsPath(target.name);
     case "netns-path":
       return target.path;
     case "pid":
-      return `/proc/${target.pid}/ns/net`;
+      return `${procDir}/${target.pid}/ns/net`;
+    case "container":
+      return `${procDir}/${findContainer(procDir, target.id).pid}/ns/net`;
+    case "unit":
+    case "cgroup":
+      throw new AssertionError("a unit or control group is opened as a place of the host's namespace");
   }
 }
 

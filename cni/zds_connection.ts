@@ -5,6 +5,7 @@ import {
   decodeZdsAcknowledgement,
   encodeZdsRequest,
   ZDS_PACKET_BYTES_MAX,
+  ZdsFeature,
   type ZdsRequest,
 } from "../mesh/proto/zds_codec.ts";
 import { closeDescriptor, type SeqpacketSocket } from "../os/seqpacket.ts";
@@ -35,6 +36,10 @@ export class ZdsConnection {
   #ended = false;
   #synchronized = false;
   #failure: Error | undefined;
+  /** What this ztunnel said it can: bits of ZdsFeature. */
+  features = 0;
+  /** undefined before the hello. */
+  processId: number | undefined = undefined;
 
   constructor(socket: SeqpacketSocket, options: { acknowledgeTimeoutMs?: number } = {}) {
     this.#socket = socket;
@@ -113,10 +118,10 @@ export class ZdsConnection {
   ): Promise<void> {
     for (const pod of pods) {
       if (!on.isCurrent(pod)) continue; // Deleted meanwhile, and its descriptor perhaps closed.
-      const { uid, workload, netns } = pod;
+      const { uid, workload, netns, shared } = pod;
       const outcome = netns === undefined
         ? await this.#exchange({ kind: "keep", uid })
-        : await this.#exchange({ kind: "add", uid, workload }, netns.fd);
+        : await this.#exchange({ kind: "add", uid, workload, shared }, netns.fd);
       if (outcome === "disconnected") return;
       if (outcome !== "done") on.onRefused(pod, outcome.error); // The snapshot goes on (CNI-243).
     }
@@ -130,6 +135,9 @@ export class ZdsConnection {
   /** Sends one request and waits for its acknowledgement. */
   async #exchange(request: ZdsRequest, descriptor?: number): Promise<Outcome> {
     if (this.#ended) return "disconnected";
+    if (request.kind === "add" && request.shared !== undefined && (this.features & ZdsFeature.SHARED_NETNS) === 0) {
+      return { error: "this ztunnel serves no workloads in the host's network namespace" };
+    }
     assert(this.#expected === undefined, "one request is outstanding at a time");
     const acknowledged = new Promise<Outcome>((resolve) => this.#expected = resolve);
     try {

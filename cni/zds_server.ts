@@ -3,7 +3,13 @@ import { AssertionError } from "../base/assert.ts";
 import { chain, ignore, MeshError } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { pause } from "../base/waiting.ts";
-import { decodeZdsHello, ZDS_PACKET_BYTES_MAX, ZdsVersion, type ZdsWorkload } from "../mesh/proto/zds_codec.ts";
+import {
+  decodeZdsHello,
+  type SharedNetns,
+  ZDS_PACKET_BYTES_MAX,
+  ZdsVersion,
+  type ZdsWorkload,
+} from "../mesh/proto/zds_codec.ts";
 import type { Netns } from "../os/netns.ts";
 import { effectiveUserId } from "../os/process.ts";
 import { closeDescriptor, SeqpacketListener, type SeqpacketSocket } from "../os/seqpacket.ts";
@@ -21,6 +27,8 @@ export interface AnnouncedPod {
   readonly workload: ZdsWorkload;
   /** The caller's, who keeps it open until the pod was deleted here. */
   readonly netns?: Netns;
+  /** The namespace is others', too. */
+  readonly shared?: SharedNetns;
 }
 
 export interface ZdsServerOptions {
@@ -65,6 +73,11 @@ export class ZdsServer implements AsyncDisposable {
     return this.#connections.length;
   }
 
+  /** The connected ztunnels' processes, as they were when they connected. */
+  get processIds(): number[] {
+    return this.#standing().flatMap(({ processId }) => processId ?? []);
+  }
+
   /** Whether some ztunnel has acknowledged the whole snapshot. */
   get synchronized(): boolean {
     return this.#connections.some((connection) => connection.synchronized);
@@ -79,7 +92,12 @@ export class ZdsServer implements AsyncDisposable {
     const deadlineMs = performance.now() + (this.#options.syncWaitMs ?? SYNC_WAIT_MS);
     while (true) {
       const connection = await this.#newestInSync(deadlineMs, options.signal);
-      const outcome = await connection.request({ kind: "add", uid: pod.uid, workload: pod.workload }, {
+      const outcome = await connection.request({
+        kind: "add",
+        uid: pod.uid,
+        workload: pod.workload,
+        shared: pod.shared,
+      }, {
         descriptor: pod.netns?.fd,
         signal: options.signal,
       });
@@ -156,7 +174,8 @@ export class ZdsServer implements AsyncDisposable {
     this.#connections.push(connection); // Before the hello, so that adds wait for it and not for an older one (CNI-248).
     try {
       checkPeer(socket);
-      await this.#receiveHello(socket);
+      connection.features = await this.#receiveHello(socket);
+      connection.processId = socket.peerProcessId();
       greeted = true;
       this.#notify();
       log.info("ztunnel connected", { connections: this.#connections.length });
@@ -180,13 +199,15 @@ export class ZdsServer implements AsyncDisposable {
     }
   }
 
-  async #receiveHello(socket: SeqpacketSocket): Promise<void> {
+  /** @returns What this ztunnel can beyond Istio's protocol. */
+  async #receiveHello(socket: SeqpacketSocket): Promise<number> {
     const packet = await socket.receive(ZDS_PACKET_BYTES_MAX, { timeoutMs: HELLO_TIMEOUT_MS });
     if (typeof packet === "string") throw new Error(`no hello: ${packet}`);
     closeDescriptor(packet.descriptor);
     if (packet.descriptor !== undefined) throw new Error("the hello came with a descriptor");
-    const { version } = decodeZdsHello(packet.bytes);
+    const { version, features = 0 } = decodeZdsHello(packet.bytes);
     if (version !== ZdsVersion.V1) throw new Error(`ZDS version ${version} is not known`);
+    return features;
   }
 
   async #newestInSync(deadlineMs: number, signal?: AbortSignal): Promise<ZdsConnection> {

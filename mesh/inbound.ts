@@ -99,6 +99,13 @@ function mayAddress(view: MeshView, local: Workload, request: InboundRequest, ip
   return service.weightedWaypoints.some(({ destination, weight }) => weight > 0 && servesAs(destination));
 }
 
+/** The local workload's own port that a hostname and a service's port lead to. @returns 0 where they lead elsewhere. */
+export function portOfHostname(view: MeshView, local: Workload, hostname: string, servicePort: number): number {
+  const service = serviceOfHostname(view, local, hostname);
+  const isOurs = service !== undefined && local.services.has(serviceKey(service.namespace, service.hostname));
+  return isOurs ? localPort(service, local, servicePort) : 0;
+}
+
 /** In the local namespace first, then the canonical one, then the first that is visible from here (ZT-091). */
 function serviceOfHostname(view: MeshView, local: Workload, hostname: string): Service | undefined {
   let canonical: Service | undefined, first: Service | undefined;

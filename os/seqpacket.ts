@@ -185,10 +185,19 @@ export class SeqpacketSocket extends WaitingSocket {
 
   /** The user id of the process at the other end, as it was when it connected (SO_PEERCRED). */
   peerUserId(): number {
+    return this.#peerCredential(4);
+  }
+
+  /** Its process id, likewise; 0 for one in a pid namespace that is not ours to see. */
+  peerProcessId(): number {
+    return this.#peerCredential(0);
+  }
+
+  #peerCredential(offset: number): number {
     const credentials = new Uint8Array(12); // struct ucred: pid, uid, gid
     const result = libc.getSocketOption(this.fd, SOL_SOCKET, SO_PEERCRED, credentials);
     if (result < 0) throw failed("read the peer's credentials", result);
-    return new DataView(credentials.buffer).getUint32(4, true);
+    return new DataView(credentials.buffer).getUint32(offset, true);
   }
 }
 

@@ -1,4 +1,5 @@
 /** Sockets that the agent makes for its workers: listeners inside a pod's namespace, and eventfds to wake by. */
+import { ipToBytes, type IpWords, isIpv4 } from "../base/address.ts";
 import { MeshError } from "../base/errors.ts";
 import type { KeepaliveTimes } from "./api.ts";
 import { KEEPALIVE_DEFAULT, keepaliveOptions } from "./keepalive.ts";
@@ -56,6 +57,8 @@ export interface ListenOptions {
   readonly congestionControl: string;
   /** Only 127.0.0.1, whatever `ipv6` says. */
   readonly loopback?: boolean;
+  /** Only this address. */
+  readonly ip?: IpWords;
   /** false: IP_TRANSPARENT is not tried (ZT-050). */
   readonly transparent?: boolean;
 }
@@ -73,7 +76,8 @@ export interface Listening {
 export function listenWildcard(options: ListenOptions): Listening {
   const { port, mark, reusePort } = options;
   const loopback = options.loopback === true;
-  let ipv6 = options.ipv6 && !loopback;
+  const { ip } = options, isV4 = loopback || (ip !== undefined && isIpv4(ip[0], ip[1], ip[2]));
+  let ipv6 = (options.ipv6 || ip !== undefined) && !isV4;
   let fd = libc.socket(
     ipv6 ? libc.AF.INET6 : libc.AF.INET,
     libc.SOCK.STREAM | libc.SOCK.NONBLOCK | libc.SOCK.CLOEXEC,
@@ -105,18 +109,22 @@ export function listenWildcard(options: ListenOptions): Listening {
   if (ipv6) must(libc.setSocketFlag(fd, SOL_IPV6, IPV6_V6ONLY, 0), "clear IPV6_V6ONLY");
   let transparent = options.transparent !== false && libc.setSocketFlag(fd, SOL_IP, IP_TRANSPARENT, 1) >= 0;
   if (ipv6 && transparent) transparent = libc.setSocketFlag(fd, SOL_IPV6, IPV6_TRANSPARENT, 1) >= 0;
-  must(libc.bind(fd, addressOf(ipv6, { port, loopback })), "bind");
+  must(libc.bind(fd, addressOf(ipv6, { port, loopback, ip })), "bind");
   must(libc.listen(fd, LISTEN_BACKLOG), "listen");
   return { fd, transparent };
 }
 
-/** struct sockaddr_in or sockaddr_in6 of the wildcard address, or sockaddr_in of 127.0.0.1. */
-function addressOf(ipv6: boolean, { port, loopback }: { port: number; loopback: boolean }): Uint8Array<ArrayBuffer> {
+/** struct sockaddr_in or sockaddr_in6 of the wildcard address or `ip`, or sockaddr_in of 127.0.0.1. */
+function addressOf(
+  ipv6: boolean,
+  { port, loopback, ip }: { port: number; loopback: boolean; ip: IpWords | undefined },
+): Uint8Array<ArrayBuffer> {
   const address = new Uint8Array(ipv6 ? 28 : 16);
   address[0] = ipv6 ? libc.AF.INET6 : libc.AF.INET;
   address[2] = port >> 8;
   address[3] = port & 255;
   if (loopback) address.set([127, 0, 0, 1], 4);
+  if (ip !== undefined) address.set(ipToBytes(ip), ipv6 ? 8 : 4);
   return address;
 }
 

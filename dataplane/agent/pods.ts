@@ -1,14 +1,16 @@
 /** Starts and stops the proxy of a pod: listeners in its namespace, its row, its identity (ZT-165, ZT-169). */
+import { type IpWords, parseIp } from "../../base/address.ts";
 import { assert } from "../../base/assert.ts";
 import { chain, ignore, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { formatIdentity } from "../../mesh/identity.ts";
+import type { SharedNetns } from "../../mesh/proto/zds_codec.ts";
 import type { KeepaliveTimes } from "../../os/api.ts";
 import { type Netns, openNetns, ownNetns, withinNetns } from "../../os/netns.ts";
 import { closeFd, type Listening, listenWildcard } from "../../os/sockets.ts";
 import { LOCAL_CONGESTION_CONTROL } from "../tables/congestion.ts";
 import type { Tables } from "../tables/handles.ts";
-import { Command, POD, PodFlag, PodState } from "../tables/layout.ts";
+import { Command, POD, PodFlag, PodState, SHARED_PORTS_MAX } from "../tables/layout.ts";
 import type { Identities } from "./identities.ts";
 import type { MeshState, PodFacts } from "./state.ts";
 import type { WorkerPool } from "./worker_pool.ts";
@@ -160,17 +162,18 @@ export class Pods implements PodStarter {
     ownUri?: string,
   ): void {
     const isOwn = ownUri !== undefined;
+    const serves = !isOwn && pod.shared === undefined; // DNS: on a host its resolver answers.
     const { tables, identities, state, workers, dns, log, onChange } = this.#options;
     const { name, namespace, serviceAccount } = pod.info;
     const row = this.#freeRow();
-    const listeners = opened ?? this.listen(pod.netnsFd);
+    const listeners = opened ?? this.listen(pod.netnsFd, pod.shared);
     const uri = ownUri ?? this.#uriOf(pod.info);
     let identityRow: number;
     try {
-      if (!isOwn) dns?.addPod(pod.uid, pod.info, handleOf(pod.netnsFd));
+      if (serves) dns?.addPod(pod.uid, pod.info, handleOf(pod.netnsFd));
       identityRow = uri === undefined ? -1 : identities.acquire(uri);
     } catch (error) {
-      if (!isOwn) dns?.deletePod(pod.uid);
+      if (serves) dns?.deletePod(pod.uid);
       for (const { fd } of listeners.flat()) closeFd(fd);
       throw error;
     }
@@ -188,8 +191,9 @@ export class Pods implements PodStarter {
       row,
       POD.flags,
       (transparent ? PodFlag.TRANSPARENT : 0) | (ipv6 ? PodFlag.IPV6 : 0) | (socks && !isOwn ? PodFlag.SOCKS : 0) |
-        (isOwn ? PodFlag.OWN : 0),
+        (isOwn ? PodFlag.OWN : 0) | (pod.shared === undefined ? 0 : PodFlag.SHARED),
     );
+    this.#writeShare(row, pod.shared);
     for (const [worker, own] of listeners.entries()) {
       const [outbound, hbone, plaintext, socksListener] = isOwn ? [undefined, own[0]] : own;
       rows.setAt(row, POD.outboundFd, worker, outbound?.fd ?? -1);
@@ -205,6 +209,14 @@ export class Pods implements PodStarter {
     this.#options.onAdded({ name, namespace, serviceAccount });
     onChange();
     log.info("pod added", { uid: pod.uid, name, namespace, serviceAccount, sourceAddressKept: transparent });
+  }
+
+  #writeShare(row: number, shared: SharedNetns | undefined): void {
+    const { pods } = this.#options.tables, ports = shared?.inboundPorts.slice(0, SHARED_PORTS_MAX) ?? [];
+    const ip = addressOf(shared) ?? [0, 0, 0, 0];
+    pods.set(row, POD.sharedPortCount, ports.length);
+    ports.forEach((port, at) => pods.setAt(row, POD.sharedPorts, at, port));
+    ip.forEach((word, at) => pods.setAt(row, POD.sharedIp, at, word));
   }
 
   /** @throws MeshError AMB2424, by rejection, for a pod whose connections a successor has: only there can they be ended. */
@@ -261,7 +273,7 @@ export class Pods implements PodStarter {
   }
 
   /** Listeners by worker: outbound, HBONE, plaintext, and SOCKS if asked for; all or none. @throws MeshError AMB7304, AMB2404 */
-  listen(netnsFd: number): readonly (readonly Listening[])[] {
+  listen(netnsFd: number, shared?: SharedNetns): readonly (readonly Listening[])[] {
     const { ipv6, packetMark: mark, workers, socks, keepalive, keepaliveTimes, congestionControl, originalSource } =
       this.#options;
     const transparent = originalSource !== false;
@@ -271,8 +283,16 @@ export class Pods implements PodStarter {
     const opened: Listening[] = [];
     const open = () => {
       for (let worker = 0; worker < workers.count; worker++) {
-        const listen = (port: number, own: { keepalive: boolean; congestionControl: string; loopback?: boolean }) =>
+        const listen = (port: number, own: OwnListenOptions) =>
           opened.push(listenWildcard({ port, ipv6, mark, reusePort, transparent, keepaliveTimes, ...own }));
+        if (shared !== undefined) {
+          // The outbound one is dual-stack, since redirection leads to either loopback; the worker takes no other connection.
+          listen(shared.outboundPort, { keepalive, congestionControl: LOCAL_CONGESTION_CONTROL });
+          if (shared.inboundPorts.length === 0) continue; // What serves nothing must not answer for others' identities.
+          listen(POD_PORTS.hbone, { keepalive: false, congestionControl, reusePort: true, ip: addressOf(shared) });
+          listen(shared.plaintextPort, { keepalive, congestionControl: "" });
+          continue;
+        }
         listen(POD_PORTS.outbound, { keepalive, congestionControl: LOCAL_CONGESTION_CONTROL });
         listen(POD_PORTS.hbone, { keepalive: false, congestionControl });
         listen(POD_PORTS.plaintext, { keepalive, congestionControl: "" });
@@ -306,6 +326,24 @@ export class Pods implements PodStarter {
       remedy: "run fewer pods on this node",
     });
   }
+}
+
+/** Where a workload of the host's namespace serves; undefined: everywhere. Throws AMB7167 for what is no address. */
+function addressOf(shared: SharedNetns | undefined): IpWords | undefined {
+  if (shared === undefined || shared.address === "") return undefined;
+  const ip = parseIp(shared.address);
+  if (ip !== undefined) return ip;
+  throw new MeshError("AMB7167", `the node agent names an address that is none: ${shared.address}`, {
+    remedy: "run a node agent of this version",
+  });
+}
+
+interface OwnListenOptions {
+  readonly keepalive: boolean;
+  readonly congestionControl: string;
+  readonly loopback?: boolean;
+  readonly reusePort?: boolean;
+  readonly ip?: IpWords;
 }
 
 /** A handle of our own; the descriptor is the client's. */

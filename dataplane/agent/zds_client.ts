@@ -6,7 +6,9 @@ import {
   decodeZdsRequest,
   encodeZdsAcknowledgement,
   encodeZdsHello,
+  type SharedNetns,
   ZDS_PACKET_BYTES_MAX,
+  ZdsFeature,
   type ZdsRequest,
   ZdsVersion,
   type ZdsWorkload,
@@ -20,11 +22,15 @@ const RETRY_MAX_MS = 15_000;
 const PENDING_RETRY_MS = 5_000; // ZT-166
 const SEND_TIMEOUT_MS = 5_000; // as long as the node agent waits for an acknowledgement (ZT-162)
 
+const HELLO = { version: ZdsVersion.V1, features: ZdsFeature.SHARED_NETNS } as const;
+
 export interface EnrolledPod {
   readonly uid: string;
   /** Open until `deletePod` of the same uid has returned; the client closes it. */
   readonly netnsFd: number;
   readonly info: ZdsWorkload;
+  /** The namespace is the host's and others', too (CNI-275). */
+  readonly shared?: SharedNetns;
 }
 
 /** What the agent does for a pod. Calls never overlap. */
@@ -50,6 +56,7 @@ export interface ZdsClientOptions {
 interface Pod {
   readonly netns: Netns;
   readonly info: ZdsWorkload;
+  readonly shared?: SharedNetns;
 }
 
 /** A rule of the protocol that the node agent broke: the process must end with status 1 (ZT-167). */
@@ -97,8 +104,8 @@ export class ZdsClient implements Disposable {
   }
 
   /** Counts a pod as running that came from a predecessor, before {@link run}; takes the namespace over. */
-  adopt(uid: string, netns: Netns, info: ZdsWorkload): void {
-    this.#running.set(uid, { netns, info });
+  adopt(uid: string, pod: { readonly netns: Netns; readonly info: ZdsWorkload; readonly shared?: SharedNetns }): void {
+    this.#running.set(uid, pod);
     this.#started++;
   }
 
@@ -174,7 +181,7 @@ export class ZdsClient implements Disposable {
 
   /** From hello to the end of the connection (ZT-162). */
   async #converse(socket: SeqpacketSocket): Promise<void> {
-    if (!await socket.send(encodeZdsHello({ version: ZdsVersion.V1 }), { timeoutMs: SEND_TIMEOUT_MS })) return;
+    if (!await socket.send(encodeZdsHello(HELLO), { timeoutMs: SEND_TIMEOUT_MS })) return;
     while (true) {
       const timeoutMs = this.#pending.size === 0 ? undefined : Math.max(0, this.#retryAtMs - performance.now());
       const packet = await this.#receive(socket, timeoutMs);
@@ -231,7 +238,7 @@ export class ZdsClient implements Disposable {
           closeDescriptor(descriptor);
           throw new ProtocolViolation("add came without workload_info");
         }
-        return await this.#add(request.uid, descriptor!, request.workload);
+        return await this.#add(request.uid, descriptor!, request.workload, request.shared);
       case "keep":
         if (this.#named === undefined) throw new ProtocolViolation("keep came after the snapshot");
         this.#named.add(request.uid);
@@ -247,7 +254,7 @@ export class ZdsClient implements Disposable {
     }
   }
 
-  async #add(uid: string, descriptor: number, info: ZdsWorkload): Promise<string> {
+  async #add(uid: string, descriptor: number, info: ZdsWorkload, shared: SharedNetns | undefined): Promise<string> {
     let netns: Netns;
     try {
       netns = new Netns(descriptor, `the descriptor for pod ${uid}`);
@@ -263,12 +270,12 @@ export class ZdsClient implements Disposable {
     }
     if (running !== undefined) await this.#stop(uid);
     this.#dropPending(uid);
-    return await this.#start(uid, { netns, info });
+    return await this.#start(uid, { netns, info, shared });
   }
 
   async #start(uid: string, pod: Pod): Promise<string> {
     try {
-      await this.#options.pods.addPod({ uid, netnsFd: pod.netns.fd, info: pod.info });
+      await this.#options.pods.addPod({ uid, netnsFd: pod.netns.fd, info: pod.info, shared: pod.shared });
     } catch (error) {
       if (this.#pending.size === 0) this.#retryAtMs = performance.now() + this.#retryMs();
       this.#pending.set(uid, pod);

@@ -54,7 +54,10 @@ export const WORKER = layout("worker", {
 export const PodState = { FREE: 0, ACTIVE: 1, CLOSING: 2 } as const;
 
 /** `flags` of a pod row. */
-export const PodFlag = { TRANSPARENT: 1, IPV6: 2, SOCKS: 4, OWN: 8 } as const; // OWN: the proxy itself (ZT-005)
+export const PodFlag = { TRANSPARENT: 1, IPV6: 2, SOCKS: 4, OWN: 8, SHARED: 16 } as const; // OWN: the proxy itself (ZT-005); SHARED: in the host's namespace, beside others
+
+/** Ports that a workload of the host's namespace serves at most. */
+export const SHARED_PORTS_MAX = 15;
 
 /** One enrolled pod. The agent's; each worker writes its own descriptors. */
 export const POD = layout("pod", {
@@ -67,6 +70,9 @@ export const POD = layout("pod", {
   hboneFd: array("i32", WORKERS_MAX),
   plaintextFd: array("i32", WORKERS_MAX),
   socksFd: array("i32", WORKERS_MAX), // with PodFlag.SOCKS only
+  sharedPortCount: "u32", // with PodFlag.SHARED: what it serves, at which address of the host; all zero is every one
+  sharedPorts: array("u32", SHARED_PORTS_MAX),
+  sharedIp: array("u32", 4),
   whoBytes: "u32",
   who: bytes(256), // `<service account>.<namespace> (<name>)`, for the access log (ZT-016)
 });

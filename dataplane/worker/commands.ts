@@ -11,6 +11,7 @@ import { Pod, PodIdentity, unknownIdentity } from "./pod.ts";
 import type { Pollable } from "./reactor.ts";
 import type { SessionEnd } from "./session.ts";
 import { LogLevel, type Shard } from "./shard.ts";
+import type { PodShare } from "./shared_pod.ts";
 import { HANDOVER_WORDS } from "./start.ts";
 
 /** Connections that may wait for word of their pod; the agent tells all workers within microseconds. */
@@ -156,6 +157,7 @@ export class Inbox implements Pollable {
       identity,
       transparent: (pods.get(row, POD.flags) & PodFlag.TRANSPARENT) !== 0,
       own: (pods.get(row, POD.flags) & PodFlag.OWN) !== 0,
+      share: this.#shareOf(row),
     });
     shard.pods.set(row, pod);
     for (const [kind, fd] of listen.entries()) {
@@ -165,6 +167,15 @@ export class Inbox implements Pollable {
       else listener.close();
     }
     this.#takeEarly(pod);
+  }
+
+  #shareOf(row: number): PodShare | null {
+    const { pods } = this.#shard.tables;
+    if ((pods.get(row, POD.flags) & PodFlag.SHARED) === 0) return null;
+    const count = pods.get(row, POD.sharedPortCount), ports: number[] = [];
+    for (let at = 0; at < count; at++) ports.push(pods.getAt(row, POD.sharedPorts, at));
+    const word = (at: number) => pods.getAt(row, POD.sharedIp, at);
+    return { ports, word0: word(0), word1: word(1), word2: word(2), word3: word(3) };
   }
 
   /** At once and without a drain: the pod has gone already (ZT-169). */

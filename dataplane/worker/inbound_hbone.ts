@@ -26,6 +26,7 @@ import type { TlsHandshake } from "../../os/api.ts";
 import { HboneSession, type SessionEnd, SessionPhase } from "./session.ts";
 import { PingWord } from "./session_output.ts";
 import type { Shard } from "./shard.ts";
+import { podOfRequest } from "./shared_pod.ts";
 import { Tunnel } from "./tunnel.ts";
 
 /** What we announce as MAX_CONCURRENT_STREAMS (ZT-061). */
@@ -205,14 +206,16 @@ export class InboundTunnel extends Tunnel {
   readonly #header: Uint8Array | undefined;
   readonly #deadline = new Deadline(() => this.#refuse("connection timed out"));
 
+  /** @param pod whom it is for: the session's, or one that shares the host's namespace and the identity with it. */
   constructor(
     session: ServerSession,
+    pod: Pod,
     row: number,
     streamId: number,
     fd: number,
     options: { endStream: boolean; baggage: string; header: Uint8Array | undefined },
   ) {
-    super(session.shard, session.pod, row, Direction.INBOUND, fd);
+    super(session.shard, pod, row, Direction.INBOUND, fd);
     this.#header = options.header;
     this.#endStream = options.endStream;
     this.#baggage = options.baggage;
@@ -304,12 +307,19 @@ export function acceptSession(shard: Shard, pod: Pod, fd: number): void {
 
 /** Decides on the request that lies in the shard's head, and connects to the application. */
 function acceptRequest(session: ServerSession, streamId: number, endStream: boolean): void {
-  const { shard, pod } = session, head = shard.requestHead, view = shard.view;
+  const { shard } = session, head = shard.requestHead, view = shard.view;
   const text = textOf(head.bytes, head.authorityStart, head.authorityEnd);
   const authority = parseAuthority(text);
   if (authority === undefined) {
     shard.logSessionEnd(session.peerIp, session.peerPort, session.localIp, `no valid authority pseudo header: ${text}`);
     session.refuse(streamId, 400, endStream);
+    return;
+  }
+  const pod = session.pod.share === null ? session.pod : podOfRequest(session, authority);
+  if (pod === undefined) {
+    const reason = `port ${authority.port} is no workload's of this host that has this identity`;
+    shard.logSessionEnd(session.peerIp, session.peerPort, session.localIp, reason);
+    session.refuse(streamId, 503, endStream);
     return;
   }
   const local = view.localWorkload(pod.row);
@@ -341,6 +351,11 @@ function acceptRequest(session: ServerSession, streamId: number, endStream: bool
   }
   if (pod.own && !shard.ownPorts.includes(target.connectPort)) {
     shard.logSessionEnd(session.peerIp, session.peerPort, session.localIp, `port ${target.port} is not for others`);
+    session.refuse(streamId, 503, endStream);
+    return;
+  }
+  if (pod.share !== null && !pod.share.ports.includes(target.connectPort)) {
+    shard.logSessionEnd(session.peerIp, session.peerPort, session.localIp, `port ${target.port} is not the workload's`);
     session.refuse(streamId, 503, endStream);
     return;
   }
@@ -381,7 +396,7 @@ function acceptRequest(session: ServerSession, streamId: number, endStream: bool
     return;
   }
   const baggage = shard.responseBaggage ? shard.baggageOf(local) : "";
-  const tunnel = new InboundTunnel(session, row, streamId, fd, { endStream, baggage, header });
+  const tunnel = new InboundTunnel(session, pod, row, streamId, fd, { endStream, baggage, header });
   tunnel.authority = text;
   tunnel.flow = flow;
   tunnel.facts = { workload: local, identity: session.identity };

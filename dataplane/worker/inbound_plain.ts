@@ -9,6 +9,7 @@ import type { Pod } from "./pod.ts";
 import { SocketUse } from "./pod_sockets.ts";
 import { Relay } from "./relay.ts";
 import type { Shard } from "./shard.ts";
+import { serves } from "./shared_pod.ts";
 
 /** Decides on an accepted connection whose source and destination stand in its row. Takes over the descriptor. */
 export function acceptPlaintext(shard: Shard, pod: Pod, row: number, fd: number): void {
@@ -21,6 +22,10 @@ export function acceptPlaintext(shard: Shard, pod: Pod, row: number, fd: number)
   shard.rows.setActual(row, word0, word1, word2, word3, port);
   if (shard.reservedPorts.includes(port)) {
     refuseConnection(shard, row, Direction.INBOUND, fd, "attempted recursive call to ourselves"); // ZT-101
+    return;
+  }
+  if (pod.share !== null && !serves(pod.share, port, [word0, word1, word2, word3])) {
+    refuseConnection(shard, row, Direction.INBOUND, fd, `port ${port} of this host is not the workload's`);
     return;
   }
   const local = view.localWorkload(pod.row);

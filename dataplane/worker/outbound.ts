@@ -17,6 +17,7 @@ import { Relay } from "./relay.ts";
 import { UndecidedConnection } from "./undecided.ts";
 import { RemoteTunnel } from "./remote_tunnel.ts";
 import type { Shard } from "./shard.ts";
+import { isRedirected } from "./shared_pod.ts";
 import type { Tunnel } from "./tunnel.ts";
 
 /** The application's side of an outbound tunnel. */
@@ -76,6 +77,10 @@ export function routeOutbound(shard: Shard, pod: Pod, row: number, fd: number, a
   const port = connections.get(row, CONNECTION.destinationPort);
   if (isLoopback(word0, word1, word2, word3) && shard.reservedPorts.includes(port)) {
     refuseConnection(shard, row, Direction.OUTBOUND, fd, "attempted recursive call to ourselves"); // ZT-015
+    return;
+  }
+  if (pod.share !== null && !isRedirected(shard, fd, word0, word1, word2, word3)) {
+    refuseConnection(shard, row, Direction.OUTBOUND, fd, "the connection was made to the proxy itself");
     return;
   }
   const source = shard.view.localWorkload(pod.row);

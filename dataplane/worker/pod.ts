@@ -5,6 +5,7 @@ import { HbonePool } from "./hbone_pool.ts";
 import type { ServerSession } from "./inbound_hbone.ts";
 import type { Listener, Parked } from "./listener.ts";
 import type { Shard } from "./shard.ts";
+import type { PodShare } from "./shared_pod.ts";
 
 /** One SPIFFE identity of the node, shared by all pods that have it. */
 export class PodIdentity {
@@ -39,6 +40,8 @@ export class Pod {
   readonly transparent: boolean;
   /** The proxy itself (ZT-005). */
   readonly own: boolean;
+  /** null: the namespace is the pod's alone. */
+  readonly share: PodShare | null;
   readonly pool: HbonePool;
   readonly listeners: Listener[] = [];
   readonly sessions = new Set<ServerSession>();
@@ -48,7 +51,15 @@ export class Pod {
 
   constructor(
     shard: Shard,
-    options: { row: number; epoch: number; netnsFd: Fd; identity: PodIdentity; transparent: boolean; own: boolean },
+    options: {
+      row: number;
+      epoch: number;
+      netnsFd: Fd;
+      identity: PodIdentity;
+      transparent: boolean;
+      own: boolean;
+      share: PodShare | null;
+    },
   ) {
     this.row = options.row;
     this.epoch = options.epoch;
@@ -56,6 +67,7 @@ export class Pod {
     this.identity = options.identity;
     this.transparent = options.transparent;
     this.own = options.own;
+    this.share = options.share;
     this.pool = new HbonePool(shard, this);
   }
 }

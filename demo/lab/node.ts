@@ -64,6 +64,11 @@ export class LabNode implements AsyncDisposable {
     return `${this.#options.folder}/enrol.sock`;
   }
 
+  /** Where its node agent looks for enrolments in files. */
+  get enrolDir(): string {
+    return `${this.#options.folder}/enrol.d`;
+  }
+
   get cni(): Program {
     return this.#cni;
   }
@@ -185,6 +190,8 @@ export class LabNode implements AsyncDisposable {
         this.enrolSocket,
         "--state-dir",
         `${this.#options.folder}/cni`,
+        "--enrol-dir",
+        this.enrolDir,
       ]),
       onLine: (line) => this.#options.onLine("cni", line),
     });

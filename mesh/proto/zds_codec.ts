@@ -14,7 +14,12 @@ export const ZdsVersion = { NOT_USED: 0, V1: 1 } as const;
 export interface ZdsHello {
   /** As sent; the receiver judges which it knows. */
   readonly version: number;
+  /** Bits of {@link ZdsFeature}: what this ztunnel can beyond Istio's protocol. Istio's has none. */
+  readonly features?: number;
 }
+
+/** SHARED_NETNS: it serves several workloads in one network namespace (CNI-275). */
+export const ZdsFeature = { SHARED_NETNS: 1 } as const;
 
 export interface ZdsWorkload {
   readonly name: string;
@@ -22,10 +27,27 @@ export interface ZdsWorkload {
   readonly serviceAccount: string;
 }
 
+/** How a workload is told from others in the same network namespace. Ours alone: never sent to a ztunnel that lacks the feature. */
+export interface SharedNetns {
+  /** Where it takes, on loopback, what the workload sends. */
+  readonly outboundPort: number;
+  /** Where it takes what comes to the workload without HBONE. */
+  readonly plaintextPort: number;
+  /** What the workload serves, and nothing else of the host. */
+  readonly inboundPorts: readonly number[];
+  /** Where HBONE comes for it; empty: at every address of the host. */
+  readonly address: string;
+}
+
 /** What the agent asks; the network namespace of `add` travels beside the packet, as SCM_RIGHTS. */
 export type ZdsRequest =
   /** `workload` is mandatory; its absence is the receiver's to refuse (ZT-164). */
-  | { readonly kind: "add"; readonly uid: string; readonly workload: ZdsWorkload | undefined }
+  | {
+    readonly kind: "add";
+    readonly uid: string;
+    readonly workload: ZdsWorkload | undefined;
+    readonly shared?: SharedNetns;
+  }
   | { readonly kind: "delete"; readonly uid: string }
   | { readonly kind: "keep"; readonly uid: string }
   | { readonly kind: "snapshotSent" };
@@ -38,18 +60,20 @@ export interface ZdsAcknowledgement {
 /** @throws WireFormatError */
 export function decodeZdsHello(bytes: Uint8Array): ZdsHello {
   return readMessage(bytes, ZDS_PACKET_BYTES_MAX, "ZdsHello", (reader) => {
-    let version = 0;
+    let version = 0, features = 0;
     while (reader.next()) {
       if (reader.field === 1) version = reader.int32();
+      else if (reader.field === 100) features = reader.uint32();
       else reader.skip();
     }
-    return { version };
+    return features === 0 ? { version } : { version, features };
   });
 }
 
 export function encodeZdsHello(hello: ZdsHello): Uint8Array {
   const writer = new MessageWriter();
   writer.uint32(1, hello.version);
+  writer.uint32(100, hello.features ?? 0);
   return writer.finish();
 }
 
@@ -72,13 +96,27 @@ function readRequest(reader: MessageReader): ZdsRequest {
 }
 
 function readAdd(reader: MessageReader): ZdsRequest {
-  let uid = "", workload: ZdsWorkload | undefined;
+  let uid = "", workload: ZdsWorkload | undefined, shared: SharedNetns | undefined;
   while (reader.next()) {
     if (reader.field === 1) uid = reader.text();
     else if (reader.field === 2) workload = reader.message(readWorkload);
+    else if (reader.field === 100) shared = reader.message(readSharedNetns);
     else reader.skip();
   }
-  return { kind: "add", uid, workload };
+  return shared === undefined ? { kind: "add", uid, workload } : { kind: "add", uid, workload, shared };
+}
+
+function readSharedNetns(reader: MessageReader): SharedNetns {
+  const inboundPorts: number[] = [];
+  let outboundPort = 0, plaintextPort = 0, address = "";
+  while (reader.next()) {
+    if (reader.field === 1) outboundPort = reader.port();
+    else if (reader.field === 2) plaintextPort = reader.port();
+    else if (reader.field === 3) inboundPorts.push(reader.port());
+    else if (reader.field === 4) address = reader.text();
+    else reader.skip();
+  }
+  return { outboundPort, plaintextPort, inboundPorts, address };
 }
 
 function readWorkload(reader: MessageReader): ZdsWorkload {
@@ -122,9 +160,18 @@ export function encodeZdsRequest(request: ZdsRequest): Uint8Array {
   return bytes;
 }
 
-function writeAdd(writer: MessageWriter, add: { uid: string; workload: ZdsWorkload | undefined }): void {
+function writeAdd(writer: MessageWriter, add: Extract<ZdsRequest, { kind: "add" }>): void {
   writer.text(1, add.uid);
   if (add.workload !== undefined) writer.message(2, add.workload, writeWorkload);
+  if (add.shared !== undefined) writer.message(100, add.shared, writeSharedNetns);
+}
+
+/** The ports one by one: a reader takes each as it takes a single one. */
+function writeSharedNetns(writer: MessageWriter, shared: SharedNetns): void {
+  writer.uint32(1, shared.outboundPort);
+  writer.uint32(2, shared.plaintextPort);
+  for (const port of shared.inboundPorts) writer.uint32(3, port);
+  writer.text(4, shared.address);
 }
 
 function writeWorkload(writer: MessageWriter, workload: ZdsWorkload): void {

@@ -9,6 +9,7 @@ import {
   encodeZdsAcknowledgement,
   encodeZdsHello,
   encodeZdsRequest,
+  ZdsFeature,
   type ZdsRequest,
   ZdsVersion,
 } from "./zds_codec.ts";
@@ -32,9 +33,22 @@ Deno.test("ZDS messages have the bytes of the protocol (CNI-242, ZT-162, ZT-163)
   }
   assertEquals(encodeZdsHello({ version: ZdsVersion.V1 }), bytes("08 01"));
   assertEquals(decodeZdsHello(bytes("08 e9 07")), { version: 1001 });
+  const features = ZdsFeature.SHARED_NETNS, ours = bytes("08 01 a0 06 01");
+  assertEquals(encodeZdsHello({ version: ZdsVersion.V1, features }), ours);
+  assertEquals(decodeZdsHello(ours), { version: 1, features });
   assertEquals(encodeZdsAcknowledgement({ error: "" }), bytes("0a 00"));
   assertEquals(encodeZdsAcknowledgement({ error: "x" }), bytes("0a 03 0a0178"));
   assertEquals(decodeZdsAcknowledgement(bytes("0a 03 0a0178")), { error: "x" });
+});
+
+Deno.test("a workload of a shared namespace travels with its ports and its address, and any ports are bounded (CNI-275)", () => {
+  const shared = { outboundPort: 15100, plaintextPort: 15300, inboundPorts: [80, 443], address: "10.0.0.1" };
+  const request = { kind: "add", uid: "u", workload: undefined, shared } as const;
+  assertEquals(decodeZdsRequest(encodeZdsRequest(request)), request);
+  const nowhere = { ...request, shared: { ...shared, inboundPorts: [], address: "" } };
+  assertEquals(decodeZdsRequest(encodeZdsRequest(nowhere)), nowhere);
+  const wrong = { ...request, shared: { ...shared, inboundPorts: [65_536] } };
+  assertThrows(() => decodeZdsRequest(encodeZdsRequest(wrong)), WireFormatError, "above 65535");
 });
 
 Deno.test("decodeZdsRequest() refuses a message without a known request", () => {

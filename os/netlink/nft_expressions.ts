@@ -33,6 +33,11 @@ const NAT_RANGE_PROTO_SPECIFIED = 2;
 const LOOKUP = { SET: 1, SREG: 2 } as const;
 const NAT = { TYPE: 1, FAMILY: 2, REG_ADDR_MIN: 3 } as const;
 const NAT_SOURCE = 0;
+const SOCKET = { KEY: 1, DREG: 2, LEVEL: 3 } as const;
+const SOCKET_CGROUPV2 = 3;
+const FIB = { DREG: 1, RESULT: 2, FLAGS: 3 } as const;
+const FIB_ADDRESS_TYPE = 3, FIB_OF_DESTINATION = 2;
+const RTN_LOCAL = 2; // linux/rtnetlink.h
 const NO_USER = 0xffffffff;
 const INTERFACE_NAME_BYTES = 16; // IFNAMSIZ
 
@@ -64,7 +69,7 @@ export function expressionsOf(statements: readonly Statement[]): Expression[] {
       if (transport !== statement.transport) expressions.push(...transportIs(statement.transport));
       transport = statement.transport;
     }
-    if (statement.kind === "address" || statement.kind === "inSet" || statement.kind === "sourceNat") {
+    if (hasFamily(statement)) {
       if (family !== statement.family) expressions.push(...familyIs(statement.family));
       family = statement.family;
     }
@@ -72,6 +77,10 @@ export function expressionsOf(statements: readonly Statement[]): Expression[] {
   }
   return expressions;
 }
+
+const OF_A_FAMILY = ["address", "addressRange", "inSet", "sourceNat"] as const;
+const hasFamily = (statement: Statement): statement is Extract<Statement, { kind: (typeof OF_A_FAMILY)[number] }> =>
+  OF_A_FAMILY.some((kind) => kind === statement.kind);
 
 /** What a statement asks beyond the transport and family it depends on. */
 function ownExpressions(statement: Statement): Expression[] {
@@ -95,6 +104,36 @@ function ownExpressions(statement: Statement): Expression[] {
       const offset = ADDRESS_OFFSET[statement.family][statement.side];
       return [loadPayload(NETWORK_HEADER, offset, bytes.length), compare(bytes, statement.negated)];
     }
+    case "addressRange": {
+      const bytes = addressBytes(statement.ip, statement.family),
+        mask = prefixMask(statement.prefixLength, bytes.length);
+      const offset = ADDRESS_OFFSET[statement.family][statement.side];
+      return [
+        loadPayload(NETWORK_HEADER, offset, bytes.length),
+        maskBytes(mask),
+        compare(bytes.map((byte, at) => byte & mask[at]!)),
+      ];
+    }
+    case "cgroup":
+      return [
+        expression(
+          "socket",
+          u32(SOCKET.KEY, SOCKET_CGROUPV2),
+          u32(SOCKET.DREG, REGISTER),
+          u32(SOCKET.LEVEL, statement.level),
+        ),
+        compare(host64(statement.id)),
+      ];
+    case "localDestination":
+      return [
+        expression(
+          "fib",
+          u32(FIB.DREG, REGISTER),
+          u32(FIB.RESULT, FIB_ADDRESS_TYPE),
+          u32(FIB.FLAGS, FIB_OF_DESTINATION),
+        ),
+        compare(host32(RTN_LOCAL)),
+      ];
     case "mark":
       return [
         statement.of === "packet" ? loadMeta(META_KEY.MARK) : loadConnection(CT_KEY.MARK),
@@ -205,6 +244,22 @@ function maskAndXor(mask: number, xor: number): Expression {
   );
 }
 
+/** The first bits of an address. */
+function maskBytes(mask: Uint8Array): Expression {
+  return expression(
+    "bitwise",
+    u32(BITWISE.SREG, REGISTER),
+    u32(BITWISE.DREG, REGISTER),
+    u32(BITWISE.LEN, mask.length),
+    value(BITWISE.MASK, mask),
+    value(BITWISE.XOR, new Uint8Array(mask.length)),
+  );
+}
+
+function prefixMask(bits: number, length: number): Uint8Array {
+  return Uint8Array.from({ length }, (_, at) => 0xff << 8 - Math.min(8, Math.max(0, bits - at * 8)) & 0xff);
+}
+
 function verdict(code: number, chain?: string): Expression {
   const parts: ExpressionAttribute[] = [u32(VERDICT.CODE, code)];
   if (chain !== undefined) parts.push({ type: VERDICT.CHAIN, value: zeroTerminated(chain) });
@@ -224,3 +279,4 @@ const zeroTerminated = (text: string) => new TextEncoder().encode(text + "\0");
 const bigEndian16 = (number: number) => Uint8Array.of(number >>> 8, number & 255);
 const host16 = (number: number) => new Uint8Array(Uint16Array.of(number).buffer);
 const host32 = (number: number) => new Uint8Array(Uint32Array.of(number).buffer);
+const host64 = (number: number) => new Uint8Array(BigUint64Array.of(BigInt(number)).buffer);

@@ -25,6 +25,17 @@ export type Statement =
     readonly negated?: boolean;
   }
   | {
+    readonly kind: "addressRange";
+    readonly family: IpFamily;
+    readonly side: "source" | "destination";
+    readonly ip: string;
+    readonly prefixLength: number;
+  }
+  /** The packet's socket was made by a process of this control group of version 2, or of one below it. */
+  | { readonly kind: "cgroup"; readonly path: string; readonly level: number; readonly id: number }
+  /** The packet is for an address of this host. */
+  | { readonly kind: "localDestination" }
+  | {
     readonly kind: "mark";
     readonly of: "packet" | "connection";
     readonly mask: number;

@@ -61,6 +61,11 @@ export class FirewallSocket implements Disposable {
     this.#transact([...tables.flatMap(replaceSteps), ...absent.flatMap(deleteSteps)]);
   }
 
+  /** As {@link replace}, and chains that the tables had before and have no more are gone, too. */
+  replaceWhole(tables: readonly FirewallTable[]): void {
+    this.#transact(tables.flatMap((table) => [...deleteSteps(table.name), ...replaceSteps(table)]));
+  }
+
   /** Removes the tables; those that are not there are fine (CNI-133). */
   deleteTables(names: readonly string[]): void {
     this.#transact(names.flatMap(deleteSteps));

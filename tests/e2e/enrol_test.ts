@@ -63,10 +63,11 @@ async function until(claim: string, condition: () => boolean): Promise<void> {
   }
 }
 
-Deno.test("a namespace is enrolled, survives a restart of the node agent, and leaves", async () => {
+Deno.test("a namespace is enrolled, survives a restart of the node agent, and leaves (CNI-270, CNI-271, CNI-273)", async () => {
   const folder = Deno.makeTempDirSync(), name = `ambit-e2e-${Deno.pid}`;
   const zds = `${folder}/zds.sock`, enrol = `${folder}/run/enrol.sock`;
-  const base = ["--node-mode", "--zds-socket", zds, "--enrol-socket", enrol, "--state-dir", `${folder}/state`];
+  const dirs = ["--state-dir", `${folder}/state`, "--enrol-dir", `${folder}/enrol.d`];
+  const base = ["--node-mode", "--zds-socket", zds, "--enrol-socket", enrol, ...dirs];
   const config = (...more: string[]) => CNI_CONFIG.parse([...base, ...more], () => undefined).config;
   const socket = ["--enrol-socket", enrol];
   const enroll = ["--namespace", "shop", "--service-account", "web", "--name", "web-0", ...socket];
@@ -85,7 +86,8 @@ Deno.test("a namespace is enrolled, survives a restart of the node agent, and le
       const own = `netns-path:/proc/${Deno.pid}/ns/net`;
       const refused = await assertRejects(() => runEnroll([own, ...enroll]), MeshError);
       assertEquals([refused.code, chain(refused)], ["AMB7101", `${own} is in the network namespace of the host`]);
-      assertEquals((await assertRejects(() => runEnroll(["cgroup/x", ...enroll]), MeshError)).code, "AMB7108");
+      assertEquals((await assertRejects(() => runEnroll(["cgroup/x", ...enroll]), MeshError)).code, "AMB7162");
+      assertEquals((await assertRejects(() => runEnroll(["host/x", ...enroll]), MeshError)).code, "AMB7108");
     });
     assertEquals(checkPodRules(netns, {}), [], "capture stays in place (CNI-278)");
     assertEquals(pods.running.size, 1);

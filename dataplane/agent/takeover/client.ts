@@ -2,6 +2,7 @@
 import { MeshError } from "../../../base/errors.ts";
 import type { Logger } from "../../../base/log.ts";
 import { createMemoryFile } from "../../../os/memory_file.ts";
+import type { SharedNetns } from "../../../mesh/proto/zds_codec.ts";
 import { Netns } from "../../../os/netns.ts";
 import { type LoadedPacket, SeqpacketSocket } from "../../../os/seqpacket.ts";
 import { closeFd, openDescriptorCount, reserveDescriptors, takeToken } from "../../../os/sockets.ts";
@@ -23,6 +24,7 @@ export interface OfferedPod {
   readonly row: number;
   readonly uid: string;
   readonly info: { readonly name: string; readonly namespace: string; readonly serviceAccount: string };
+  readonly shared?: SharedNetns;
   readonly transparent: boolean;
   /** The predecessor has a certificate for it. */
   readonly certified: boolean;
@@ -103,9 +105,9 @@ export class Predecessor implements AsyncDisposable {
 
   async #pod(): Promise<OfferedPod> {
     const { message, descriptors } = await this.#next("pod", 1);
-    const { row, uid, name, namespace, serviceAccount, transparent, certified } = message;
+    const { row, uid, name, namespace, serviceAccount, transparent, certified, shared } = message;
     const netns = new Netns(descriptors[0]!, `the descriptor for pod ${uid}`);
-    return { row, uid, info: { name, namespace, serviceAccount }, transparent, certified, netns };
+    return { row, uid, info: { name, namespace, serviceAccount }, shared, transparent, certified, netns };
   }
 
   async #adopt(

@@ -38,11 +38,11 @@ export class Inheritance {
       await zds.disown(uid);
     }
     for (const pod of offered) {
-      const { uid, info, netns, transparent } = pod;
+      const { uid, info, netns, shared, transparent } = pod;
       if (this.#known.has(uid)) netns[Symbol.dispose]();
       else {
-        await pods.adoptPod({ uid, netnsFd: netns.fd, info }, transparent);
-        zds.adopt(uid, netns, info);
+        await pods.adoptPod({ uid, netnsFd: netns.fd, info, shared }, transparent);
+        zds.adopt(uid, { netns, info, shared });
         this.#known.set(uid, pod);
       }
       rows.set(pod.row, pods.list().get(uid)!.row);

@@ -1,5 +1,5 @@
 /** What a ztunnel and its successor say to each other: one packet each, a kind and a record; descriptors travel beside them. */
-import { record, recordCodec, type ValueOf } from "../../../base/record_codec.ts";
+import { list, maybe, record, recordCodec, type ValueOf } from "../../../base/record_codec.ts";
 
 /** No packet is larger; the state itself travels as memory files. */
 export const PACKET_BYTES_MAX = 16_384;
@@ -20,6 +20,7 @@ const SHAPES = {
     serviceAccount: "text",
     transparent: "flag",
     certified: "flag",
+    shared: maybe(record({ outboundPort: "u32", plaintextPort: "u32", inboundPorts: list("u32"), address: "text" })),
   }),
   /** Successor: it knows these pods, and asks for the connections. */
   freeze: record({ edition: "text" }),

@@ -193,7 +193,8 @@ export class TakeoverServer implements AsyncDisposable {
       const transparent = (tables.pods.get(row, POD.flags) & PodFlag.TRANSPARENT) !== 0;
       const identity = tables.pods.getI32(row, POD.identityRow);
       const certified = identity >= 0 && tables.identities.load(identity, IDENTITY.state) === IdentityState.READY;
-      const told: Message = { kind: "pod", row, uid: pod.uid, name, namespace, serviceAccount, transparent, certified };
+      const { uid, shared } = pod;
+      const told: Message = { kind: "pod", row, uid, name, namespace, serviceAccount, transparent, certified, shared };
       if (!await send(socket, told, [pod.netnsFd])) return false;
     }
     return true;

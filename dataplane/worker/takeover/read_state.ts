@@ -214,14 +214,16 @@ export class Adoption {
     check(!session.tunnels.has(streamId), "a stream belongs to one tunnel");
     const held = receiveWindow + creditBytes + kept.length;
     check(receiveWindow >= 0 && held <= HBONE_STREAM_WINDOW_BYTES, "a stream's bytes stay within its window");
-    check(this.#pod(state.connection.pod) === session.pod, "a session and its tunnels are of one pod");
+    const pod = this.#pod(state.connection.pod);
+    const together = pod.share !== null && session.pod.share !== null; // Of the host's namespace, where one accepts for all.
+    check(pod === session.pod || together, "a session and its tunnels are of one pod");
     let tunnel: Tunnel;
     if (session instanceof ServerSession) {
       const { inbound, connection } = state;
       check(inbound !== undefined, "an inbound session's tunnels are inbound");
       const header = inbound.header?.slice(),
         row = this.#row(connection, Direction.INBOUND, ConnectionKind.HBONE, state.fd);
-      tunnel = new InboundTunnel(session, row, streamId, this.#handle(state.fd), { ...inbound, header });
+      tunnel = new InboundTunnel(session, pod, row, streamId, this.#handle(state.fd), { ...inbound, header });
       this.#complete(tunnel, connection);
       check(tunnel.facts !== undefined, "an inbound tunnel can be judged again");
     } else {

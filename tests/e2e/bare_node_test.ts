@@ -1,0 +1,159 @@
+/** Two bare nodes whose workloads are in the hosts' own namespaces: control groups, files, units, and what becomes of them. */
+import { assert, assertEquals } from "@std/assert";
+import { askNodeAgent } from "../../cli/enrol_client.ts";
+import type { Cgroup } from "../../cni/bare/cgroups.ts";
+import { Mesh } from "../../demo/lab/mesh.ts";
+import { sumOf } from "../../demo/lab/metrics.ts";
+import { type NodeName, sweepLeftovers, WIRE } from "../../demo/lab/network.ts";
+import type { LabNode } from "../../demo/lab/node.ts";
+import { Probe } from "../../demo/lab/probe.ts";
+import { until } from "../../demo/lab/until.ts";
+import { Wiretap } from "../../demo/lab/wiretap.ts";
+import { policyYaml } from "../../demo/lab/yaml.ts";
+import type { NodeStatus } from "../../mesh/enrolment.ts";
+import { ScratchCgroups } from "./scratch_cgroup.ts";
+
+const PORT = 7000, MARKER = "ambit-bare-secret";
+
+/** A workload of a host: an entry in the mesh's configuration, a control group, and a program in it. */
+class Bare {
+  readonly mesh: Mesh;
+  readonly cgroups: ScratchCgroups;
+
+  constructor(mesh: Mesh, cgroups: ScratchCgroups) {
+    this.mesh = mesh;
+    this.cgroups = cgroups;
+  }
+
+  ip(node: NodeName): string {
+    return this.mesh.network.nodes[node].wireIp;
+  }
+
+  async describe(name: string, node: NodeName, serviceAccount = name): Promise<void> {
+    this.mesh.writeConfig(`bare-${name}.yaml`, podAt(name, node, serviceAccount, this.ip(node)));
+    await this.mesh.seen(`workload ${name}`, (dump) => dump.workloads.some((it) => it.name === name));
+  }
+
+  /** A program of the host, in the group from before it opens a socket. */
+  async start(name: string, node: NodeName, cgroup: Cgroup): Promise<Probe> {
+    const probe = this.mesh.defer(() => new Probe(name, this.mesh.network.nodes[node]));
+    this.cgroups.put(cgroup, probe.pid);
+    await probe.do("line", { host: "127.0.0.1", port: 1, text: "" }).catch(() => {}); // It runs.
+    return probe;
+  }
+}
+
+function podAt(name: string, node: NodeName, serviceAccount: string, ip: string): string {
+  return `apiVersion: v1
+kind: Pod
+metadata:
+  name: ${name}
+  namespace: bare
+  labels: { app: ${name} }
+  annotations: { ambient.istio.io/redirection: enabled }
+spec:
+  nodeName: ${node}
+  serviceAccountName: ${serviceAccount}
+  containers: [{ name: app }]
+status:
+  phase: Running
+  podIPs: [{ ip: ${ip} }]
+  conditions: [{ type: Ready, status: "True" }]
+`;
+}
+
+const enrol = (node: LabNode, body: Record<string, unknown>) =>
+  askNodeAgent(node.enrolSocket, { method: "POST", path: "/enrol", body: { namespace: "bare", ...body } });
+const unenrol = (node: LabNode, target: string) =>
+  askNodeAgent(node.enrolSocket, { method: "POST", path: "/unenrol", body: { target } });
+const status = async (node: LabNode) =>
+  await askNodeAgent(node.enrolSocket, { method: "GET", path: "/status" }) as NodeStatus;
+
+/** Connections that both sides counted as mutual TLS between the two accounts. */
+async function mutualTls(mesh: Mesh, source: string, destination: string): Promise<number> {
+  const labels = {
+    connection_security_policy: "mutual_tls",
+    source_principal: `spiffe://cluster.local/ns/bare/sa/${source}`,
+    destination_principal: `spiffe://cluster.local/ns/bare/sa/${destination}`,
+  };
+  const sides = [["node-a", "source"], ["node-b", "destination"]] as const;
+  const counts = await Promise.all(
+    sides.map(async ([node, reporter]) =>
+      sumOf(await mesh.nodes[node].metrics(), "istio_tcp_connections_opened_total", { ...labels, reporter })
+    ),
+  );
+  return Math.min(...counts);
+}
+
+function bareTest(name: string, run: (bare: Bare) => Promise<void>): void {
+  Deno.test(name, async () => {
+    assert(Deno.uid() === 0, "network namespaces need root: run `deno task e2e` as root");
+    sweepLeftovers();
+    using cgroups = new ScratchCgroups();
+    await using mesh = await Mesh.start({ key: "bare" });
+    await run(new Bare(mesh, cgroups));
+  });
+}
+
+bareTest(
+  "two bare nodes: what control groups of the hosts say to each other is mutual TLS, and judged (CNI-274, CNI-275, CNI-279)",
+  async (bare) => {
+    const { mesh, cgroups } = bare, [a, b] = [mesh.nodes["node-a"], mesh.nodes["node-b"]];
+    const [clientGroup, serverGroup] = [cgroups.add("client"), cgroups.add("server")];
+    await bare.describe("client", "node-a");
+    await bare.describe("server", "node-b");
+    const client = await bare.start("client", "node-a", clientGroup);
+    const server = await bare.start("server", "node-b", serverGroup);
+    await server.do("listen", { port: PORT, kind: "line" });
+    await server.do("listen", { port: PORT + 1, kind: "line" });
+    const target = { host: bare.ip("node-b"), port: PORT }, text = MARKER;
+    await enrol(a, { target: `cgroup/${clientGroup.path}`, serviceAccount: "client", name: "client" });
+    await enrol(b, {
+      target: `cgroup/${serverGroup.path}`,
+      serviceAccount: "server",
+      name: "server",
+      inboundPorts: [PORT],
+    });
+    await using wiretap = new Wiretap(mesh.network.nodes["node-a"].netns, WIRE, MARKER);
+    await until("mutual TLS", 15_000, async () => {
+      const { output } = await client.attempt("line", { ...target, text }) as { output?: { reply: string } };
+      return output !== undefined && await mutualTls(mesh, "client", "server") > 0;
+    });
+    assertEquals(wiretap.directions.filter((it) => it.markers > 0), [], "nothing was seen in clear");
+    // A port that was not declared is nobody's: not even through the tunnel of the port beside it.
+    const beside = await client.attempt("line", { host: target.host, port: PORT + 1, text: "x" });
+    assert("failure" in beside, "an undeclared port is not reached over the workload's HBONE");
+    // Judged by who it is from, also without a tunnel: a program of no group is nobody.
+    const from =
+      "  action: ALLOW\n  rules: [{ from: [{ source: { principals: [cluster.local/ns/bare/sa/client] } }] }]";
+    mesh.writeConfig("policy.yaml", policyYaml("only-client", "bare", from));
+    await mesh.seen("the policy", ({ policies }) => policies.some(({ name }) => name === "only-client"));
+    await until("the stranger is refused", 10_000, async () => {
+      return "failure" in await a.probe.attempt("line", { ...target, text: "stranger" });
+    });
+    assertEquals((await client.do("line", { ...target, text: "again" })).reply !== "", true);
+    // The node agent and ztunnel come back, and it is as before.
+    await a.restartCni("SIGKILL");
+    await b.restartCni("SIGTERM");
+    await client.do("line", { ...target, text: "after the node agents" });
+    await b.crashZtunnel();
+    assert("failure" in await client.attempt("line", { ...target, text: "x" }), "captured, and nobody there: refused");
+    b.restartZtunnel();
+    await b.ztunnelReady();
+    await until("served again", 15_000, async () => !("failure" in await client.attempt("line", { ...target, text })));
+    const line = await b.takeOver();
+    assert(line.includes("taken over"), line);
+    await client.do("line", { ...target, text: "after the takeover" });
+    assertEquals(
+      (await status(a)).pods.map(({ target, state, cgroup, problems }) => ({ target, state, cgroup, problems })),
+      [
+        { target: `cgroup/${clientGroup.path}`, state: "enrolled", cgroup: clientGroup.path, problems: [] },
+      ],
+    );
+    await unenrol(a, `cgroup/${clientGroup.path}`);
+    await unenrol(b, `cgroup/${serverGroup.path}`);
+    assertEquals([(await status(a)).pods, (await status(b)).pods], [[], []]);
+    const direct = await client.do("line", { ...target, text: "plain again" });
+    assert(direct.reply !== "");
+  },
+);
