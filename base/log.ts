@@ -95,8 +95,12 @@ export class Logger {
 
   /** Writes one line if the filter lets it through. `level` is an index into LEVELS. */
   write(level: number, message: string, facts: Facts = {}): void {
+    this.writeAt(new Date().toISOString().replace("Z", "000Z"), level, message, facts);
+  }
+
+  /** The same for something that another process said, at its own time. */
+  writeAt(time: string, level: number, message: string, facts: Facts): void {
     if (!this.filter.allows(level, this.scope)) return;
-    const time = new Date().toISOString().replace("Z", "000Z");
     if (this.json) {
       this.#sink(JSON.stringify({ level: LEVELS[level], time, scope: this.scope, message, ...facts }));
       return;

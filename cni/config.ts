@@ -189,6 +189,26 @@ export const CNI_CONFIG = defineConfig("ambit cni", {
     default: Object.freeze({ host: "::", port: 8000 }) as ListenAddress,
     help: "in a cluster: where /readyz and /healthz are served",
   },
+  monitoringAddress: {
+    kind: listenAddress(),
+    flag: "monitoring-address",
+    default: Object.freeze({ host: "::", port: 15014 }) as ListenAddress,
+    help: "in a cluster: where /metrics is served",
+  },
+  introspectionAddress: {
+    kind: listenAddress(),
+    flag: "introspection-address",
+    default: Object.freeze({ host: "127.0.0.1", port: 9876 }) as ListenAddress,
+    help: "in a cluster: where /debug/pods is served, which says how each pod of the node fares",
+  },
+  disableSafeUpgrade: {
+    kind: toggle(),
+    flag: "disable-safe-upgrade",
+    env: "AMBIENT_DISABLE_SAFE_UPGRADE",
+    default: false,
+    help:
+      "in a cluster: uninstall the plugin whenever the agent stops, also for an upgrade; new pods then pass the mesh by",
+  },
   release: {
     kind: toggle(),
     flag: "release",

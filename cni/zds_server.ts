@@ -39,6 +39,8 @@ export interface ZdsServerOptions {
   readonly acknowledgeTimeoutMs?: number;
   readonly syncWaitMs?: number;
   readonly successorWaitMs?: number;
+  /** Called, once the snapshot is through, with each pod that was refused in it: ztunnel goes on without those (CNI-243). */
+  readonly onRefused?: (uid: string) => void;
 }
 
 /** Owns the socket and the list of pods that every new connection is sent. */
@@ -179,12 +181,17 @@ export class ZdsServer implements AsyncDisposable {
       greeted = true;
       this.#notify();
       log.info("ztunnel connected", { connections: this.#connections.length });
+      const refusedUids: string[] = [];
       await connection.run(() => [...this.#pods.values()], {
         isCurrent: (pod) => this.#pods.get(pod.uid) === pod,
-        onRefused: (pod, error) => log.warn("ztunnel refused a pod of the snapshot", { uid: pod.uid, error }),
+        onRefused: (pod, error) => {
+          log.warn("ztunnel refused a pod of the snapshot", { uid: pod.uid, error });
+          refusedUids.push(pod.uid);
+        },
         onSynchronized: () => {
           log.info("ztunnel has all pods", { pods: this.#pods.size });
           this.#notify();
+          for (const uid of refusedUids) this.#options.onRefused?.(uid);
         },
       });
       log.info("ztunnel disconnected");

@@ -415,8 +415,8 @@ export class InMemoryKubeApi implements KubeApi {
     const object = WITHOUT_STATUS.has(type.kind)
       ? given
       : place.subresource === "status"
-      ? { ...restBefore, ...(status === undefined ? {} : { status }) }
-      : { ...rest, ...(statusBefore === undefined ? {} : { status: statusBefore }) };
+      ? { ...(type.kind === "Pod" ? { ...restBefore, metadata: given.metadata } : restBefore), ...withStatus(status) }
+      : { ...rest, ...withStatus(statusBefore) };
     this.#judge(verb, type, object);
     const owners = ownersAfterUpdate(type, stored, object, ownerKey(WRITER, "Update", place.subresource));
     return this.#store(type, stored, object, owners);
@@ -462,6 +462,11 @@ export class InMemoryKubeApi implements KubeApi {
     shelf.history.push(change);
     for (const watcher of shelf.watchers) watcher.change(change);
   }
+}
+
+/** A write of a pod's status writes its annotations too, as with a real API server. */
+function withStatus(status: unknown): { status?: unknown } {
+  return status === undefined ? {} : { status };
 }
 
 function generationOf(before: KubeObject | undefined, after: KubeObject): number {

@@ -32,8 +32,17 @@ export interface InstallerOptions {
   readonly program: PluginProgram;
   /** The text of the plugin's kubeconfig, as of now: its token is renewed. */
   readonly kubeconfig: () => string;
+  /** Told of each pass that wrote something, or could not. */
+  readonly onPass?: (result: InstallResult) => void;
   readonly log: Logger;
 }
+
+/** As Istio's counter names them. */
+export type InstallResult =
+  | "SUCCESS"
+  | "COPY_BINARIES_FAILURE"
+  | "CREATE_KUBECONFIG_FAILURE"
+  | "CREATE_CNI_CONFIG_FAILURE";
 
 const KUBECONFIG_MODE = 0o600;
 const CONF_FILES_MAX = 200, CONF_BYTES_MAX = 1 << 20;
@@ -77,14 +86,28 @@ export class Installer {
   look(): void {
     const { confDir, binDir, runDir, ownFile, confMode, settings } = this.#config,
       { program, kubeconfig } = this.#options;
-    installProgram(binDir, program);
-    writeNodeFile(`${runDir}/${KUBECONFIG_FILE}`, kubeconfig(), KUBECONFIG_MODE);
+    this.#step("COPY_BINARIES_FAILURE", () => installProgram(binDir, program));
+    const written = this.#step(
+      "CREATE_KUBECONFIG_FAILURE",
+      () => writeNodeFile(`${runDir}/${KUBECONFIG_FILE}`, kubeconfig(), KUBECONFIG_MODE),
+    );
+    const configured = this.#step(
+      "CREATE_CNI_CONFIG_FAILURE",
+      () => this.#configure({ confDir, ownFile, confMode, settings }),
+    );
+    if (written || configured) this.#options.onPass?.("SUCCESS");
+  }
+
+  /** @returns Whether the configuration was written. */
+  #configure(
+    { confDir, ownFile, confMode, settings }: Pick<InstallerConfig, "confDir" | "ownFile" | "confMode" | "settings">,
+  ): boolean {
     const files = confFiles(confDir),
       entry = pluginEntry(settings),
       problem = problemOf(files, { ownName: ownFile, entry });
     if (problem === undefined) {
       this.#ready = true;
-      return;
+      return false;
     }
     this.#ready = false;
     const primary = primaryFile(files, ownFile);
@@ -103,6 +126,16 @@ export class Installer {
     const left = problemOf(confFiles(confDir), { ownName: ownFile, entry });
     this.#ready = left === undefined;
     if (left !== undefined) this.#say(`the runtime may pass us by: ${left}`);
+    return true;
+  }
+
+  #step<T>(failure: InstallResult, work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      this.#options.onPass?.(failure);
+      throw error;
+    }
   }
 
   /** Takes everything away: our entry or file, the kubeconfig, the program (CNI-047). */

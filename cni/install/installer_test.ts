@@ -21,7 +21,7 @@ class Node implements Disposable {
     Deno.writeTextFileSync(`${this.root}/ld-linux-x86-64.so.2`, "a loader");
   }
 
-  installer(ownFile?: string): Installer {
+  installer(ownFile?: string, onPass: (result: string) => void = () => {}): Installer {
     const { confDir, binDir, runDir, root } = this;
     return new Installer({
       confDir,
@@ -37,6 +37,7 @@ class Node implements Disposable {
         modules: { root: `${root}/modules`, files: ["cni/plugin.ts"], entry: "cni/plugin.ts" },
       },
       kubeconfig: () => "{}\n",
+      onPass,
       log: new Logger("test", { sink: (line) => void this.lines.push(line) }),
     });
   }
@@ -81,7 +82,7 @@ Deno.test("Installer chains the plugin to the primary one, and takes it out agai
   installer.uninstall();
   installer.uninstall();
   assertEquals(node.plugins("10-net.conflist"), ["bridge"]);
-  assertEquals(node.files(), before);
+  assertEquals(node.files(), ["bin/istio-cni", ...before], "what answers for pods of before (CNI-049)");
 });
 
 Deno.test("Installer writes a file of its own before the primary one, which it does not touch (CNI-040, CNI-054)", () => {
@@ -96,7 +97,7 @@ Deno.test("Installer writes a file of its own before the primary one, which it d
   installer.look();
   assertEquals(node.plugins("02-istio-cni.conflist"), ["calico", "istio-cni"]);
   installer.uninstall();
-  assertEquals(node.files(), ["net.d/10-net.conflist"]);
+  assertEquals(node.files(), ["bin/istio-cni", "net.d/10-net.conflist"]);
 });
 
 Deno.test("Installer repairs what others take away, and is not ready meanwhile (CNI-041, CNI-043)", () => {
@@ -109,6 +110,22 @@ Deno.test("Installer repairs what others take away, and is not ready meanwhile (
   installer.look();
   assertEquals(node.plugins("10-net.conflist"), ["bridge", "other", "istio-cni"]);
   assert(Deno.statSync(`${node.binDir}/istio-cni`).isFile && installer.ready);
+});
+
+Deno.test("Installer counts what it did, and writes nothing where nothing differs (CNI-035, CNI-290)", () => {
+  using node = new Node();
+  const results: string[] = [], installer = node.installer("02-istio-cni.conflist", (result) => results.push(result));
+  assertThrows(() => installer.look(), MeshError);
+  node.writeConf("10-net.conflist", ["bridge"]);
+  installer.look();
+  const written = Deno.statSync(`${node.confDir}/02-istio-cni.conflist`);
+  installer.look();
+  const again = Deno.statSync(`${node.confDir}/02-istio-cni.conflist`);
+  assertEquals([again.ino, again.mtime?.getTime()], [written.ino, written.mtime?.getTime()]);
+  Deno.removeSync(node.binDir, { recursive: true });
+  Deno.writeTextFileSync(node.binDir, "no folder");
+  assertThrows(() => installer.look());
+  assertEquals(results, ["CREATE_CNI_CONFIG_FAILURE", "SUCCESS", "COPY_BINARIES_FAILURE"]);
 });
 
 Deno.test("Installer waits for a primary plugin, and says so (CNI-039)", () => {

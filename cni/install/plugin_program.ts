@@ -4,6 +4,7 @@
  */
 import { copyNodeFile, removeNodeFile, writeNodeFile } from "./node_files.ts";
 import { PLUGIN_TYPE } from "./conflist.ts";
+import { tombstoneScript } from "./tombstone.ts";
 
 /** Beside the script, in the folder of plugins. */
 const FOLDER = ".ambit";
@@ -51,8 +52,8 @@ export function installProgram(binDir: string, program: PluginProgram): void {
   writeNodeFile(`${binDir}/${PLUGIN_TYPE}`, startScript(loader.replace(/.*\//, ""), entry), 0o755);
 }
 
-/** Takes it away again. */
+/** Takes it away again, and leaves something that answers for it in its place (CNI-049). */
 export function uninstallProgram(binDir: string): void {
-  removeNodeFile(`${binDir}/${PLUGIN_TYPE}`);
+  writeNodeFile(`${binDir}/${PLUGIN_TYPE}`, tombstoneScript(), 0o755);
   removeNodeFile(`${binDir}/${FOLDER}`);
 }

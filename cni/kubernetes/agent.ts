@@ -1,19 +1,29 @@
 /** The node agent in a cluster: follows the node's pods and their namespaces, and has each in the mesh that belongs there (CNI-017, CNI-072 to CNI-098). */
-import { chain, MeshError } from "../../base/errors.ts";
+import { chain } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
-import { type KubeApi, KubeError } from "../../kube/api.ts";
+import { pause } from "../../base/waiting.ts";
+import type { InformerChange, KubeApi } from "../../kube/api.ts";
 import { startInformer } from "../../kube/informer.ts";
 import { NAMESPACES, PODS } from "../../kube/resource_types.ts";
 import type { Enablement } from "../enablement.ts";
-import type { NodeProbes, PodRuleOptions, Redirection } from "../redirection/redirection.ts";
 import { EVENT_SOCKET } from "../plugin_event.ts";
+import { LOG_SOCKET } from "../plugin_log_lines.ts";
+import type { PodRuleOptions, Redirection } from "../redirection/redirection.ts";
 import { ZdsServer } from "../zds_server.ts";
+import { annotate } from "./annotation.ts";
 import { serveEvents } from "./event_server.ts";
+import { ensureHostRules, HostAudit } from "./host_audit.ts";
 import { MeshPods } from "./mesh_pods.ts";
-import { actionFor, type NodePod, REDIRECTION, type Redirection as Annotated, redirectionOf } from "./node_pod.ts";
+import type { NodeMetrics } from "./node_metrics.ts";
+import { actionFor, type NodePod, podName, redirectionOf } from "./node_pod.ts";
 import { NodeState } from "./node_state.ts";
-import { findPodNetns } from "./pod_netns.ts";
+import { type NodeView, ProcNode } from "./node_view.ts";
+import { PodEvents } from "./pod_events.ts";
+import { toAll } from "./pod_news.ts";
+import type { PodTable } from "./pod_table.ts";
+import { servePluginLog } from "./plugin_log.ts";
 import { RetryQueue } from "./retry_queue.ts";
+import { NamespacesFile, noteBoot } from "./run_files.ts";
 
 export interface AgentConfig {
   readonly nodeName: string;
@@ -33,26 +43,36 @@ export interface AgentConfig {
 
 export interface AgentOptions {
   readonly api: KubeApi;
+  readonly metrics: NodeMetrics;
   readonly signal: AbortSignal;
   readonly log: Logger;
+  /** The real one unless a test has another. */
+  readonly node?: NodeView;
 }
 
 export interface RunningAgent {
-  /** For the page that shows the node's state. */
-  status(): { readonly ztunnels: number; readonly pods: number; readonly waiting: number };
+  /** How each pod fares. */
+  readonly pods: PodTable;
+  /** Connected ztunnels (CNI-254). */
+  ztunnels(): number;
   /** Resolves when everything is closed after the signal; rules stay. */
   readonly done: Promise<void>;
 }
 
-const HOST_TRIES = 10, HOST_PAUSE_MS = 2_000; // CNI-185
-
 /** Starts, and returns once the plugin and ztunnel are served. Throws MeshError if the node cannot be served (CNI-018). */
-export async function startAgent(config: AgentConfig, { api, signal, log }: AgentOptions): Promise<RunningAgent> {
+export async function startAgent(config: AgentConfig, options: AgentOptions): Promise<RunningAgent> {
+  const { api, metrics, signal, log } = options;
   await using cleanup = new AsyncDisposableStack();
+  cleanup.adopt(
+    await servePluginLog(`${config.runDir}/${LOG_SOCKET}`, log.child("cni-plugin")),
+    (it) => it.shutdown(),
+  );
   const probes = cleanup.use(config.redirection.openNode());
   await ensureHostRules(probes, { signal, log });
+  const node = options.node ?? cleanup.use(new ProcNode(config.procDir, log.child("netns")));
   const state = new NodeState(config.enablement, config.systemNamespace);
   const queue = new RetryQueue({ reconcile: (key) => reconcile(key), log: log.child("pods") });
+  const events = new PodEvents({ api, nodeName: config.nodeName, log: log.child("events") });
   const announcing: { zds?: ZdsServer } = {}; // There before the first pod is worked on.
   const pods = cleanup.use(
     new MeshPods({
@@ -60,8 +80,10 @@ export async function startAgent(config: AgentConfig, { api, signal, log }: Agen
       rules: config.redirection,
       probes,
       annotate: (pod, redirection) => annotate(api, pod, redirection),
-      find: (pod) => findPodNetns(config.procDir, [pod], log).get(pod.uid),
+      node,
+      onChange: (pod) => queue.add(podName(pod)),
       defaults: config.rules,
+      news: toAll([metrics, events]),
       log: log.child("pods"),
     }),
   );
@@ -85,16 +107,20 @@ export async function startAgent(config: AgentConfig, { api, signal, log }: Agen
       case "nothing":
     }
   };
+  /** A pod that is no more, by what was known of it (CNI-077); what fails is tried again by the audit. */
   const remove = (pod: NodePod) => {
-    if (!pods.has(pod.uid) && redirectionOf(pod) === "none") return;
+    pods.table.forgetFailure(pod.uid);
+    if (pods.table.get(pod.uid) === undefined && redirectionOf(pod) === "none") return;
     pods.remove(pod, { lives: false }).catch((error) => {
-      log.warn("pod not removed", { pod: `${pod.namespace}/${pod.name}`, error: chain(error) });
+      log.warn("pod not removed", { pod: podName(pod), error: chain(error) });
     });
   };
+  const namespacesFile = new NamespacesFile(config.runDir, log);
   let started = false;
   const look = (keys: Iterable<string>) => {
-    if (started) { for (const key of keys) queue.add(key); // Before that the first pass looks at all.
-     }
+    if (!started) return; // The first pass looks at all.
+    for (const key of keys) queue.add(key);
+    namespacesFile.write(state.ambientNamespaces());
   };
   const namespaces = startInformer(api, NAMESPACES, {}, {
     onChange: (changes) => look(state.applyNamespaces(changes)),
@@ -102,6 +128,7 @@ export async function startAgent(config: AgentConfig, { api, signal, log }: Agen
   }, signal);
   const nodePods = startInformer(api, PODS, { fieldSelector: `spec.nodeName=${config.nodeName}` }, {
     onChange: (changes) => {
+      count(changes, state, metrics);
       const { changed, gone } = state.applyPods(changes);
       if (started) gone.forEach(remove);
       look(changed);
@@ -110,10 +137,18 @@ export async function startAgent(config: AgentConfig, { api, signal, log }: Agen
   }, signal);
   await Promise.all([namespaces.synced, nodePods.synced]);
 
-  const { restored, complete } = await restore(config, { state, pods, log });
-  await probes.sync(pods.pods().flatMap(({ uid, ips }) => ips.map((ip) => ({ ip, uid }))), { complete });
+  if (noteBoot(config.runDir)) log.info("first start since this node was booted: all pods are looked for anew");
+  const { restored, complete } = await restore(node, { state, pods, log });
+  pods.table.pods().forEach((pod) => events.known(pod));
+  const addresses = () => pods.table.pods().flatMap(({ uid, ips }) => ips.map((ip) => ({ ip, uid })));
+  await probes.sync(addresses(), { complete });
   const zds = cleanup.adopt(
-    ZdsServer.listen({ path: config.zdsSocket, log: log.child("zds") }, restored),
+    ZdsServer.listen({
+      path: config.zdsSocket,
+      log: log.child("zds"),
+      // It has no listeners: looked at, that is found and made right.
+      onRefused: (uid) => pods.table.get(uid) && queue.add(podName(pods.table.get(uid)!.pod)),
+    }, restored),
     (it) => it.close(),
   );
   announcing.zds = zds;
@@ -123,84 +158,57 @@ export async function startAgent(config: AgentConfig, { api, signal, log }: Agen
       hostRoot: config.hostRoot,
       state,
       pods,
+      onAnswer: (status) => metrics.pluginAnswered(status),
       log: log.child("events"),
     }),
     (it) => it.shutdown(),
   );
+  const hostAudit = new HostAudit(probes, {
+    wanted: addresses,
+    isPod: (uid) => pods.table.get(uid) !== undefined,
+    repaired: (what) => metrics.repairedHost(what),
+    log: log.child("host"),
+  });
+  cleanup.use(node.watch(undefined, () => void hostAudit.look(), ["firewall"]));
   started = true;
-  for (const [key] of state.pods()) queue.add(key);
+  look([...state.pods()].map(([key]) => key));
   log.info("node agent serves", { node: config.nodeName, restored: restored.length });
   const kept = cleanup.move();
+  const audit = async () => {
+    // Not all nodes' agents at one moment, nor one of them always together with another's timer.
+    while (await pause(config.auditIntervalMs * (0.8 + 0.4 * Math.random()), signal)) {
+      await hostAudit.look();
+      for (const [key] of state.pods()) queue.add(key);
+      for (const pod of pods.table.pods()) if (state.pod(podName(pod))?.uid !== pod.uid) remove(pod);
+    }
+  };
   const serving = async () => {
     await using _ = kept;
-    let auditing = Promise.resolve();
-    const audit = () => {
-      auditing = auditing.then(() => auditHost(probes, log)); // One after the other, should a program be slow.
-      for (const [key] of state.pods()) queue.add(key);
-    };
-    const timer = setInterval(audit, config.auditIntervalMs);
-    await queue.run(signal);
-    clearInterval(timer);
-    await Promise.all([namespaces.stopped, nodePods.stopped, auditing]);
+    await Promise.all([queue.run(signal), audit(), namespaces.stopped, nodePods.stopped]);
+    await events.written;
   };
-  return {
-    status: () => ({ ztunnels: zds.connectionCount, pods: pods.size, waiting: queue.size }),
-    done: serving(),
-  };
+  return { pods: pods.table, ztunnels: () => zds.connectionCount, done: serving() };
+}
+
+/** Before they are taken into the state, which tells new from known. */
+function count(changes: readonly InformerChange[], state: NodeState, metrics: NodeMetrics): void {
+  for (const { namespace, name, object } of changes) {
+    const known = state.pod(`${namespace}/${name}`) !== undefined;
+    metrics.reconciled(object === undefined ? "delete" : known ? "update" : "add");
+  }
 }
 
 /** The pods that say they are enrolled, with their namespaces; one that is not found is taken up like a new one (CNI-090, CNI-093). */
 async function restore(
-  config: AgentConfig,
+  node: NodeView,
   { state, pods, log }: { state: NodeState; pods: MeshPods; log: Logger },
 ): Promise<{ restored: Awaited<ReturnType<MeshPods["restore"]>>; complete: boolean }> {
   const enrolled = [...state.pods()].map(([, pod]) => pod)
     .filter((pod) => redirectionOf(pod) === "enabled" && !pod.ended && !state.isZtunnel(pod));
-  const found = findPodNetns(config.procDir, enrolled, log);
+  const found = node.find(enrolled);
   const byPod = new Map(enrolled.flatMap((pod) => found.has(pod.uid) ? [[pod, found.get(pod.uid)!] as const] : []));
   for (const pod of enrolled) {
-    if (!byPod.has(pod)) log.warn("enrolled pod has no network namespace", { pod: `${pod.namespace}/${pod.name}` });
+    if (!byPod.has(pod)) log.warn("enrolled pod has no network namespace", { pod: podName(pod) });
   }
   return { restored: await pods.restore(byPod), complete: enrolled.every(({ ips }) => ips.length > 0) };
-}
-
-async function ensureHostRules(
-  probes: NodeProbes,
-  { signal, log }: { signal: AbortSignal; log: Logger },
-): Promise<void> {
-  for (let attempt = 1;; attempt++) {
-    try {
-      return await probes.ensure();
-    } catch (error) {
-      if (!(error instanceof MeshError) || attempt === HOST_TRIES) throw error;
-      log.warn("host rules not written", { attempt, error: chain(error) });
-    }
-    await new Promise((resolve) => setTimeout(resolve, HOST_PAUSE_MS));
-    signal.throwIfAborted();
-  }
-}
-
-async function auditHost(probes: NodeProbes, log: Logger): Promise<void> {
-  try {
-    const differences = await probes.check();
-    if (differences.length === 0) return;
-    log.warn("host rules repaired", { differences: differences.join("; ") });
-    await probes.ensure();
-  } catch (error) {
-    if (!(error instanceof MeshError)) throw error;
-    log.error("host rules not checked", { error: chain(error) });
-  }
-}
-
-/** Says in the pod's status what its traffic does (CNI-082). A pod that is gone needs no annotation. */
-async function annotate(api: KubeApi, pod: NodePod, redirection: Annotated): Promise<void> {
-  const value = redirection === "none" ? null : redirection;
-  try {
-    await api.patch(PODS, { namespace: pod.namespace, name: pod.name, subresource: "status" }, {
-      metadata: { uid: pod.uid, annotations: { [REDIRECTION]: value } }, // The uid: never another pod of its name.
-    });
-  } catch (error) {
-    if (error instanceof KubeError && (error.status === 404 || error.status === 409)) return;
-    throw error;
-  }
 }

@@ -55,12 +55,19 @@ Deno.test("NodeState says whom the mesh is for, and where it cannot tell (CNI-07
 });
 
 Deno.test("the plugin's socket enrols who belongs into the mesh, and says why not (CNI-012, CNI-014 to CNI-016, CNI-021)", async () => {
-  const folder = await Deno.makeTempDir(), added: string[] = [];
+  const folder = await Deno.makeTempDir(), added: string[] = [], answers: number[] = [];
   const pods = {
     add: (pod: { name: string; ips: readonly string[] }) => Promise.resolve(void added.push(`${pod.name} ${pod.ips}`)),
   } as unknown as MeshPods;
   const state = stateWith(change("shop", "a", {}), change("plain", "b", {}));
-  const server = await serveEvents({ path: `${folder}/pluginevent.sock`, hostRoot: "", state, pods, log });
+  const server = await serveEvents({
+    path: `${folder}/pluginevent.sock`,
+    hostRoot: "",
+    state,
+    pods,
+    onAnswer: (it) => answers.push(it),
+    log,
+  });
   try {
     assertEquals(Deno.statSync(`${folder}/pluginevent.sock`).mode! & 0o777, 0o666);
     const agent = new SocketAgent(folder);
@@ -83,6 +90,7 @@ Deno.test("the plugin's socket enrols who belongs into the mesh, and says why no
     ];
     for (const [body, refusal] of refusals) assert(refusal.test(await agent.enrol(body) ?? ""), body.slice(0, 80));
     assertEquals(added.length, 1);
+    assertEquals(answers, [200, 400, 500, 500, 500, 500, 400], "questions are no events");
   } finally {
     await server.shutdown();
     await Deno.remove(folder, { recursive: true });
@@ -104,7 +112,13 @@ Deno.test("whoever gives up ends the work he asked for, and whoever gets his ans
       return aborted.promise;
     },
   } as unknown as MeshPods;
-  const options = { path: `${folder}/pluginevent.sock`, hostRoot: "", state: stateWith(change("shop", "a", {})), pods };
+  const options = {
+    path: `${folder}/pluginevent.sock`,
+    hostRoot: "",
+    state: stateWith(change("shop", "a", {})),
+    pods,
+    onAnswer: () => {},
+  };
   const server = await serveEvents({ ...options, log });
   const body = encodeEvent({ netns: "/proc/self/ns/net", name: "a", namespace: "shop" }, [])!;
   try {

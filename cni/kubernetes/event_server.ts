@@ -1,10 +1,12 @@
 /** The plugin's socket: a pod that is being made is enrolled before its sandbox is ready (CNI-012 to CNI-016, CNI-021). */
 import { chain, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
+import { KubeError, KubeUnreachable } from "../../kube/api.ts";
 import { type Netns, openNetns } from "../../os/netns.ts";
 import { removeOldSocket } from "../../os/seqpacket.ts";
 import { DECIDE_PATH, decodeEvent, EVENT_BYTES_MAX, EVENT_PATH } from "../plugin_event.ts";
 import { serveUnixHttp, type UnixHttpServer } from "../unix_http.ts";
+import { boundedBody } from "../bounded_body.ts";
 import type { MeshPods } from "./mesh_pods.ts";
 import type { NodeState } from "./node_state.ts";
 
@@ -13,7 +15,9 @@ export interface EventServerOptions {
   /** Where the host's root is seen: `/host` in a container, empty on the host (CNI-080). */
   readonly hostRoot: string;
   readonly state: NodeState;
-  readonly pods: MeshPods;
+  readonly pods: Pick<MeshPods, "add">;
+  /** Told the status of each answer to a new pod's event. */
+  readonly onAnswer: (status: number) => void;
   readonly log: Logger;
 }
 
@@ -22,18 +26,14 @@ const SOCKET_MODE = 0o666; // The runtime calls the plugin as whom it likes; wha
 
 /** Serves until its `shutdown` is called. Throws AMB7121. */
 export async function serveEvents(options: EventServerOptions): Promise<UnixHttpServer> {
-  const { path, log } = options;
+  const { path } = options;
   try {
     Deno.mkdirSync(path.replace(/\/[^/]*$/, ""), { recursive: true, mode: 0o750 });
     removeOldSocket(path);
     const server = await serveUnixHttp(path, async (request, signal) => {
-      try {
-        return await answer(request, signal, options);
-      } catch (error) {
-        if (!(error instanceof MeshError)) throw error;
-        log.warn("pod not enrolled", { error: chain(error) });
-        return failed(500, `${chain(error)} (${error.code}): ${error.remedy}`);
-      }
+      const response = await answered(request, signal, options);
+      if (new URL(request.url).pathname === EVENT_PATH) options.onAnswer(response.status);
+      return response;
     });
     Deno.chmodSync(path, SOCKET_MODE);
     return server;
@@ -45,12 +45,22 @@ export async function serveEvents(options: EventServerOptions): Promise<UnixHttp
   }
 }
 
+async function answered(request: Request, signal: AbortSignal, options: EventServerOptions): Promise<Response> {
+  try {
+    return await answer(request, signal, options);
+  } catch (error) {
+    if (!(error instanceof MeshError || error instanceof KubeError || error instanceof KubeUnreachable)) throw error;
+    options.log.warn("pod not enrolled", { error: chain(error) });
+    return failed(500, error instanceof MeshError ? `${chain(error)} (${error.code}): ${error.remedy}` : chain(error));
+  }
+}
+
 async function answer(request: Request, signal: AbortSignal, options: EventServerOptions): Promise<Response> {
   const { pathname } = new URL(request.url);
   if (request.method !== "POST" || (pathname !== EVENT_PATH && pathname !== DECIDE_PATH)) {
     return failed(404, `there is no ${request.method} ${pathname}`);
   }
-  const body = await boundedText(request);
+  const body = await boundedBody(request, EVENT_BYTES_MAX);
   if (body === undefined) return failed(400, `the body is empty, or longer than ${EVENT_BYTES_MAX} bytes`);
   return pathname === DECIDE_PATH ? decide(body, options) : await enrol(body, signal, options);
 }
@@ -86,17 +96,6 @@ async function enrol(body: string, signal: AbortSignal, options: EventServerOpti
   using netns: Netns = openNetns(`${hostRoot}${event.netns}`);
   await pods.add({ ...pod, ips }, { netns }, signal);
   return new Response(null, { status: 200 });
-}
-
-async function boundedText(request: Request): Promise<string | undefined> {
-  const parts: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const part of request.body ?? []) {
-    bytes += part.length;
-    if (bytes > EVENT_BYTES_MAX) return undefined;
-    parts.push(part);
-  }
-  return bytes === 0 ? undefined : new TextDecoder().decode(await new Blob(parts as BlobPart[]).bytes());
 }
 
 function failed(status: number, text: string): Response {

@@ -1,45 +1,51 @@
-/** Role cni in a cluster: the node agent, the plugin's installation, and whether both are ready (CNI-017, CNI-052). */
+/** Role cni in a cluster: the node agent, the plugin's installation, and what is shown of both (CNI-017, CNI-052). */
 import { parse } from "@std/yaml";
-import { chain, MeshError } from "../../base/errors.ts";
-import type { Logger } from "../../base/log.ts";
+import { MeshError } from "../../base/errors.ts";
+import { Logger } from "../../base/log.ts";
 import { requireCapabilities } from "../../os/capabilities.ts";
-import { type KubeApi, KubeError } from "../../kube/api.ts";
-import type { KubeAccess } from "../../kube/access.ts";
+import { fixedCredentials, type KubeAccess } from "../../kube/access.ts";
 import { openKubeApi } from "../../kube/client.ts";
 import { inClusterAccess } from "../../kube/in_cluster.ts";
 import { loadKubeconfig } from "../../kube/kubeconfig_access.ts";
-import { DAEMON_SETS } from "../../kube/resource_types.ts";
+import { NAMESPACES } from "../../kube/resource_types.ts";
 import type { CniConfig } from "../config.ts";
 import { type Enablement, parseEnablement } from "../enablement.ts";
 import { Installer } from "../install/installer.ts";
 import { loadedLibraries, type PluginProgram } from "../install/plugin_program.ts";
-import { formatPluginKubeconfig } from "../kubeconfig_file.ts";
 import { chooseRedirection } from "../redirection/choose.ts";
 import type { Redirection } from "../redirection/redirection.ts";
-import { startAgent } from "./agent.ts";
+import { type RunningAgent, startAgent } from "./agent.ts";
+import { whyLeaving } from "./leaving.ts";
+import { type NodeGauges, NodeMetrics } from "./node_metrics.ts";
+import { healthPages, jsonPage, metricsPage, servePages } from "./pages.ts";
 import { PLUGIN_ENTRY, pluginModules } from "./plugin_modules.ts";
+import { PluginKubeconfig } from "./plugin_kubeconfig.ts";
+import { podRows } from "./pod_table.ts";
 
 export interface RoleOptions {
   readonly signal: AbortSignal;
   readonly log: Logger;
 }
 
-const DAEMON_SET = "istio-cni-node";
 const ROOT = new URL("../../", import.meta.url).pathname.replace(/\/$/, "");
 const CONF_MODE = 0o600;
-const TOKEN_LOOK_MS = 60_000; // The kubelet renews a token long before it ends (CNI-045).
+const TOKEN_TRY_MS = 10_000;
+const SILENT = new Logger("kube", { sink: () => {} }); // Whoever asks says what came of it.
 
-/** Runs until the signal; pods stay captured. Throws MeshError if the node cannot be served. */
+/** Runs until the signal; pods stay captured. Throws MeshError if the node cannot be served (CNI-017, CNI-018). */
 export async function runKubernetesMode(config: CniConfig, { signal, log }: RoleOptions): Promise<void> {
   requireCapabilities(["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
-  const enablement = enablementOf(config), health = { watching: false, installed: () => false };
+  const enablement = enablementOf(config), nodeName = config.nodeName ?? Deno.hostname();
   const access = config.kubeconfig === undefined ? await inClusterAccess() : await loadKubeconfig(config.kubeconfig);
-  const http = serveHealth(config, health, signal);
+  const parts: Parts = {}; // As they come up; the pages are there before them.
+  const metrics = new NodeMetrics(gaugesOf(config, parts));
+  const ended = new AbortController(); // By a failure, too.
+  const servers = servePagesOf(config, { parts, metrics, signal: AbortSignal.any([signal, ended.signal]) });
   const api = openKubeApi(access, { log: log.child("kube") });
   try {
-    const nodeName = config.nodeName ?? Deno.hostname();
     using redirection = await chooseRedirection(config, { log: log.child("redirection") });
-    const agent = await startAgent({
+    parts.redirection = redirection;
+    const agent = parts.agent = await startAgent({
       nodeName,
       systemNamespace: config.systemNamespace,
       enablement,
@@ -50,25 +56,86 @@ export async function runKubernetesMode(config: CniConfig, { signal, log }: Role
       procDir: `${config.hostRoot}/proc`,
       hostRoot: config.hostRoot,
       auditIntervalMs: config.auditIntervalMs,
-    }, { api, signal, log });
-    health.watching = true;
-    const kubeconfig = await Kubeconfig.open(access, signal);
-    const installer = new Installer({
+    }, { api, metrics, signal, log });
+    const kubeconfig = parts.kubeconfig = await PluginKubeconfig.open(
+      access,
+      { verify: verifyToken, log: log.child("install") },
+      signal,
+    );
+    const installer = parts.installer = new Installer({
       confDir: config.confDir,
       binDir: config.binDir,
       runDir: config.runDir,
       ownFile: config.ownedConf ? config.ownedConfName : undefined,
       confMode: CONF_MODE,
       settings: pluginSettings(config),
-    }, { program: await pluginProgram(), kubeconfig: () => kubeconfig.text, log: log.child("install") });
-    health.installed = () => installer.ready;
-    await Promise.all([installer.run(signal), agent.done, kubeconfig.stopped]);
-    if (await isUninstalled(api, config, log)) await uninstall(installer, redirection, log);
+    }, {
+      program: await pluginProgram(),
+      kubeconfig: () => kubeconfig.text,
+      onPass: (result) => metrics.installed(result),
+      log: log.child("install"),
+    });
+    await Promise.all([installer.run(signal), agent.done, kubeconfig.run(signal)]);
+    const leaving = config.disableSafeUpgrade ? "uninstalled" : await whyLeaving({
+      api,
+      namespace: config.systemNamespace,
+      nodeName,
+      owned: config.ownedConf,
+      log,
+    });
+    if (leaving === "uninstalled") await uninstall(installer, redirection, log);
     else log.info("stopping; pods stay captured, and new ones wait for the next agent");
   } finally {
     api.close();
-    await http.finished;
+    ended.abort();
+    await Promise.all(servers.map((server) => server.finished));
   }
+}
+
+/** What the pages speak of, each from when it is there. */
+interface Parts {
+  redirection?: Redirection;
+  agent?: RunningAgent;
+  kubeconfig?: PluginKubeconfig;
+  installer?: Installer;
+}
+
+function gaugesOf(config: CniConfig, parts: Parts): NodeGauges {
+  return {
+    ztunnels: () => parts.agent?.ztunnels() ?? 0,
+    pods: () => parts.agent?.pods.counts() ?? { enrolled: 0, pending: 0, failed: 0 },
+    installReady: () => parts.installer?.ready === true,
+    kubeconfigExpiresS: () => parts.kubeconfig?.expiresInS(),
+    backend: () => {
+      const used = parts.redirection?.name ?? "none", wanted = config.redirect;
+      return { wanted, used, reason: wanted === "auto" ? "the first that works here" : "asked for" };
+    },
+  };
+}
+
+/** Health for the kubelet, metrics for scrapers, and, for this node alone, how each pod fares. */
+function servePagesOf(
+  config: CniConfig,
+  { parts, metrics, signal }: { parts: Parts; metrics: NodeMetrics; signal: AbortSignal },
+): Deno.HttpServer[] {
+  const missing = () => [
+    ...parts.agent === undefined ? ["pods are not followed yet"] : [],
+    ...parts.installer?.ready === true ? [] : ["the plugin is not installed"],
+  ];
+  const { introspectionAddress, monitoringAddress, healthAddress } = config;
+  const pods = jsonPage(async () => ({
+    ztunnels: parts.agent?.ztunnels() ?? 0,
+    backend: parts.redirection?.name ?? null,
+    pods: await podRows(parts.agent?.pods.status() ?? []),
+  }));
+  return [
+    servePages(introspectionAddress, { "/debug/pods": pods }, { signal, flag: "--introspection-address" }),
+    servePages(monitoringAddress, { "/metrics": metricsPage(() => metrics.render()) }, {
+      signal,
+      flag: "--monitoring-address",
+    }),
+    servePages(healthAddress, healthPages(missing), { signal, flag: "--health-address" }),
+  ];
 }
 
 function enablementOf({ enablementSelector, excludedNamespaces }: CniConfig): Enablement {
@@ -111,76 +178,17 @@ async function pluginProgram(): Promise<PluginProgram> {
   };
 }
 
-/** The plugin's kubeconfig with the token of now. */
-class Kubeconfig {
-  text: string;
-  readonly stopped: Promise<void>;
-
-  private constructor(text: string, stopped: Promise<void>) {
-    this.text = text;
-    this.stopped = stopped;
-  }
-
-  static async open(access: KubeAccess, signal: AbortSignal): Promise<Kubeconfig> {
-    const { promise: stopped, resolve } = Promise.withResolvers<void>();
-    const kubeconfig = new Kubeconfig(await textOf(access, signal), stopped);
-    const timer = setInterval(async () => {
-      try {
-        kubeconfig.text = await textOf(access, signal);
-      } catch (error) {
-        if (!(error instanceof MeshError)) throw error; // Else the one of before stays, until the next look.
-      }
-    }, TOKEN_LOOK_MS);
-    const stop = () => {
-      clearInterval(timer);
-      resolve();
-    };
-    signal.addEventListener("abort", stop, { once: true });
-    if (signal.aborted) stop();
-    return kubeconfig;
-  }
-}
-
-async function textOf(access: KubeAccess, signal: AbortSignal): Promise<string> {
-  const { token = "" } = await access.credentials.current(signal);
-  const server = access.server.href.replace(/\/$/, "");
-  return formatPluginKubeconfig({ server, ca: access.ca ?? "", token });
-}
-
-/** CNI-052: ready when pods are followed and the runtime calls our plugin; alive as long as this answers. */
-function serveHealth(
-  { healthAddress: { host: hostname, port } }: CniConfig,
-  health: { readonly watching: boolean; readonly installed: () => boolean },
-  signal: AbortSignal,
-): Deno.HttpServer {
+/** Asks as the plugin would: a token that the API server does not take, or that may not look, is no better than the one before. */
+async function verifyToken(access: KubeAccess, token: string, signal: AbortSignal): Promise<void> {
+  const limits = { callMs: TOKEN_TRY_MS };
+  const api = openKubeApi({ ...access, credentials: fixedCredentials({ token }) }, { log: SILENT, limits });
+  const close = () => api.close();
+  signal.addEventListener("abort", close, { once: true });
   try {
-    return Deno.serve({ hostname, port, signal, onListen: () => {} }, (request) => {
-      const { pathname } = new URL(request.url);
-      if (pathname === "/healthz") return new Response("ok\n");
-      if (pathname !== "/readyz") return new Response("not found\n", { status: 404 });
-      const missing = [
-        ...health.watching ? [] : ["pods are not followed yet"],
-        ...health.installed() ? [] : ["the plugin is not installed"],
-      ];
-      return new Response(`${missing.join("; ") || "ok"}\n`, { status: missing.length === 0 ? 200 : 503 });
-    });
-  } catch (cause) {
-    throw new MeshError("AMB7123", `cannot serve health pages on ${hostname}:${port}`, {
-      remedy: "choose another --health-address, or stop what listens there",
-      cause,
-    });
-  }
-}
-
-/** Whether the agent goes for good: its DaemonSet is gone, or we may not even look (CNI-046). An upgrade leaves all in place. */
-async function isUninstalled(api: KubeApi, { systemNamespace }: CniConfig, log: Logger): Promise<boolean> {
-  try {
-    const set = await api.get(DAEMON_SETS, { namespace: systemNamespace, name: DAEMON_SET });
-    return set === undefined || set.metadata.deletionTimestamp !== undefined;
-  } catch (error) {
-    if (error instanceof KubeError && (error.status === 401 || error.status === 403)) return true;
-    log.warn("cannot tell an upgrade from an uninstallation; leaving the plugin in place", { error: chain(error) });
-    return false;
+    await api.get(NAMESPACES, { namespace: "", name: "default" });
+  } finally {
+    signal.removeEventListener("abort", close);
+    api.close();
   }
 }
 

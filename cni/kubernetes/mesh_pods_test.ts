@@ -1,82 +1,27 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { MeshError } from "../../base/errors.ts";
 import { Logger } from "../../base/log.ts";
-import type { Netns } from "../../os/netns.ts";
 import { MeshPods } from "./mesh_pods.ts";
-import { actionFor, type NodePod, nodePodOf, REDIRECTION, ruleOptionsOf } from "./node_pod.ts";
+import { actionFor, type NodePod, nodePodOf, REDIRECTION, redirectionOf, ruleOptionsOf } from "./node_pod.ts";
 import { DEFAULT_SELECTORS } from "../enablement.ts";
+import { FakeNode, News, POD } from "./node_testing.ts";
 
-const POD: NodePod = {
-  uid: "u1",
-  name: "web-1",
-  namespace: "shop",
-  serviceAccount: "web",
-  labels: {},
-  annotations: {},
-  hostNetwork: false,
-  ended: false,
-  ips: ["10.0.0.2"],
-};
-
-/** A namespace that counts its open handles. */
-class FakeNetns {
-  open = 0;
-  readonly inode: number;
-
-  constructor(inode: number) {
-    this.inode = inode;
-  }
-
-  handle(): Netns {
-    this.open++;
-    let isOpen = true;
-    const close = () => {
-      assert(isOpen, "a handle is closed once");
-      isOpen = false;
-      this.open--;
-    };
-    const { inode } = this;
-    return { inode, duplicate: () => this.handle(), [Symbol.dispose]: close } as unknown as Netns;
-  }
-}
-
-/** All that the agent touches, as a list of what was done. */
-function world(failing: { step?: string } = {}) {
-  const steps: string[] = [], netns = new FakeNetns(1), owners = new Map<string, string>();
-  const step = (name: string) => {
-    steps.push(name);
-    if (failing.step !== undefined && name.startsWith(failing.step)) {
-      throw new MeshError("AMB0000", "no", { remedy: "" });
-    }
-  };
+/** The agent's pods on a node in memory, where pod u1 runs in namespace 1. */
+function world({ failing, node = new FakeNode() }: { failing?: string; node?: FakeNode } = {}) {
+  node.failing = failing;
+  const netns = node.processes.get(POD.uid) ?? node.place(POD.uid, 1), news = new News(), changed: string[] = [];
   const pods = new MeshPods({
-    zds: () => ({
-      addPod: async ({ uid }) => await Promise.resolve(step(`zds add ${uid}`)),
-      deletePod: async (uid) => await Promise.resolve(step(`zds delete ${uid}`)),
-    }),
-    rules: {
-      apply: (_, options) => step(`rules${options.dnsCapture ? " dns" : ""}`),
-      release: () => step("release"),
-      remove: () => step("unrule"),
-      check: () => [],
-    },
-    probes: {
-      add: (addresses) => {
-        for (const { ip, uid } of addresses) owners.set(ip, uid);
-        step("probe");
-      },
-      remove: (addresses) => {
-        for (const { ip, uid } of addresses) if (owners.get(ip) === uid) owners.delete(ip);
-        step("unprobe");
-        return [];
-      },
-    },
-    annotate: async (_, redirection) => await Promise.resolve(step(`annotate ${redirection}`)),
-    find: () => netns.handle(),
+    zds: () => node.announcer,
+    rules: node.redirection,
+    probes: node.probes(),
+    annotate: node.annotate,
+    node,
+    onChange: ({ name }) => changed.push(name),
     defaults: {},
+    news,
     log: new Logger("test", { sink: () => {} }),
   });
-  return { pods, steps, netns, owners };
+  return { pods, steps: node.steps, netns, owners: node.probeSet, node, news: news.lines, changed };
 }
 
 Deno.test("a pod is enrolled in the order that fails closed, its annotation last (CNI-020, CNI-080, CNI-088)", async () => {
@@ -93,18 +38,18 @@ Deno.test("a pod is enrolled in the order that fails closed, its annotation last
 
 Deno.test("a failed sandbox leaves nothing to be tried again; a pod that runs waits as pending (CNI-081, CNI-089)", async () => {
   for (const step of ["rules", "zds add"]) {
-    const { pods, steps, netns } = world({ step });
+    const { pods, steps, netns } = world({ failing: step });
     using event = netns.handle();
     await assertRejects(() => pods.add(POD, { netns: event }), MeshError);
     assert(!pods.has("u1"));
     assertEquals(netns.open, 1, step);
     assert(!steps.includes("annotate enabled") && !steps.includes("annotate pending"));
   }
-  const failing: { step?: string } = { step: "zds add" }, { pods, steps, netns } = world(failing);
+  const { pods, steps, netns, node } = world({ failing: "zds add" });
   await assertRejects(() => pods.add(POD, "find"), MeshError);
   assertEquals(steps, ["rules", "zds add u1", "annotate pending"]);
   assert(!pods.has("u1"));
-  failing.step = undefined;
+  node.failing = undefined;
   await pods.add(POD, "find");
   assert(pods.has("u1"));
   assertEquals(netns.open, 1);
@@ -112,9 +57,9 @@ Deno.test("a failed sandbox leaves nothing to be tried again; a pod that runs wa
 
 Deno.test("what fails after ztunnel's word is no success, and is tried again (CNI-081)", async () => {
   for (const step of ["probe", "annotate enabled"]) {
-    const failing: { step?: string } = { step }, { pods, steps } = world(failing);
+    const { pods, steps, node } = world({ failing: step });
     await assertRejects(() => pods.add(POD, "find"), MeshError);
-    failing.step = undefined;
+    node.failing = undefined;
     await pods.add(POD, "find");
     assertEquals(steps.at(-1), "annotate enabled");
   }
@@ -143,6 +88,126 @@ Deno.test("what one pod waits for holds up no other, and its own steps never cro
     "annotate enabled",
   ]);
   assert(pods.has("u1"));
+});
+
+Deno.test("reassert() finds what was taken away, makes it right and says so, once (CNI-097, CNI-314)", async () => {
+  const { pods, node, netns, news } = world();
+  await pods.add(POD, "find");
+  news.length = 0;
+  await pods.reassert(POD);
+  assertEquals(news, [], "nothing was wrong");
+  const harms: readonly (readonly [string, () => void])[] = [
+    ["rules", () => netns.rules = undefined],
+    ["rules", () => netns.released = true],
+    ["listeners", () => netns.listeners.delete(15008)],
+  ];
+  for (const [what, harm] of harms) {
+    harm();
+    await pods.reassert(POD);
+    await pods.reassert(POD);
+    assertEquals(news.splice(0), [`web-1 repaired ${what}`]);
+    assertEquals([netns.rules, netns.released, netns.listeners.size, node.ztunnel.get("u1")], [{}, false, 3, 1]);
+  }
+  netns.listeners.clear();
+  node.synchronized = false;
+  await pods.reassert(POD);
+  assertEquals(news, [], "a ztunnel that is not there yet listens nowhere: that is no fault of the pod");
+});
+
+Deno.test("a pod whose namespace was made anew behind the agent's back is enrolled in the new one (CNI-097, CNI-316)", async () => {
+  const { pods, node, news, netns } = world();
+  await pods.add(POD, "find");
+  const fresh = node.place("u1", 2);
+  await pods.reassert(POD);
+  assertEquals(news.slice(1), ["web-1 repaired netns"]);
+  assertEquals([fresh.rules, fresh.listeners.size, node.ztunnel.get("u1"), netns.open], [{}, 3, 2, 0]);
+  node.processes.delete("u1");
+  await assertRejects(() => pods.reassert(POD), MeshError, "has left the network namespace");
+  assert(!pods.has("u1"), "so that it is looked for as a pod that is not enrolled");
+  const enabled = { ...POD, annotations: { [REDIRECTION]: "enabled" } };
+  await assertRejects(() => pods.add(enabled, "find"), MeshError, "was not found");
+  assertEquals(node.annotations.get("u1"), "pending", "an annotation with nothing behind it is taken back (CNI-093)");
+  node.place("u1", 3);
+  await pods.add(enabled, "find");
+  assertEquals([node.annotations.get("u1"), node.ztunnel.get("u1")], ["enabled", 3]);
+  pods[Symbol.dispose]();
+  assertEquals(node.openHandles, 0);
+});
+
+Deno.test("rules follow a live pod's annotations, and an address that it gains goes into the probes' set (CNI-076, CNI-094)", async () => {
+  const { pods, netns, news, node, steps } = world();
+  await pods.add(POD, "find");
+  news.length = steps.length = 0;
+  await pods.reassert({ ...POD, annotations: { "ambient.istio.io/dns-capture": "true" } });
+  assertEquals([netns.rules, news, steps], [{ dnsCapture: true }, [], ["rules dns"]], "a change is no repair");
+  await pods.reassert({
+    ...POD,
+    ips: ["10.0.0.2", "fd00::2"],
+    annotations: { "ambient.istio.io/dns-capture": "so so" },
+  });
+  assertEquals([netns.rules, node.probeSet.get("fd00::2")], [{}, "u1"]);
+  assertEquals(news, ["web-1: ambient.istio.io/dns-capture is neither true nor false"]);
+});
+
+Deno.test("what is changed in a pod's namespace is heard, as long as the pod is enrolled (CNI-097)", async () => {
+  const { pods, node, changed } = world();
+  await pods.add(POD, "find");
+  node.watchers.get(1)!();
+  assertEquals(changed, ["web-1"]);
+  await pods.add({ ...POD, uid: "u2", name: "web-2" }, { netns: node.place("u2", 2).handle() });
+  await pods.remove(POD, { lives: true });
+  assertEquals([...node.watchers.keys()], [2]);
+});
+
+Deno.test("an annotation that somebody takes away is written again, and one that the watch has not told of yet is not (CNI-081)", async () => {
+  const { pods, news, steps } = world();
+  await pods.add(POD, "find");
+  steps.length = 0;
+  await pods.add(POD, "find");
+  assertEquals(steps, [], "the watch is a moment behind");
+  pods.table.get("u1")!.annotatedMs = -Infinity;
+  await pods.add(POD, "find");
+  assertEquals([steps.at(-1), news.at(-1)], ["annotate enabled", "web-1 repaired annotation"]);
+});
+
+Deno.test("the agent is killed at every step of an enrolment and of a leaving: the next one ends what it began (CNI-313)", async () => {
+  const kill = ["rules", "zds add", "probe", "annotate", "release", "unprobe", "zds delete", "unrule", "never"];
+  for (const leaves of [false, true]) {
+    for (const step of kill) {
+      const node = new FakeNode(), { pods } = world({ node });
+      if (leaves) await pods.add(POD, "find");
+      node.failing = step;
+      const harmed = leaves ? pods.remove(POD, { lives: true }) : pods.add(POD, "find");
+      await harmed.catch((error) => assert(error instanceof MeshError));
+      // Killed: nothing of it is left but what is on the node, and what the API server was told.
+      pods[Symbol.dispose]();
+      const netns = node.netns(1), { rules, released } = netns, where = `${leaves ? "leaving" : "coming"}, ${step}`;
+      const captured = rules !== undefined && !released;
+      if (!leaves && node.annotations.get("u1") === "enabled") assert(captured, `${where}: it says so, and is`);
+      if (!leaves && node.ztunnel.has("u1")) assert(captured, `${where}: ztunnel listens only where rules are`);
+      const next = world({ node });
+      const seen = { ...POD, annotations: { [REDIRECTION]: node.annotations.get("u1") ?? "" } };
+      if (redirectionOf(seen) === "enabled") await next.pods.restore(new Map([[seen, netns.handle()]]));
+      node.failing = undefined;
+      if (leaves) {
+        const touched = redirectionOf(seen) !== "none" || next.pods.has("u1");
+        if (touched) await next.pods.remove(seen, { lives: true });
+        if (!touched) continue; // The annotation went last: all else had gone.
+        assertEquals(
+          [netns.rules, node.ztunnel.size, node.probeSet.size, node.annotations.size],
+          [undefined, 0, 0, 0],
+          where,
+        );
+      } else {
+        await (next.pods.has("u1") ? next.pods.reassert(seen) : next.pods.add(seen, "find"));
+        await next.pods.reassert(seen);
+        const state = [netns.rules, netns.listeners.size, node.probeSet.get("10.0.0.2"), node.annotations.get("u1")];
+        assertEquals(state, [{}, 3, "u1", "enabled"], where);
+      }
+      next.pods[Symbol.dispose]();
+      assertEquals(node.openHandles, 0, where);
+    }
+  }
 });
 
 Deno.test("actionFor() follows the table of pod updates (CNI-076, CNI-079, CNI-092, CNI-093)", () => {

@@ -64,6 +64,11 @@ export function nodePodOf(object: KubeObject): NodePod | undefined {
   };
 }
 
+/** `namespace/name`, the pod's key. */
+export function podName({ namespace, name }: NodePod): string {
+  return `${namespace}/${name}`;
+}
+
 export function redirectionOf({ annotations }: NodePod): Redirection {
   const value = Object.hasOwn(annotations, REDIRECTION) ? annotations[REDIRECTION] : "";
   return value === "enabled" || value === "pending" ? value : "none";

@@ -64,6 +64,16 @@ export class NodeState {
     return namespace === this.#systemNamespace && labels[ZTUNNEL_LABEL] === ZTUNNEL;
   }
 
+  /** Namespaces that are in the mesh by their labels, and those of a pod of this node that is by its own (CNI-021). */
+  ambientNamespaces(): string[] {
+    const { excludedNamespaces } = this.#enablement;
+    const byLabel = [...this.#namespaces].filter(([name, labels]) =>
+      !excludedNamespaces.includes(name) && isEnabledNamespace(labels, this.#enablement)
+    ).map(([name]) => name);
+    const byPod = [...this.#pods].filter(([key]) => this.wants(key) === true).map(([, { namespace }]) => namespace);
+    return [...new Set([...byLabel, ...byPod])].sort();
+  }
+
   /** Whether a pod is to be in the mesh; undefined where that cannot be told. */
   wants(key: string): boolean | undefined {
     const pod = this.#pods.get(key), labels = pod && this.#namespaces.get(pod.namespace);

@@ -3,7 +3,7 @@ import { chain } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { type EnablementFacts, wantsMesh } from "../enablement.ts";
 import { encodeEvent } from "../plugin_event.ts";
-import type { Agent } from "./agent.ts";
+import type { Agent, Decision } from "./agent.ts";
 import { CniCode, CniFailure, type PluginCall, versionAnswer } from "./call.ts";
 import { parsePluginConfig, type PluginConfig } from "./plugin_config.ts";
 import { addressesOf, convertResult, type Json } from "./result.ts";
@@ -17,6 +17,8 @@ export interface PluginDependencies {
   readonly agent: (config: PluginConfig) => Agent;
   /** By the kubeconfig of the agent's run folder. Its calls may fail. */
   readonly lookup: (config: PluginConfig) => PodLookup;
+  /** Namespaces that may have pods in the mesh, as the agent last knew them; undefined where nobody knows. */
+  readonly ambientNamespaces: (config: PluginConfig) => Promise<ReadonlySet<string> | undefined>;
   readonly log: Logger;
   readonly sleep: (ms: number) => Promise<void>;
 }
@@ -47,7 +49,7 @@ async function add(call: PluginCall, dependencies: PluginDependencies): Promise<
   const agent = dependencies.agent(config), uid = call.args.get("K8S_POD_UID") ?? "";
   const decision = await agent.decide({ name, namespace, uid });
   if (decision === "not-ambient") return;
-  if (decision !== "ambient" && !await isAmbient(name, namespace, config, dependencies)) return;
+  if (decision !== "ambient" && !await isAmbient({ name, namespace, decision }, config, dependencies)) return;
   const addresses = call.previous === undefined ? [] : addressesOf(call.previous);
   const body = encodeEvent({ netns: call.netns, name, namespace }, addresses);
   if (body === undefined) {
@@ -62,24 +64,32 @@ function isOurs(name: string, namespace: string, { agentNamespace }: PluginConfi
   return namespace === agentNamespace && (name.startsWith(AGENT_POD_PREFIX) || name.startsWith(ZTUNNEL_POD_PREFIX));
 }
 
-/** Asks the API server until it answers: a pod that cannot be judged does not start (CNI-009, ours: always). */
+/**
+ * Asks the API server until it answers. A pod that nobody can judge does not start, unless its namespace was in no mesh when
+ * the agent last knew (CNI-009, CNI-021).
+ */
 async function isAmbient(
-  name: string,
-  namespace: string,
+  { name, namespace, decision }: { name: string; namespace: string; decision: Decision },
   config: PluginConfig,
-  { lookup, log, sleep }: PluginDependencies,
+  { lookup, ambientNamespaces, log, sleep }: PluginDependencies,
 ): Promise<boolean> {
-  let last: unknown;
+  let last: unknown, answered = false;
   for (let attempt = 1; attempt <= LOOKUP_TRIES; attempt++) {
     try {
       const facts = await lookup(config).pod(namespace, name);
       if (facts !== undefined) return wantsMesh(facts, config.enablement);
+      answered = true;
       last = new Error("there is no such pod");
     } catch (error) {
       last = error;
     }
     log.warn("pod not looked up", { pod: `${namespace}/${name}`, attempt, error: chain(last) });
     if (attempt < LOOKUP_TRIES) await sleep(LOOKUP_PAUSE_MS);
+  }
+  const known = decision === "unreachable" && !answered ? await ambientNamespaces(config) : undefined;
+  if (known !== undefined && !known.has(namespace)) {
+    log.warn("nobody answers; the namespace was in no mesh", { pod: `${namespace}/${name}` });
+    return false;
   }
   throw new CniFailure(CniCode.OTHER, `cannot tell whether ${namespace}/${name} belongs into the mesh: ${chain(last)}`);
 }

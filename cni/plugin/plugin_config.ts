@@ -15,6 +15,11 @@ export interface PluginConfig {
 
 const RUN_DIR = "/var/run/istio-cni";
 
+/** The agent's run folder, as far as a configuration that may be wrong in other ways says. */
+export function runDirOf({ cni_agent_run_dir: folder }: Json): string {
+  return typeof folder === "string" && folder !== "" ? folder : RUN_DIR;
+}
+
 /** @throws CniFailure INVALID_CONFIG for a key of the wrong kind. */
 export function parsePluginConfig(config: Json): PluginConfig {
   const wrong = (key: string, what: string): never => {

@@ -1,3 +1,5 @@
+import { serveUnixHttp } from "../unix_http.ts";
+import { formatAmbientNamespaces, parseAmbientNamespaces } from "../namespaces_file.ts";
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Logger } from "../../base/log.ts";
 import type { EnablementFacts } from "../enablement.ts";
@@ -39,6 +41,8 @@ interface World {
   readonly refusal?: string;
   /** What each lookup gives; the last again and again. */
   readonly lookups?: readonly (EnablementFacts | Error | undefined)[];
+  /** Namespaces of the file that the agent leaves. */
+  readonly known?: ReadonlySet<string>;
 }
 
 const AMBIENT: EnablementFacts = {
@@ -49,7 +53,8 @@ const AMBIENT: EnablementFacts = {
   hostNetwork: false,
 };
 
-async function run(parsed: ReturnType<typeof call>, { decision = "unreachable", refusal, lookups = [AMBIENT] }: World) {
+async function run(parsed: ReturnType<typeof call>, world: World) {
+  const { decision = "unreachable", refusal, lookups = [AMBIENT], known } = world;
   const events: unknown[] = [], slept: number[] = [];
   let looked = 0;
   const agent: Agent = {
@@ -64,6 +69,7 @@ async function run(parsed: ReturnType<typeof call>, { decision = "unreachable", 
         return found instanceof Error ? Promise.reject(found) : Promise.resolve(found);
       },
     }),
+    ambientNamespaces: () => Promise.resolve(known),
     log: new Logger("test", { sink: () => {} }),
     sleep: (ms) => Promise.resolve(void slept.push(ms)),
   });
@@ -171,6 +177,65 @@ Deno.test("ADD fails when the agent refuses, or when nobody can tell whose pod i
   }
   const late = await run(call(), { lookups: [...Array(30).fill(new Error("not yet")), AMBIENT] });
   assertEquals([late.events.length, late.looked, late.sleptMs], [1, 31, 30_000]);
+});
+
+Deno.test("with nobody to ask a pod starts only where the agent last knew its namespace to be in no mesh (CNI-019, CNI-021)", async () => {
+  const away = [new Error("the API server does not answer")], nobody = "cannot tell whether shop/web-1";
+  const passed = await run(call(), { lookups: away, known: new Set(["other"]) });
+  assertEquals([passed.events, passed.looked], [[], 31], "after all tries");
+  await assertRejects(() => run(call(), { lookups: away, known: new Set(["shop"]) }), CniFailure, nobody);
+  await assertRejects(() => run(call(), { lookups: away, known: undefined }), CniFailure, nobody);
+  // An agent that answers knows better than its file, and so does an API server that has no such pod.
+  const others = { known: new Set(["other"]) };
+  await assertRejects(() => run(call(), { ...others, lookups: away, decision: "unknown" }), CniFailure, nobody);
+  await assertRejects(() => run(call(), { ...others, lookups: [undefined] }), CniFailure, nobody);
+});
+
+Deno.test("the list of namespaces is read as it was written, and any other text is no list (CNI-021)", () => {
+  assertEquals([...parseAmbientNamespaces(formatAmbientNamespaces(["b", "a"])) ?? []], ["a", "b"]);
+  for (const text of ["", "{", "[]", '{"version":2,"ambient":[]}', '{"version":1,"ambient":[7]}']) {
+    assertEquals(parseAmbientNamespaces(text), undefined);
+  }
+});
+
+Deno.test("a mistake of ours becomes a CNI error with its stack, and one line in the log (CNI-003, CNI-011)", async () => {
+  const entry = new URL("entry.ts", import.meta.url).pathname, folder = await Deno.makeTempDir();
+  const start = async (environment: Record<string, string>, input: string) => {
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", "--quiet", "--no-config", entry],
+      env: { ...ENVIRONMENT, ...environment },
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    const writer = child.stdin.getWriter();
+    await writer.write(new TextEncoder().encode(input));
+    await writer.close();
+    const { code, stdout, stderr } = await child.output(), decoder = new TextDecoder();
+    return { code, out: decoder.decode(stdout), said: decoder.decode(stderr) };
+  };
+  try {
+    const inner = { ...CONFIG, cni_agent_run_dir: folder, plugin_log_level: "info" };
+    const failed = await start({ CNI_ARGS: "K8S_POD_NAME=web-1;K8S_POD_NAMESPACE=" }, JSON.stringify(inner));
+    assertEquals([failed.code, JSON.parse(failed.out).cniVersion], [0, "1.0.0"], "no pod: nothing to fail at");
+    const bad = await start(
+      {},
+      JSON.stringify({ ...inner, prevResult: { ...PREVIOUS, ips: 7 }, enablement_selectors: 3 }),
+    );
+    const error = JSON.parse(bad.out);
+    assertEquals([bad.code, error.code, error.cniVersion], [1, 7, "1.0.0"]);
+    assertEquals(JSON.parse(bad.said.trim().split("\n").at(-1)!).message, "call failed");
+    assertEquals(JSON.parse(Deno.readTextFileSync(`${folder}/istio-cni.log`)).msg, "call failed");
+    const server = await serveUnixHttp(`${folder}/pluginevent.sock`, () => Promise.resolve(new Response("ambient")));
+    const wrong = await start({}, JSON.stringify({ ...inner, prevResult: { ...PREVIOUS, ips: [null] } }));
+    await server.shutdown();
+    const mistake = JSON.parse(wrong.out);
+    assertEquals([wrong.code, mistake.code, /\n\s+at /.test(mistake.details)], [1, 999, true], wrong.out);
+    const about = await start({ CNI_COMMAND: "" }, "");
+    assertEquals([about.code, about.out, /versions 0\.1\.0/.test(about.said)], [0, "", true]);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });
 
 Deno.test("ADD refuses a configuration of ours that is not what it should be (CNI-006)", async () => {

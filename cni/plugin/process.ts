@@ -5,7 +5,9 @@ import { SocketAgent } from "./agent.ts";
 import { CniCode, CniFailure, INPUT_BYTES_MAX, parseCall, type PluginCall, versionIn } from "./call.ts";
 import { runCall } from "./plugin.ts";
 import type { PodLookup } from "./plugin.ts";
-import type { PluginConfig } from "./plugin_config.ts";
+import { NAMESPACES_FILE, parseAmbientNamespaces } from "../namespaces_file.ts";
+import { PluginLogLines } from "../plugin_log_lines.ts";
+import { type PluginConfig, runDirOf } from "./plugin_config.ts";
 import { CNI_VERSIONS, type Json } from "./result.ts";
 
 const encoder = new TextEncoder();
@@ -17,13 +19,16 @@ export async function runPlugin(lookup: (config: PluginConfig) => PodLookup): Pr
     write(Deno.stderr, `CNI plugin of ambit; versions ${CNI_VERSIONS.join(", ")}\n`);
     return 0;
   }
-  let input = "";
+  let input = "", log: Logger | undefined, runDir: string | undefined;
+  const lines = new PluginLogLines();
   try {
     input = await readInput();
     const call = parseCall(environment, input);
-    const log = loggerOf(call);
+    runDir = runDirOf(call.config);
+    log = loggerOf(call, lines);
     const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
-    const answer = await runCall(call, { agent: ({ runDir }) => new SocketAgent(runDir), lookup, log, sleep });
+    const agent = ({ runDir }: PluginConfig) => new SocketAgent(runDir);
+    const answer = await runCall(call, { agent, lookup, ambientNamespaces, log, sleep });
     if (answer !== undefined) print(answer);
     return 0;
   } catch (error) {
@@ -32,8 +37,21 @@ export async function runPlugin(lookup: (config: PluginConfig) => PodLookup): Pr
       `the plugin failed: ${chain(error)}`,
       error instanceof Error ? error.stack ?? "" : "", // A mistake of ours must not pass for a pod that is fine.
     );
+    log?.error("call failed", { code: failure.code, error: failure.message });
     print(failure.toJson(versionIn(input)));
     return 1;
+  } finally {
+    if (runDir !== undefined) await lines.handOver(runDir);
+  }
+}
+
+/** By the file that the agent leaves in its run folder (CNI-021). */
+async function ambientNamespaces({ runDir }: PluginConfig): Promise<ReadonlySet<string> | undefined> {
+  try {
+    return parseAmbientNamespaces(await Deno.readTextFile(`${runDir}/${NAMESPACES_FILE}`));
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.PermissionDenied) return undefined;
+    throw error;
   }
 }
 
@@ -50,10 +68,14 @@ async function readInput(): Promise<string> {
   return await new Blob(parts).text();
 }
 
-function loggerOf({ config, containerId }: PluginCall): Logger {
+function loggerOf({ config, containerId }: PluginCall, lines: PluginLogLines): Logger {
   const wanted = LEVELS.find((it) => it === config.plugin_log_level);
   const filter = new LogFilter(wanted ?? "warn");
-  const log = new Logger("cni-plugin", { filter, json: true, sink: (line) => write(Deno.stderr, `${line}\n`) });
+  const sink = (line: string) => {
+    write(Deno.stderr, `${line}\n`);
+    lines.add(line);
+  };
+  const log = new Logger("cni-plugin", { filter, json: true, sink });
   log.debug("call", { containerId });
   return log;
 }

@@ -1,0 +1,70 @@
+/** What the agent sees of its node: pods' namespaces among the processes, what listens in them, and what changes there. */
+import type { Logger } from "../../base/log.ts";
+import { type ChangeTopic, NetlinkListener } from "../../os/netlink/listener.ts";
+import { listeningPorts } from "../../os/netlink/sock_diag.ts";
+import type { Netns } from "../../os/netns.ts";
+import { Poller, READABLE } from "../../os/poller.ts";
+import { findPodNetns, hasAddress, type WantedPod } from "./pod_netns.ts";
+
+/** The node, or a stand-in of a test. */
+export interface NodeView {
+  /** Open namespaces of those that were found, by uid; the caller closes them (CNI-085). */
+  find(pods: readonly WantedPod[]): Map<string, Netns>;
+  /** Whether an interface in the namespace still has one of the addresses. */
+  holds(netns: Netns, ips: readonly string[]): boolean;
+  /** TCP ports with a listener; undefined where that cannot be told. */
+  listening(netns: Netns): ReadonlySet<number> | undefined;
+  /** Calls back some time after rules, and with `routes` also routes and addresses, were changed; without a namespace in the host's. */
+  watch(netns: Netns | undefined, onChange: () => void, topics: readonly ChangeTopic[]): Disposable;
+}
+
+/** Changes come in bursts, our own among them: a look at them together, soon enough to repair within a second (CNI-188). */
+const SETTLE_MS = 200;
+
+export class ProcNode implements NodeView, AsyncDisposable {
+  readonly #procDir: string;
+  readonly #log: Logger;
+  readonly #poller = new Poller();
+
+  /** @param procDir `/proc` of the host, as this process sees it. */
+  constructor(procDir: string, log: Logger) {
+    this.#procDir = procDir;
+    this.#log = log;
+  }
+
+  find(pods: readonly WantedPod[]): Map<string, Netns> {
+    return findPodNetns(this.#procDir, pods, this.#log);
+  }
+
+  holds(netns: Netns, ips: readonly string[]): boolean {
+    return hasAddress(netns, ips);
+  }
+
+  listening(netns: Netns): ReadonlySet<number> | undefined {
+    return listeningPorts(netns);
+  }
+
+  watch(netns: Netns | undefined, onChange: () => void, topics: readonly ChangeTopic[]): Disposable {
+    const watching = new DisposableStack();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const heard = () => {
+      timer ??= setTimeout(() => {
+        timer = undefined;
+        onChange();
+      }, SETTLE_MS);
+    };
+    for (const topic of topics) {
+      const listener = watching.use(new NetlinkListener(topic, netns));
+      const watched = this.#poller.watch(listener.fd, READABLE, () => {
+        if (listener.drain()) heard();
+      });
+      watching.defer(() => watched.end());
+    }
+    watching.defer(() => clearTimeout(timer));
+    return watching;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#poller[Symbol.asyncDispose]();
+  }
+}

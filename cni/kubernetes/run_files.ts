@@ -1,0 +1,42 @@
+/** What the agent leaves in its run folder for others, and for itself after a reboot (CNI-021, CNI-054). */
+import { chain, MeshError } from "../../base/errors.ts";
+import type { Logger } from "../../base/log.ts";
+import { textOf, writeNodeFile } from "../install/node_files.ts";
+import { formatAmbientNamespaces, NAMESPACES_FILE } from "../namespaces_file.ts";
+
+const BOOT_ID = "/proc/sys/kernel/random/boot_id", BOOT_FILE = "boot-id";
+
+/** The namespaces that may have pods in the mesh, for a plugin that reaches neither us nor the API server (CNI-021). */
+export class NamespacesFile {
+  readonly #path: string;
+  readonly #log: Logger;
+  #written: string | undefined;
+
+  constructor(runDir: string, log: Logger) {
+    this.#path = `${runDir}/${NAMESPACES_FILE}`;
+    this.#log = log;
+  }
+
+  /** Writes it if it differs. What cannot be written is said: the plugin then fails closed, or by an older list. */
+  write(namespaces: readonly string[]): void {
+    const text = formatAmbientNamespaces(namespaces);
+    if (text === this.#written) return;
+    try {
+      writeNodeFile(this.#path, text, 0o644);
+      this.#written = text;
+    } catch (error) {
+      if (!(error instanceof MeshError)) throw error;
+      this.#log.warn("list of namespaces not written", { error: chain(error) });
+    }
+  }
+}
+
+/**
+ * Whether the node was booted since an agent last ran on it, as far as the file in the run folder says, which is then made
+ * to say that of now. After a boot no annotation means anything (CNI-054). Throws AMB7130.
+ */
+export function noteBoot(runDir: string, bootId = Deno.readTextFileSync(BOOT_ID).trim()): boolean {
+  const before = textOf(`${runDir}/${BOOT_FILE}`)?.trim();
+  writeNodeFile(`${runDir}/${BOOT_FILE}`, `${bootId}\n`, 0o644);
+  return before !== bootId;
+}
