@@ -3,7 +3,7 @@
  * address that the pod's rules let through (CNI-180 to CNI-185). Rules and sets stand in the host's network namespace.
  */
 import { parseIp } from "../base/address.ts";
-import type { FirewallSet, FirewallTable, SetElement } from "../os/netlink/nft_model.ts";
+import type { FirewallSet, FirewallTable, IpFamily, SetElement } from "../os/netlink/nft_model.ts";
 import { FirewallSocket } from "../os/netlink/nftables.ts";
 import type { Netns } from "../os/netns.ts";
 import { PROBE_ADDRESS, TABLE_NAMES } from "./nft_rules.ts";
@@ -17,12 +17,12 @@ const SOURCE_NAT_PRIORITY = 100;
 const CHAIN = "postrouting";
 
 /** The host's table, as data. */
-export function hostTable(): FirewallTable {
+export function hostTable(families: readonly IpFamily[] = ["ipv4", "ipv6"]): FirewallTable {
   return {
     name: TABLE_NAMES.nat,
-    sets: [SETS.ipv4, SETS.ipv6],
+    sets: families.map((family) => SETS[family]),
     chains: [{ name: CHAIN, base: { type: "nat", hook: CHAIN, priority: SOURCE_NAT_PRIORITY } }],
-    rules: (["ipv4", "ipv6"] as const).map((family) => ({
+    rules: families.map((family) => ({
       chain: CHAIN,
       statements: [
         { kind: "transport", transport: "tcp" },

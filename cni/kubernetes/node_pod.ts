@@ -26,7 +26,8 @@ const BYPASS_INBOUND = "ambient.istio.io/bypass-inbound-capture";
 const DNS_CAPTURE = "ambient.istio.io/dns-capture";
 const VIRTUAL_INTERFACES = "istio.io/reroute-virtual-interfaces";
 const ENDED: readonly string[] = ["Succeeded", "Failed"];
-const INTERFACE_NAME = /^[^/\s]{1,15}$/; // IFNAMSIZ, without its zero
+// IFNAMSIZ without its zero. The kernel takes more; a name stands in texts that programs read, where + and * mean any.
+const INTERFACE_NAME = /^[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}$/;
 const TRUE = ["1", "t", "T", "TRUE", "true", "True"], FALSE = ["0", "f", "F", "FALSE", "false", "False"];
 
 type Json = { readonly [key: string]: unknown };
@@ -102,7 +103,7 @@ export function actionFor(
 
 /** What a pod's annotations say of its rules, and what of them cannot be read (CNI-094, CNI-095, CNI-125, CNI-126). */
 export function ruleOptionsOf(
-  { annotations }: NodePod,
+  { annotations }: Pick<NodePod, "annotations">,
   defaults: PodRuleOptions,
 ): { readonly rules: PodRuleOptions; readonly problems: readonly string[] } {
   const problems: string[] = [];
