@@ -93,6 +93,22 @@ const COMMANDS: readonly Command[] = [
     },
   },
   {
+    name: "analyze",
+    summary: "tell what is wrong with the mesh's objects, of a folder or a cluster",
+    run: async (args) => {
+      const { ANALYZE_CONFIG, runAnalyze } = await import("./control/analysis/command.ts");
+      const flags = args.map((argument) =>
+        argument === "-o" ? "--output" : argument === "-n" ? "--namespace" : argument
+      );
+      if (ConfigDefinition.wantsHelp(args)) {
+        return print(ANALYZE_CONFIG.help("Tells what is wrong with the mesh's objects."));
+      }
+      const { config } = ANALYZE_CONFIG.parse(flags, (name) => Deno.env.get(name));
+      const log = new Logger("ambit", { filter: new LogFilter(), sink: () => {} }); // Its answer is all it says.
+      return await runAnalyze(config, { log, write: print });
+    },
+  },
+  {
     name: "doctor",
     summary: "check what this machine offers, with a cure for what is missing",
     run: async (args) => (await import("./cli/doctor.ts")).runDoctor([...args]),

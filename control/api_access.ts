@@ -18,7 +18,10 @@ export interface OpenedApi {
  * The API server that the settings name; undefined if they name a folder.
  * @throws MeshError AMB0230 if they name neither, AMB0800 to AMB0807 if what they name cannot be used
  */
-export async function openOwnApi(config: IstiodConfig, log: Logger): Promise<OpenedApi | undefined> {
+export async function openOwnApi(
+  config: Pick<IstiodConfig, "configDir" | "kubeconfig">,
+  log: Logger,
+): Promise<OpenedApi | undefined> {
   if (config.configDir !== undefined) return undefined;
   if (config.kubeconfig !== undefined) return open(await loadKubeconfig(config.kubeconfig), log);
   if (isInCluster(Deno.env.toObject())) return open(await inClusterAccess(), log);

@@ -132,6 +132,15 @@ function serving({ waypoint, refusal }: Found, traffic: "service" | "workload"):
   return refuse("UnsupportedTrafficType", message);
 }
 
+/** The Gateways that labels name as waypoints, the canary too; of an object, or of a namespace for all in it. */
+export function waypointAskedFor(namespace: string, labels: Labels): { namespace: string; name: string }[] {
+  const named = [[USE_WAYPOINT, USE_WAYPOINT_NAMESPACE], [USE_CANARY, USE_CANARY_NAMESPACE]] as const;
+  return named.flatMap(([label, place]) => {
+    const name = labels.get(label) ?? "";
+    return name === "" || name === "none" ? [] : [{ namespace: labels.get(place) ?? namespace, name }];
+  });
+}
+
 /** The canary is declared where the waypoint is: on the namespace only if the object names no waypoint (CP-268). */
 function canaryOf(object: Bindable, namespace: ObjectMeta | undefined): { key: string; weight: string } | undefined {
   const inherits = object.labels.get(USE_WAYPOINT) === undefined;

@@ -70,19 +70,26 @@ export class Definitions {
     if (differs) this.#options.onChange();
   }
 
-  /** A Gateway API of unknown version is taken: without its Gateways traffic would pass waypoints by. */
-  #isRecent(name: string, { metadata }: KubeObject): boolean {
-    if (!name.endsWith(`.${GATEWAY_GROUP}`)) return true;
-    const annotations = metadata.annotations as Readonly<Record<string, unknown>> | null | undefined;
-    const text = String(annotations?.[BUNDLE_VERSION] ?? ""), version = parseVersion(text);
-    if (version === undefined || !isBelow(version, BUNDLE_MIN)) return true;
-    this.#options.log.warn("kind not read: its Gateway API is too old", {
-      resource: name,
-      version: text.slice(0, 80),
-      minimum: BUNDLE_MIN.join("."),
-    });
+  #isRecent(name: string, object: KubeObject): boolean {
+    const version = tooOldVersion(object);
+    if (version === undefined) return true;
+    const facts = { resource: name, version, minimum: GATEWAY_API_MIN };
+    this.#options.log.warn("kind not read: its Gateway API is too old", facts);
     return false;
   }
+}
+
+export const GATEWAY_API_MIN = BUNDLE_MIN.join(".");
+
+/**
+ * Of a CRD of the Gateway API its version, if that is below {@link GATEWAY_API_MIN}: such a kind is not read. One of unknown
+ * version is: without its Gateways traffic would pass waypoints by.
+ */
+export function tooOldVersion({ metadata }: KubeObject): string | undefined {
+  if (!metadata.name.endsWith(`.${GATEWAY_GROUP}`)) return undefined;
+  const annotations = metadata.annotations as Readonly<Record<string, unknown>> | null | undefined;
+  const text = String(annotations?.[BUNDLE_VERSION] ?? ""), version = parseVersion(text);
+  return version === undefined || !isBelow(version, BUNDLE_MIN) ? undefined : text.slice(0, 80);
 }
 
 /** Whether an API server's answer is a no that asking again soon does not change. */

@@ -1,6 +1,8 @@
 /** Debug pages of the mesh: its objects, what was derived from them, and by which settings. */
 import { formatIp } from "../../base/address.ts";
 import type { Workload } from "../../mesh/workload.ts";
+import { analyse } from "../analysis/analyse.ts";
+import { jsonOf } from "../analysis/findings.ts";
 import { describePolicy, describeService } from "../ambient/describe.ts";
 import type { AmbientIndex } from "../ambient/index.ts";
 import { jsonPage, type Page } from "./page.ts";
@@ -49,6 +51,11 @@ function plain(value: unknown): unknown {
   if (typeof value === "bigint") return String(value);
   if (typeof value !== "object" || value === null) return value;
   return Object.fromEntries(Object.entries(value).map(([key, it]) => [key, plain(it)]));
+}
+
+/** What analysis finds wrong with the mesh as it is now (CP-699). */
+export function analyzezPage({ graph }: AmbientIndex): Page {
+  return (request) => jsonPage(request, analyse(graph).map(jsonOf));
 }
 
 export function registryzPage({ graph }: AmbientIndex): Page {

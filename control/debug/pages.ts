@@ -59,6 +59,7 @@ export class DebugPages implements DebugSource {
     this.#pages = new Map<string, Page>([
       ["adsz", streams.adszPage(ads)],
       ["ambientz", mesh.ambientzPage(index)],
+      ["analyzez", mesh.analyzezPage(index)],
       ["authorizationz", authorization],
       ["cachez", mesh.cachezPage(index, SERVED_TYPES)],
       ["clusterz", (request) => jsonPage(request, clusters())],

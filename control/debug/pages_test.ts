@@ -206,8 +206,10 @@ Deno.test("ambientz shows addresses as text in base64 (CP-015)", () => {
   assertEquals(policies!.length, 1);
 });
 
-Deno.test("pages of the mesh show what was derived, from what, and for whom (CP-015)", () => {
+Deno.test("pages of the mesh show what was derived, from what, and for whom (CP-015, CP-699)", () => {
   const pages = pagesOf();
+  const findings = pages.read("analyzez") as { code: string; origin: string }[];
+  assertEquals(findings.map(({ code, origin }) => `${code} ${origin}`), []);
   const krtz = pages.read("krtz") as { name: string; size: number; items: string[] }[];
   assertEquals(krtz.find(({ name }) => name === "workloads")?.items, ["c1//Pod/shop/cart-1"]);
   const [one] = pages.read("krtz?collection=workloads") as { items: Record<string, { name: string }> }[];

@@ -39,7 +39,6 @@ export const REASONS: Readonly<Record<string, string>> = {
   "CP-600": "what a waypoint receives comes with the waypoint",
   "CP-657": "tests/tidy holds the manifests to it",
   "CP-659": "deno task soak holds it: istiod is killed again and again, and what is carried goes on",
-  "CP-699": "there is no analysis yet",
   "CP-513": "not offered: ztunnel takes roots from the CA's answers alone, so nobody in an ambient mesh reads them",
 };
 
@@ -70,6 +69,8 @@ export const NOTES: Readonly<Record<string, string>> = {
   "CP-476": "a token is reviewed once for all that show it, and remembered for seconds",
   "CP-495": "a request that names another signer is refused, and so is a start that asks for one",
   "CP-503": "a root that has expired is renewed at the start; root-cert.pem in the Secret follows the renewal",
+  "CP-699":
+    "by ambit analyze and /debug/analyzez, not in objects' status; IST0156 and IST0172 do not arise: one version of the Gateway API is the least",
   "CP-510":
     "remote clusters' namespaces are written to with EXTERNAL_ISTIOD, as by Istio's: others have an istiod that does",
   "CNI-009": "the plugin always asks 31 times, with no setting for it",
