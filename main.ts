@@ -52,6 +52,7 @@ const COMMANDS: readonly Command[] = [
     name: "cni",
     summary: "node agent: redirects the traffic of enrolled network namespaces",
     run: async (args) => {
+      if (args[0] === "check") return await (await import("./cni/check/main.ts")).runCheck(args.slice(1));
       if (args[0] === "render") return await (await import("./cni/render.ts")).runRender(args.slice(1));
       const { CNI_CONFIG } = await import("./cni/config.ts");
       const { runCni } = await import("./cni/main.ts");
