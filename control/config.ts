@@ -6,12 +6,14 @@ import {
   integer,
   list,
   listenAddress,
+  oneOf,
   optional,
   text,
   toggle,
 } from "../base/config.ts";
 import { AMBIENT_SETTINGS } from "./ambient/settings.ts";
 import { CA_SETTINGS } from "./ca/settings.ts";
+import { REQUEST_BYTES_MAX } from "../mesh/proto/discovery_codec.ts";
 import { STATUS_SETTINGS } from "./status/settings.ts";
 
 const YEAR_MS = 365 * 86_400_000;
@@ -281,6 +283,26 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     default: undefined,
     defaultText: "15 and 5 for each processor, at most 100",
     help: "new xDS streams let in per second",
+  },
+  tlsVersionMin: {
+    kind: oneOf("TLSV1_2", "TLSV1_3"),
+    flag: "tls-min-version",
+    default: "TLSV1_2",
+    help: "lowest version of TLS that gRPC and the webhook take",
+  },
+  grpcStreamsMax: {
+    kind: integer(1, 1_000_000),
+    flag: "max-grpc-streams",
+    env: "ISTIO_GPRC_MAXSTREAMS",
+    default: 100_000,
+    help: "calls that one connection may have open",
+  },
+  grpcRequestBytesMax: {
+    kind: integer(65_536, REQUEST_BYTES_MAX),
+    flag: "max-grpc-request-size",
+    env: "ISTIO_GPRC_MAXRECVMSGSIZE",
+    default: REQUEST_BYTES_MAX,
+    help: "bytes of an xDS request; one that reconnects names all that it holds, 4 MiB at 40,000 pods",
   },
   keepaliveIntervalMs: {
     kind: duration(1_000, 3_600_000),

@@ -1,25 +1,28 @@
 /** The listeners: plain HTTP for probes, metrics and debug pages; gRPC over TLS for xDS and certificates. */
-import * as grpc from "@grpc/grpc-js";
 import { VERSION } from "../base/version.ts";
 import { listenOn } from "./listening.ts";
 import { type Authenticator, NO_AUTHENTICATION } from "./ca/caller.ts";
 import type { IstiodConfig } from "./config.ts";
+import { GrpcMetrics } from "./grpc/metrics.ts";
+import { GrpcServer } from "./grpc/server.ts";
 import type { DebugAccessRules } from "./debug/access.ts";
 import { serveHttp } from "./debug/listener.ts";
 import { DebugPages } from "./debug/pages.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { Part, Role } from "./role.ts";
-import { addSigning, type Signing } from "./signing.ts";
+import { type Signing, signingMethod } from "./signing.ts";
 import type { Source } from "./source.ts";
 import { AdsService } from "./xds/ads_service.ts";
 import { Debouncer } from "./xds/debounce.ts";
 import type { ResourceChange } from "./xds/resources.ts";
-import { createServer, listenGrpc, stopServer } from "./xds/secure_server.ts";
 
 const IDLE_QUIET_MS = 10; // a folder pass commits at once; this joins what the next turn still brings (CP-440)
 const STREAMS_PER_SECOND_BASE = 15; // CP-400, with the next two
 const STREAMS_PER_SECOND_PER_CPU = 5;
 const STREAMS_PER_SECOND_MAX = 100;
+const CONNECTION_AGE_GRACE_MS = 10_000; // CP-009
+/** A client of which no byte was taken for so long is as good as gone: keepalive would find that out as soon. */
+const STALL_MS_MAX = 60_000;
 const DEBOUNCE_SECONDS = [0.01, 0.1, 0.5, 1, 3, 5, 10, 20, 30]; // CP-022
 
 /** xDS without a listener yet: who is subscribed, and what changes are on their way to them. */
@@ -40,6 +43,7 @@ export function openXds(role: Role, authenticator: Authenticator, source: Source
     log: log.child("xds"),
     newStreamsPerSecond: config.newStreamsPerSecond ?? defaultStreamsPerSecond(),
     trustedNodeAccounts: config.trustedNodeAccounts,
+    requestBytesMax: config.grpcRequestBytesMax,
     identityCheck: config.identityCheck,
     ambient: config.ambient,
     controlPlane: JSON.stringify({ Component: "istiod", ID: self.podName, Info: { version: VERSION } }),
@@ -115,24 +119,24 @@ export interface GrpcPart {
 
 /** Opens 15012 for xDS and certificates, and 15010 for xDS alone if it is asked for (CP-430). @throws MeshError AMB0220 */
 export async function startGrpc(role: Role, { ads }: Xds, signing: Signing): Promise<GrpcPart> {
-  const { config, around } = role;
-  const secure = createServer(config);
-  ads.addTo(secure, "tls");
-  if (config.certificateService) addSigning(secure, role, signing); // If not, whoever asks hears UNIMPLEMENTED.
+  const { config, around, metrics } = role, now = () => performance.now();
+  const limits = {
+    streamsMax: config.grpcStreamsMax,
+    keepaliveIntervalMs: config.keepaliveIntervalMs,
+    keepaliveTimeoutMs: config.keepaliveTimeoutMs,
+    ageMsMax: config.connectionAgeMsMax,
+    ageGraceMs: CONNECTION_AGE_GRACE_MS,
+    stallMsMax: STALL_MS_MAX,
+  };
+  const options = { limits, metrics: new GrpcMetrics(metrics, now), log: role.log.child("grpc") };
+  const secure = new GrpcServer(options), open = new GrpcServer(options);
+  for (const method of ads.methods("tls")) secure.add(method);
+  for (const method of ads.methods("plaintext")) open.add(method);
+  if (config.certificateService) secure.add(signingMethod(role, signing)); // If not, whoever asks hears UNIMPLEMENTED.
   ads.open();
-  const secureGrpcPort = await listenGrpc(
-    secure,
-    listenOn(config.secureGrpcAddress, 15012, around),
-    signing.credentials,
-  );
-  if (config.grpcAddress === undefined) {
-    return { secureGrpcPort, grpcPort: undefined, stop: () => stopServer(secure, config.shutdownMs) };
-  }
-  const open = createServer(config);
-  ads.addTo(open, "plaintext");
-  const grpcPort = await listenGrpc(open, config.grpcAddress, grpc.ServerCredentials.createInsecure());
-  const servers = [secure, open];
-  const stop = async () => void await Promise.all(servers.map((server) => stopServer(server, config.shutdownMs)));
+  const secureGrpcPort = await secure.listen(listenOn(config.secureGrpcAddress, 15012, around), signing.credentials);
+  const grpcPort = config.grpcAddress && await open.listen(config.grpcAddress);
+  const stop = async () => void await Promise.all([secure.stop(config.shutdownMs), open.stop(config.shutdownMs)]);
   return { secureGrpcPort, grpcPort, stop };
 }
 

@@ -1,8 +1,7 @@
 /** The CA and whom it believes: key material, the server's own certificate, tokens, and the certificate service. */
-import type * as grpc from "@grpc/grpc-js";
 import { MeshError } from "../base/errors.ts";
 import { CertificateAuthority } from "./ca/authority.ts";
-import { addCertificateService } from "./ca/ca_grpc.ts";
+import { certificateMethod } from "./ca/ca_grpc.ts";
 import { type AuthenticationWay, Authenticator } from "./ca/caller.ts";
 import { CertificateService } from "./ca/certificate_service.ts";
 import { ClientCertificateWay } from "./ca/client_certificate.ts";
@@ -16,10 +15,11 @@ import { ownHosts, ServerIdentity } from "./ca/server_identity.ts";
 import { openStateFolder, publishFile } from "./ca/state_files.ts";
 import { TrustBundle } from "./ca/trust_bundle.ts";
 import type { IstiodConfig } from "./config.ts";
+import { ListenerCredentials } from "./grpc/listener_credentials.ts";
+import type { Method } from "./grpc/methods.ts";
 import type { MeshSettings } from "./mesh_settings.ts";
 import type { Part, Role } from "./role.ts";
 import { TokenIssuer } from "./tokens.ts";
-import { ListenerCredentials } from "./xds/secure_server.ts";
 
 /** The CA, opened and serving nobody yet. */
 export interface Signing {
@@ -55,7 +55,7 @@ export async function openSigning(role: Role, authenticator: Authenticator): Pro
   const authority = await CertificateAuthority.create(source.material);
   const hosts = () => [...ownHosts(self, mesh.now.discoveryAddress), ...config.serverHosts];
   const server = await ServerIdentity.open({ settings: config, inCluster: api !== undefined, authority, hosts, log });
-  const credentials = new ListenerCredentials(server.now);
+  const credentials = new ListenerCredentials(server.now, { tlsVersionMin: config.tlsVersionMin });
   server.subscribe((tls) => credentials.update(tls));
   const bundle = new TrustBundle({ rootsPem: server.distributedRootsPem, revocationsPem: source.revocationsPem });
   if (config.stateDir !== undefined) await openStateFolder(config.stateDir);
@@ -91,8 +91,8 @@ async function tokenWay({ config, api, clusters, mesh }: Role): Promise<Authenti
   return new OwnTokenWay({ tokens, trustDomain, clusterId: config.clusterId, now });
 }
 
-/** Adds the certificate service to a server. */
-export function addSigning(server: grpc.Server, role: Role, { authority, authenticator }: Signing): void {
+/** The certificate service, for a server. */
+export function signingMethod(role: Role, { authority, authenticator }: Signing): Method {
   const { config, clusters, mesh, metrics } = role, log = role.log.child("ca");
   const trustedAccounts = new Set(config.trustedNodeAccounts);
   const certificates = new CertificateService({
@@ -104,7 +104,7 @@ export function addSigning(server: grpc.Server, role: Role, { authority, authent
     metrics,
     log,
   });
-  addCertificateService(server, certificates, log);
+  return certificateMethod(certificates, log);
 }
 
 /** The trust domain that identities are signed in, and those that it was called before (CP-484). */

@@ -79,7 +79,7 @@ export class GrpcCall implements StreamSink {
 
   /** Ends the call after so long. */
   setDeadline(ms: number): void {
-    this.#deadline = setTimeout(() => this.finish("DEADLINE_EXCEEDED", "the caller's deadline has passed"), ms);
+    this.#deadline = setTimeout(() => this.finish("DEADLINE_EXCEEDED", "the call has taken too long"), ms);
   }
 
   /** Begins to read. */

@@ -18,6 +18,7 @@ async function ask(method: Method, ...parts: readonly Uint8Array[]): Promise<str
   const it = new TestConnection(method);
   await it.receive(GREETING, ...parts);
   await settle();
+  it.connection.carrierClosed("over");
   const said = it.saidTexts().filter((text) => text.startsWith("HEADERS"));
   return said.at(-1)?.replace("; grpc-accept-encoding: identity", "").replace("HEADERS 1 ", "") ?? "nothing";
 }

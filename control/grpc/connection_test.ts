@@ -282,7 +282,7 @@ Deno.test("Connection bounds a header block, and answers that nobody reads", asy
   assertEquals(deaf.closedBecause, "it does not read what it asks for");
 });
 
-Deno.test("Connection refuses a stream beyond its limit, and takes one when another has ended", async () => {
+Deno.test("Connection refuses a stream beyond its limit, and takes one when another has ended (CP-008)", async () => {
   const { method, calls } = held(), it = await greeted(method, { streamsMax: 2 });
   await it.receive(headers(1), headers(3), headers(5));
   assertEquals([calls.length, it.saidTexts()], [2, ["RST_STREAM 5 0,0,0,7"]]);

@@ -8,9 +8,12 @@ export interface ServerTls {
   readonly rootsPem: string;
 }
 
+/** Versions of TLS, by the names that settings have for them. */
+export const TLS_VERSIONS = { TLSV1_2: "TLSv1.2", TLSV1_3: "TLSv1.3" } as const;
+
 /** What does not change while it listens. */
 export interface TlsRules {
-  readonly tlsVersionMin: "TLSv1.2" | "TLSv1.3";
+  readonly tlsVersionMin: keyof typeof TLS_VERSIONS;
   /** For tests; {@link HANDSHAKE_MS_MAX} otherwise. */
   readonly handshakeMsMax?: number;
 }
@@ -23,7 +26,7 @@ export class ListenerCredentials {
   #now: ServerTls;
   #rootsChanged = false;
 
-  constructor(tls: ServerTls, rules: TlsRules = { tlsVersionMin: "TLSv1.2" }) {
+  constructor(tls: ServerTls, rules: TlsRules = { tlsVersionMin: "TLSV1_2" }) {
     this.#now = tls;
     this.rules = rules;
   }
@@ -60,7 +63,7 @@ export function tlsOptions({ chainPem, keyPem, rootsPem }: ServerTls, rules: Tls
     requestCert: true,
     // True would refuse whoever has none. What does not verify is refused by verifiedPeer().
     rejectUnauthorized: false,
-    minVersion: rules.tlsVersionMin,
+    minVersion: TLS_VERSIONS[rules.tlsVersionMin],
     ALPNProtocols: ["h2"],
     handshakeTimeout: rules.handshakeMsMax ?? HANDSHAKE_MS_MAX,
   };

@@ -15,13 +15,20 @@ export interface Method {
   readonly kind: MethodKind;
   /** The longest message that is taken. */
   readonly messageBytesMax: number;
+  /** How long a call may take, whatever its caller says; undefined for as long as it likes. */
+  readonly msMax?: number;
   /** Takes a call, and sees to its end. */
   serve(call: GrpcCall): void;
 }
 
+/** Open calls of one server, twice as many as streams that are let in (CP-658): each costs memory before anybody is known. */
+const CALLS_MAX = 40_000;
+const UNARY_MS_MAX = 60_000; // a client has its question at hand, and no answer takes half as long
+
 /** The methods of a server. */
 export class Methods {
   readonly #metrics: GrpcMetrics;
+  #open = 0;
   readonly #byPath = new Map<string, { readonly method: Method; readonly begin: () => MethodMetrics }>();
 
   constructor(metrics: GrpcMetrics) {
@@ -38,9 +45,13 @@ export class Methods {
     if ("httpStatus" in head) return stream.sendWhole(refusalBlock(head));
     const found = this.#byPath.get(head.path);
     if (found === undefined) return stream.sendWhole(refusalBlock(refused("UNIMPLEMENTED", "unknown method")));
-    const { method, begin } = found, { messageBytesMax } = method;
+    if (this.#open >= CALLS_MAX) return stream.sendWhole(refusalBlock(refused("RESOURCE_EXHAUSTED", "too many calls")));
+    const { method, begin } = found, { messageBytesMax, msMax } = method;
     const call = new GrpcCall(stream, { peer, fields: fields!, messageBytesMax, metrics: begin() });
-    if (head.timeoutMs !== undefined) call.setDeadline(head.timeoutMs);
+    this.#open++;
+    call.whenOver(() => this.#open--);
+    const limitMs = Math.min(head.timeoutMs ?? Infinity, msMax ?? Infinity);
+    if (limitMs !== Infinity) call.setDeadline(limitMs);
     method.serve(call);
   }
 }
@@ -81,5 +92,5 @@ export function unaryMethod(
       },
     });
   };
-  return { path, kind: "unary", messageBytesMax, serve };
+  return { path, kind: "unary", messageBytesMax, msMax: UNARY_MS_MAX, serve };
 }

@@ -160,14 +160,14 @@ Deno.test(
 );
 
 Deno.test("GrpcServer closes who says nothing in the handshake, as the runtime would not", async () => {
-  await using rig = await Rig.start({ tlsVersionMin: "TLSv1.2", handshakeMsMax: 100 });
+  await using rig = await Rig.start({ tlsVersionMin: "TLSV1_2", handshakeMsMax: 100 });
   const socket = net.connect(rig.port, "127.0.0.1"), closed = new Promise((resolve) => socket.on("close", resolve));
   socket.on("error", () => {}).on("data", () => {});
   await closed;
 });
 
 Deno.test("GrpcServer takes no TLS below the version that it was given (CP-003)", async () => {
-  await using rig = await Rig.start({ tlsVersionMin: "TLSv1.3" });
+  await using rig = await Rig.start({ tlsVersionMin: "TLSV1_3" });
   const connect = (maxVersion: "TLSv1.2" | "TLSv1.3") =>
     new Promise<string>((resolve) => {
       const options = { port: rig.port, ca: rig.authority.material.rootsPem, servername: "localhost" };

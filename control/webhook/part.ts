@@ -18,7 +18,8 @@ export async function startWebhook(role: Role, { server }: Pick<Signing, "server
   const { api, config, self, around, readiness, metrics, signal } = role, log = role.log.child("webhook");
   if (api === undefined) return undefined;
   const address = listenOn(config.httpsAddress, HTTPS_PORT, around);
-  const webhook = new WebhookServer({ address, tls: server.now, ready: () => readiness.ready, metrics, log });
+  const { tlsVersionMin } = config, ready = () => readiness.ready;
+  const webhook = new WebhookServer({ address, tls: server.now, tlsVersionMin, ready, metrics, log });
   const httpsPort = await webhook.listen();
   const name = self.revision === "" || self.revision === "default" ? "istiod" : `istiod-${self.revision}`;
   const registration = new WebhookRegistration({

@@ -6,6 +6,7 @@ import type { ListenAddress } from "../../base/config.ts";
 import { chain, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Counter, Metrics } from "../../base/metrics.ts";
+import { TLS_VERSIONS } from "../grpc/listener_credentials.ts";
 import { answerReview } from "./review.ts";
 
 /** What the listener presents; changed live. */
@@ -17,6 +18,7 @@ export interface ServerPair {
 export interface WebhookOptions {
   readonly address: ListenAddress;
   readonly tls: ServerPair;
+  readonly tlsVersionMin: keyof typeof TLS_VERSIONS;
   readonly ready: () => boolean;
   readonly metrics: Metrics;
   readonly log: Logger;
@@ -56,7 +58,7 @@ export class WebhookServer {
     this.#failed = metrics.counter("galley_validation_failed", "Objects that the webhook refused.");
     const help = "Requests to the webhook that were no reviews, by the status they were answered with.";
     this.#httpErrors = metrics.counter("galley_validation_http_error", help, { labelled: true });
-    const settings = { cert: tls.chainPem, key: tls.keyPem, minVersion: "TLSv1.2" } as const;
+    const settings = { cert: tls.chainPem, key: tls.keyPem, minVersion: TLS_VERSIONS[options.tlsVersionMin] };
     this.#server = createServer(settings, (request, response) => void this.#serve(request, response));
     this.#server.maxConnections = CONNECTIONS_MAX;
     this.#server.keepAliveTimeout = IDLE_MS_MAX;

@@ -110,6 +110,7 @@ class Rig implements AsyncDisposable {
   static async start(requestLimitMs?: number): Promise<Rig> {
     const ca = await TestCa.create(), metrics = new Metrics(), { certificate, key } = await ca.issue("CN=one", NAMES);
     const server: WebhookServer = new WebhookServer({
+      tlsVersionMin: "TLSV1_2",
       address: { host: "127.0.0.1", port: 0 },
       tls: { chainPem: certificate, keyPem: key },
       ready: () => rig.ready,
@@ -208,6 +209,7 @@ Deno.test("WebhookServer says which address it cannot have", async () => {
   await using rig = await Rig.start();
   const { certificate, key } = await rig.ca.issue("CN=one", NAMES);
   const second = new WebhookServer({
+    tlsVersionMin: "TLSV1_2",
     address: { host: "127.0.0.1", port: rig.port },
     tls: { chainPem: certificate, keyPem: key },
     ready: () => true,

@@ -1,16 +1,15 @@
 /** One discovery call from its beginning to its end: admitted, read message by message, and left once (CP-400). */
-import type { Buffer } from "node:buffer";
-import type * as grpc from "@grpc/grpc-js";
+import type { StatusName } from "../../wire/grpc/status.ts";
 import { WireFormatError } from "../../mesh/proto/wire_format_error.ts";
 import type { Caller } from "../ca/caller.ts";
-import type { AdsCall } from "./stream_gate.ts";
+import type { GrpcCall } from "../grpc/call.ts";
 
 export interface CallOptions<R> {
   /** @returns Who calls, or undefined if the call was refused. */
   readonly admit: () => Promise<Caller | undefined>;
-  readonly refuse: (status: keyof typeof grpc.status, details: string) => undefined;
+  readonly refuse: (status: StatusName, details: string) => undefined;
   /** @throws WireFormatError */
-  readonly decode: (bytes: Buffer) => R;
+  readonly decode: (bytes: Uint8Array) => R;
   /** Called with every request, the first one included, but never after {@link onEnd}. */
   readonly onRequest: (request: R, caller: Caller) => void;
   /** The call is over, whoever ended it. */
@@ -21,27 +20,14 @@ export interface CallOptions<R> {
 
 /** Serves a call until it ends. */
 export function serveCall<R>(
-  call: AdsCall,
+  call: GrpcCall,
   { admit, refuse, decode, onRequest, onEnd, onFailure }: CallOptions<R>,
 ): void {
-  let over = false; // What is still buffered of a call that is over must not open a stream that nobody ends.
-  const leave = () => {
-    if (over) return;
-    over = true;
-    onEnd();
-  };
   const fail = (error: unknown) => {
     onFailure(error);
     refuse("INTERNAL", "internal error");
   };
-  call.on("cancelled", leave);
-  call.on("error", leave); // Ours (a refusal), or the transport's: the client sees its connection end.
-  call.on("end", () => {
-    leave();
-    call.end();
-  });
-  const onData = (bytes: Buffer, caller: Caller) => {
-    if (over) return;
+  const onMessage = (bytes: Uint8Array, caller: Caller) => {
     let request: R;
     try {
       request = decode(bytes);
@@ -51,7 +37,10 @@ export function serveCall<R>(
     }
     onRequest(request, caller);
   };
+  call.whenOver(onEnd);
   admit().then((caller) => {
-    if (caller !== undefined) call.on("data", (bytes: Buffer) => onData(bytes, caller)); // Nothing is read before.
-  }, fail);
+    if (caller === undefined || call.over) return;
+    // Nothing is read before.
+    call.start({ onMessage: (bytes) => onMessage(bytes, caller), onHalfClosed: () => call.finish("OK") });
+  }).catch(fail);
 }

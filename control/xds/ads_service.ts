@@ -1,26 +1,26 @@
 /** ADS over gRPC: delta streams of data planes and the questions of tools, each at its client's own pace (CP-400 to CP-445). */
-import type { Buffer } from "node:buffer";
-import type * as grpc from "@grpc/grpc-js";
 import type { Logger } from "../../base/log.ts";
 import { decodeDeltaDiscoveryRequest, type DeltaDiscoveryRequest } from "../../mesh/proto/discovery_codec.ts";
 import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
 import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
 import type { AuthenticationWay, Caller } from "../ca/caller.ts";
+import type { GrpcCall } from "../grpc/call.ts";
+import type { Peer } from "../grpc/carrier.ts";
+import type { Method } from "../grpc/methods.ts";
 import { ALL_PAGES, type DebugAccess, debugAccess, type DebugAccessRules } from "../debug/access.ts";
 import type { Metrics } from "../../base/metrics.ts";
 import { serveCall } from "./ads_call.ts";
-import { CarriedBytes } from "./carried_bytes.ts";
 import { type DebugSource, isDebugType } from "./debug_types.ts";
 import { awaitBoth, type Waiting } from "./expected_types.ts";
 import { type ClientNode, identityFits, parseNode } from "./node.ts";
 import { NONE, type Resource, type ResourceChange, type ResourceView, SERVED_TYPES } from "./resources.ts";
 import { PushMetrics, type PushReason } from "./push_metrics.ts";
-import { ResponseEncoder, ResponseMessage } from "./response.ts";
-import { ResponseWriter, WriteBudget, type WrittenResponse } from "./response_writer.ts";
+import { ResponseEncoder } from "./response.ts";
+import { ResponseWriter, type WrittenResponse } from "./response_writer.ts";
 import { ServedView } from "./served_view.ts";
 import { DeltaSession, type Outgoing } from "./session.ts";
 import { DebugDesk, type StreamStatus } from "./stream.ts";
-import { type AdsCall, StreamGate, type Transport } from "./stream_gate.ts";
+import { StreamGate, type Transport } from "./stream_gate.ts";
 import { serveTools } from "./tool_streams.ts";
 
 export interface AdsServiceOptions {
@@ -41,8 +41,8 @@ export interface AdsServiceOptions {
   readonly debugRules: () => DebugAccessRules;
   /** What of a type has changed in the view and is not handed to {@link AdsService.push} yet; none unless said. */
   readonly gathering?: (typeUrl: string) => Iterable<Resource>;
-  /** For tests; {@link CARRIED_BYTES_MAX} otherwise. */
-  readonly carriedBytesMax?: number;
+  /** The longest request that is taken. */
+  readonly requestBytesMax: number;
   /** What the debug types are answered from; asked for with each stream and question. */
   readonly debug: () => DebugSource;
   readonly now: () => number;
@@ -51,7 +51,7 @@ export interface AdsServiceOptions {
 interface Stream {
   readonly id: string;
   readonly connectedAtMs: number;
-  readonly call: AdsCall;
+  readonly call: GrpcCall;
   readonly node: ClientNode;
   readonly session: DeltaSession;
   readonly desk: DebugDesk;
@@ -65,25 +65,7 @@ interface Stream {
 }
 
 const ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService";
-const raw = (bytes: Buffer) => bytes;
-const bidirectional = {
-  requestStream: true,
-  responseStream: true,
-  requestSerialize: raw,
-  requestDeserialize: raw,
-  responseSerialize: (message: ResponseMessage) => message.toBuffer(),
-  responseDeserialize: (bytes: Buffer) => new ResponseMessage(bytes),
-};
-const SERVICE = {
-  deltaAggregatedResources: { path: `${ADS}/DeltaAggregatedResources`, ...bidirectional },
-  streamAggregatedResources: { path: `${ADS}/StreamAggregatedResources`, ...bidirectional },
-};
 const HEALTH_INFORMATION = /HealthInformation$/;
-/** Of first states and the like, over all streams: what a storm of fresh clients may cost at once (CP-658). */
-const LARGE_RESPONSE_BYTES_MAX = 64 * 1024 * 1024;
-/** Over all open streams: the runtime holds up to twice as much (CarriedBytes). A first state of 10,000 pods is 3 MB. */
-const CARRIED_BYTES_MAX = 256 * 1024 * 1024;
-const LARGE_RESPONSE_HOLD_MS_MAX = 2_000; // a client at 100 Mbit/s takes 25 MB in it
 const SETTLE_MS_MAX = 5 * 60_000; // a client that holds changes up for this long is blind: reconnecting may cure it
 
 export class AdsService {
@@ -92,12 +74,6 @@ export class AdsService {
   readonly #streams = new Set<Stream>();
   readonly #encoder: ResponseEncoder;
   readonly #gate: StreamGate;
-  readonly #carried: CarriedBytes<Stream>;
-  readonly #budget = new WriteBudget({
-    bytesMax: LARGE_RESPONSE_BYTES_MAX,
-    holdMsMax: LARGE_RESPONSE_HOLD_MS_MAX,
-    schedule,
-  });
   readonly #metrics: PushMetrics;
   readonly #nonceSuffix = crypto.randomUUID(); // Nonces of another replica or an earlier run are never ours (CP-412).
   readonly #startedAt: string;
@@ -112,8 +88,6 @@ export class AdsService {
     this.#encoder = new ResponseEncoder(options.controlPlane);
     this.#startedAt = new Date(options.now()).toISOString();
     this.#gate = new StreamGate(options);
-    this.#carried = new CarriedBytes(options.carriedBytesMax ?? CARRIED_BYTES_MAX);
-    metrics.gauge("ambit_xds_carried_bytes", "Bytes sent on the streams that are open.", () => this.#carried.total);
     this.#metrics = new PushMetrics(metrics);
     metrics.gauge("pilot_xds", "Connected xDS clients, by their version.", () => this.#clientsByVersion());
     metrics.gauge(
@@ -123,22 +97,24 @@ export class AdsService {
     );
   }
 
-  /** Adds both methods to a server. Over plaintext nobody is authenticated, and tools are told nothing but on this machine. */
-  addTo(server: grpc.Server, transport: Transport): void {
-    server.addService(SERVICE, {
-      deltaAggregatedResources: (call: AdsCall) => this.#onCall(call, transport),
-      streamAggregatedResources: (call: AdsCall) =>
-        serveTools(call, {
-          admit: () => this.#gate.admit(call, transport),
-          refuse: (status, details) => this.#gate.refuse(call, status, details),
-          accessOf: (caller) => this.#accessOf(call, caller),
-          debug: this.#options.debug(),
-          controlPlane: this.#options.controlPlane,
-          nextNonce: () => this.#nextNonce(),
-          budget: this.#budget,
-          onFailure: (error) => this.#onFailure(error),
-        }),
-    });
+  /** Both methods, for a server. Over plaintext nobody is authenticated, and tools are told nothing but on this machine. */
+  methods(transport: Transport): readonly Method[] {
+    const kind = "bidi_stream", messageBytesMax = this.#options.requestBytesMax;
+    const delta = (call: GrpcCall) => this.#onCall(call, transport);
+    const tools = (call: GrpcCall) =>
+      serveTools(call, {
+        admit: () => this.#gate.admit(call, transport),
+        refuse: (status, details) => this.#gate.refuse(call, status, details),
+        accessOf: (caller) => this.#accessOf(call, caller),
+        debug: this.#options.debug(),
+        controlPlane: this.#options.controlPlane,
+        nextNonce: () => this.#nextNonce(),
+        onFailure: (error) => this.#onFailure(error),
+      });
+    return [
+      { path: `${ADS}/DeltaAggregatedResources`, kind, messageBytesMax, serve: delta },
+      { path: `${ADS}/StreamAggregatedResources`, kind, messageBytesMax, serve: tools },
+    ];
   }
 
   /** Lets streams in: the state they are served from is complete (CP-013). */
@@ -178,7 +154,7 @@ export class AdsService {
   close(): void {
     for (const stream of [...this.#streams]) {
       this.#forget(stream);
-      stream.call.end();
+      stream.call.finish("OK");
     }
     this.#gate.close();
   }
@@ -208,7 +184,7 @@ export class AdsService {
     const stream = [...this.#streams].find(({ id }) => id === connectionId);
     if (stream === undefined) return false;
     this.#forget(stream);
-    stream.call.end();
+    stream.call.finish("OK");
     return true;
   }
 
@@ -216,7 +192,7 @@ export class AdsService {
     return [...this.#streams].map(({ id, connectedAtMs, call, node, session, sentAtMs }) => ({
       connectionId: id,
       connectedAtMs,
-      address: call.getPeer(),
+      address: formatPeer(call.peer),
       node,
       watches: session.status().map((watch) => ({ ...watch, sentAtMs: sentAtMs.get(watch.typeUrl) })),
     }));
@@ -225,7 +201,6 @@ export class AdsService {
   #forget(stream: Stream): boolean {
     stream.writer.end();
     stream.awaiting?.cancel();
-    this.#carried.forget(stream);
     this.#gate.leave(stream.call);
     return this.#streams.delete(stream);
   }
@@ -235,13 +210,13 @@ export class AdsService {
   }
 
   /** A caller on this machine may read everything over plaintext, as over HTTP (CP-016). */
-  #accessOf(call: AdsCall, { identities }: Caller): DebugAccess {
-    return identities.length === 0 && isLoopbackPeer(call.getPeer())
+  #accessOf(call: GrpcCall, { identities }: Caller): DebugAccess {
+    return identities.length === 0 && isLoopback(call.peer.host)
       ? ALL_PAGES
       : debugAccess(identities, this.#options.debugRules());
   }
 
-  #onCall(call: AdsCall, transport: Transport): void {
+  #onCall(call: GrpcCall, transport: Transport): void {
     let stream: Stream | undefined;
     serveCall(call, {
       admit: () => this.#gate.admit(call, transport),
@@ -270,7 +245,7 @@ export class AdsService {
   }
 
   /** CP-400, steps 4 to 6: the first request says who the client is. */
-  #open(call: AdsCall, request: DeltaDiscoveryRequest, caller: Caller): Stream | undefined {
+  #open(call: GrpcCall, request: DeltaDiscoveryRequest, caller: Caller): Stream | undefined {
     const node = parseNode(request.node);
     if ("invalid" in node) return this.#gate.refuse(call, "INVALID_ARGUMENT", node.invalid);
     const { log, now, identityCheck } = this.#options, { identities, token } = caller;
@@ -291,7 +266,7 @@ export class AdsService {
     });
     const id = `${node.name}-${++this.#connections}`; // CP-402
     const desk = new DebugDesk(this.#accessOf(call, caller));
-    const writer = new ResponseWriter(call, this.#budget, () => this.#next(stream));
+    const writer = new ResponseWriter(call, () => this.#next(stream));
     const giveUp = () => {
       log.debug("a ztunnel asks for addresses or for policies alone", { connection: id });
       session.expectNoMore();
@@ -316,7 +291,7 @@ export class AdsService {
       // One that serves a single pod needs no trust, but for a shared one this is the commonest mistake of all.
       if (untrusted) log.warn("a ztunnel's account is not among CA_TRUSTED_NODE_ACCOUNTS", { connection: id, account });
     }
-    log.info("xds stream opened", { connection: id, address: call.getPeer(), node: node.node, type: node.type });
+    log.info("xds stream opened", { connection: id, address: formatPeer(call.peer), node: node.node, type: node.type });
     return stream;
   }
 
@@ -330,13 +305,6 @@ export class AdsService {
     }
     const type = SERVED_TYPES.get(request.typeUrl) ?? "other";
     const outcome = session.receive(request);
-    const unsettled = session.unsettledTypes();
-    if (!unsettled.includes(request.typeUrl)) writer.settled(request.typeUrl);
-    if (outcome === "acknowledged" && unsettled.length === 0 && !session.waiting && this.#carried.isTooMuch(stream)) {
-      this.#forget(stream);
-      this.#gate.refuse(call, "CANCELLED", "the stream has carried its share: come back with what you hold");
-      return;
-    }
     if (outcome === "rejected") {
       this.#metrics.rejected(request.typeUrl);
       const error = (request.errorDetail?.message ?? "").slice(0, 1_000);
@@ -359,7 +327,6 @@ export class AdsService {
     const outgoing = stream.session.next();
     if (outgoing !== undefined) {
       const { typeUrl } = outgoing, message = this.#encoder.encode(outgoing, version);
-      this.#carried.add(stream, message.byteLength);
       this.#notePush(stream, outgoing, message.byteLength);
       const news = this.#newsIn(stream, outgoing), writtenAtMs = performance.now();
       const onTaken = () => {
@@ -367,7 +334,7 @@ export class AdsService {
         this.#metrics.taken(typeUrl, { push: nowMs - madeAtMs, send: nowMs - writtenAtMs });
         if (news !== undefined) this.#metrics.converged(nowMs - news.arrivedAtMs);
       };
-      return { message, typeUrl, onTaken };
+      return { message, onTaken };
     }
     const answer = stream.desk.next(this.#options.debug(), () => this.#nextNonce());
     if (answer === undefined) return undefined;
@@ -408,8 +375,10 @@ function schedule(callback: () => void, ms: number): () => void {
   return () => clearTimeout(timer);
 }
 
-/** @param peer `address:port`, as gRPC says it; IPv6 with brackets or without. */
-function isLoopbackPeer(peer: string): boolean {
-  const host = peer.slice(0, Math.max(0, peer.lastIndexOf(":")));
-  return /^(::ffff:)?127\.\d+\.\d+\.\d+$/.test(host) || host === "::1" || host === "[::1]";
+function formatPeer({ host, port }: Peer): string {
+  return `${host.includes(":") ? `[${host}]` : host}:${port}`;
+}
+
+function isLoopback(host: string): boolean {
+  return /^(::ffff:)?127\.\d+\.\d+\.\d+$/.test(host) || host === "::1";
 }

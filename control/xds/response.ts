@@ -1,38 +1,26 @@
 /** DeltaDiscoveryResponse messages put together from parts that were encoded once for all streams (CP-658). */
-import { Buffer } from "node:buffer";
 import { type DiscoveryResource, encodeDeltaDiscoveryResponse } from "../../mesh/proto/discovery_codec.ts";
 import type { Resource } from "./resources.ts";
 import type { Outgoing } from "./session.ts";
 
 const NOTHING = { systemVersionInfo: "", resources: [], typeUrl: "", nonce: "", removedResources: [] };
-const NO_BYTES = new Uint8Array(0);
+const NO_PARTS: readonly Uint8Array[] = Object.freeze([]);
 
-/** A message in two parts: what is one stream's own, and what it has in common with others. Joined when it is written. */
+/** A message in parts: what is one stream's own, and what it has in common with others. They are joined nowhere but on the wire. */
 export class ResponseMessage {
-  readonly #own: Uint8Array;
-  readonly #shared: Uint8Array;
+  readonly parts: readonly Uint8Array[];
+  readonly byteLength: number;
 
-  constructor(own: Uint8Array, shared: Uint8Array = NO_BYTES) {
-    this.#own = own;
-    this.#shared = shared;
-  }
-
-  get byteLength(): number {
-    return this.#own.length + this.#shared.length;
-  }
-
-  toBuffer(): Buffer {
-    const joined = Buffer.allocUnsafe(this.byteLength);
-    joined.set(this.#own);
-    joined.set(this.#shared, this.#own.length);
-    return joined;
+  constructor(own: Uint8Array, shared = NO_PARTS) {
+    this.parts = [own, ...shared];
+    this.byteLength = this.parts.reduce((sum, part) => sum + part.length, 0);
   }
 }
 
 /** Encodes responses; keeps the encoded form of a resource, and of an array of them, for as long as that lives. */
 export class ResponseEncoder {
   readonly #encoded = new WeakMap<Resource, Uint8Array>();
-  readonly #bodies = new WeakMap<readonly Resource[], Uint8Array>();
+  readonly #bodies = new WeakMap<readonly Resource[], readonly Uint8Array[]>();
   readonly #controlPlane: string;
 
   constructor(controlPlane: string) {
@@ -62,24 +50,14 @@ export class ResponseEncoder {
     return new ResponseMessage(encodeDeltaDiscoveryResponse(message));
   }
 
-  /** All `resources` fields of one array; an array is never of two types. */
-  #body(resources: readonly Resource[], typeUrl: string): Uint8Array {
-    if (resources.length === 0) return NO_BYTES;
-    let body = this.#bodies.get(resources);
-    if (body === undefined) this.#bodies.set(resources, body = this.#join(resources, typeUrl));
-    return body;
-  }
-
-  #join(resources: readonly Resource[], typeUrl: string): Uint8Array {
-    const fields = resources.map((resource) => this.#field(resource, typeUrl));
-    if (fields.length === 1) return fields[0]!;
-    const body = new Uint8Array(fields.reduce((sum, field) => sum + field.length, 0));
-    let at = 0;
-    for (const field of fields) {
-      body.set(field, at);
-      at += field.length;
-    }
-    return body;
+  /** All `resources` fields of one array, in one piece as soon as a second stream sends it. An array is never of two types. */
+  #body(resources: readonly Resource[], typeUrl: string): readonly Uint8Array[] {
+    if (resources.length === 0) return NO_PARTS;
+    const known = this.#bodies.get(resources);
+    if (known?.length === 1) return known;
+    const parts = known === undefined ? resources.map((resource) => this.#field(resource, typeUrl)) : [joined(known)];
+    this.#bodies.set(resources, parts);
+    return parts;
   }
 
   /** One `resources` field, tag and length included. */
@@ -92,4 +70,14 @@ export class ResponseEncoder {
     }
     return field;
   }
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
 }

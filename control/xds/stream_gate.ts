@@ -1,15 +1,11 @@
 /** Lets streams in: the first three steps of opening one, and how one is refused (CP-400). */
-import type { Buffer } from "node:buffer";
-import * as grpc from "@grpc/grpc-js";
+import type { StatusName } from "../../wire/grpc/status.ts";
 import type { Logger } from "../../base/log.ts";
 import type { AuthenticationWay, Caller } from "../ca/caller.ts";
 import type { Counter, Metrics } from "../../base/metrics.ts";
-import type { ResponseMessage } from "./response.ts";
-import { credentialsOf } from "./secure_server.ts";
+import { credentialsOf } from "../ca/call_credentials.ts";
+import type { GrpcCall } from "../grpc/call.ts";
 import { StreamLimit } from "./stream_limit.ts";
-
-/** A discovery stream, its messages still bytes. */
-export type AdsCall = grpc.ServerDuplexStream<Buffer, ResponseMessage>;
 
 /** How a listener is reached. */
 export type Transport = "tls" | "plaintext";
@@ -31,7 +27,7 @@ export class StreamGate {
   readonly #options: StreamGateOptions;
   readonly #limit: StreamLimit;
   readonly #refused: Counter;
-  readonly #calls = new Set<AdsCall>();
+  readonly #calls = new Set<GrpcCall>();
   #ready = false;
 
   constructor(options: StreamGateOptions) {
@@ -51,35 +47,35 @@ export class StreamGate {
     this.#ready = false;
     for (const call of [...this.#calls]) {
       this.leave(call);
-      call.end();
+      call.finish("OK");
     }
   }
 
   /** @returns The caller, or undefined if the stream was refused. */
-  async admit(call: AdsCall, transport: Transport): Promise<Caller | undefined> {
+  async admit(call: GrpcCall, transport: Transport): Promise<Caller | undefined> {
     if (!this.#ready) return this.refuse(call, "UNAVAILABLE", "the server is not ready"); // CP-013
     if (this.#calls.size >= STREAMS_MAX) return this.refuse(call, "RESOURCE_EXHAUSTED", "too many streams");
     this.#calls.add(call);
-    for (const event of ["cancelled", "error", "end"]) call.once(event, () => this.leave(call));
+    call.whenOver(() => this.leave(call));
     const waitMs = this.#limit.take();
     if (waitMs === undefined) return this.refuse(call, "RESOURCE_EXHAUSTED", "too many new streams");
     if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
     if (transport === "plaintext") return ANONYMOUS;
     const caller = await this.#options.authenticator.authenticate(credentialsOf(call));
     if (!("refused" in caller)) return caller;
-    this.#options.log.warn("xds stream refused", { address: call.getPeer(), reason: caller.refused });
+    this.#options.log.warn("xds stream refused", { address: call.peer.host, reason: caller.refused });
     return this.refuse(call, caller.unavailable ? "UNAVAILABLE" : "UNAUTHENTICATED", "authentication failure");
   }
 
   /** A stream that ends otherwise than by its client or a refusal counts no longer. */
-  leave(call: AdsCall): void {
+  leave(call: GrpcCall): void {
     this.#calls.delete(call);
   }
 
   /** Ends a stream with a status other than OK. */
-  refuse(call: AdsCall, status: keyof typeof grpc.status, details: string): undefined {
+  refuse(call: GrpcCall, status: StatusName, details: string): undefined {
     this.leave(call);
     this.#refused.increment({ status });
-    call.emit("error", { code: grpc.status[status], details });
+    call.finish(status, details);
   }
 }

@@ -2,27 +2,26 @@
 import { decodeDiscoveryRequest, type DiscoveryRequest, encodeDiscoveryResponse } from "../../mesh/proto/sotw_codec.ts";
 import type { Caller } from "../ca/caller.ts";
 import type { DebugAccess } from "../debug/access.ts";
+import type { GrpcCall } from "../grpc/call.ts";
 import { type CallOptions, serveCall } from "./ads_call.ts";
 import { type DebugSource, isDebugType } from "./debug_types.ts";
 import { identityFits, parseNode } from "./node.ts";
 import { ResponseMessage } from "./response.ts";
-import { ResponseWriter, type WriteBudget } from "./response_writer.ts";
+import { ResponseWriter } from "./response_writer.ts";
 import { DebugDesk } from "./stream.ts";
-import type { AdsCall } from "./stream_gate.ts";
 
 export interface ToolStreamOptions extends Pick<CallOptions<DiscoveryRequest>, "admit" | "refuse" | "onFailure"> {
   readonly accessOf: (caller: Caller) => DebugAccess;
   readonly debug: DebugSource;
   readonly controlPlane: string;
   readonly nextNonce: () => string;
-  readonly budget: WriteBudget;
 }
 
 /** Serves one such stream until it ends. */
-export function serveTools(call: AdsCall, options: ToolStreamOptions): void {
-  const { admit, refuse, onFailure, debug, nextNonce, controlPlane, budget } = options;
+export function serveTools(call: GrpcCall, options: ToolStreamOptions): void {
+  const { admit, refuse, onFailure, debug, nextNonce, controlPlane } = options;
   let desk: DebugDesk | undefined;
-  const writer = new ResponseWriter(call, budget, () => {
+  const writer = new ResponseWriter(call, () => {
     const answer = desk?.next(debug, nextNonce);
     if (answer === undefined) return undefined;
     if ("status" in answer) return refuse(answer.status, answer.details);

@@ -3,7 +3,7 @@ import { Buffer } from "node:buffer";
 import * as grpc from "@grpc/grpc-js";
 import { Logger } from "../../base/log.ts";
 import { CertificateAuthority } from "../../control/ca/authority.ts";
-import { addCertificateService } from "../../control/ca/ca_grpc.ts";
+import { certificateMethod } from "../../control/ca/ca_grpc.ts";
 import { Authenticator } from "../../control/ca/caller.ts";
 import { CallerClusters } from "../../control/ca/caller_clusters.ts";
 import { CertificateService } from "../../control/ca/certificate_service.ts";
@@ -12,12 +12,15 @@ import { loadSelfSigned } from "../../control/ca/self_signed_folder.ts";
 import { NodeAuthorizer } from "../../control/ca/node_authorizer.ts";
 import { OwnTokenWay } from "../../control/ca/own_token.ts";
 import { openStateFolder } from "../../control/ca/state_files.ts";
+import { ListenerCredentials } from "../../control/grpc/listener_credentials.ts";
+import { GrpcMetrics } from "../../control/grpc/metrics.ts";
+import { GrpcServer } from "../../control/grpc/server.ts";
 import { Metrics } from "../../base/metrics.ts";
 import type { PodObject } from "../../control/objects.ts";
 import { TokenIssuer } from "../../control/tokens.ts";
 import { AdsService } from "../../control/xds/ads_service.ts";
+import { REQUEST_BYTES_MAX } from "../../mesh/proto/discovery_codec.ts";
 import type { Resource, ResourceView } from "../../control/xds/resources.ts";
-import { createServer, ListenerCredentials, listenGrpc, stopServer } from "../../control/xds/secure_server.ts";
 import type { ControlEndpoint } from "../../dataplane/agent/control_channel.ts";
 
 export const TRUST_DOMAIN = "cluster.local";
@@ -90,10 +93,10 @@ export class ControlRig implements AsyncDisposable {
   credentials: ListenerCredentials;
   /** How far the clock that tokens are held to is ahead. */
   tokensAheadMs = 0;
-  #server: grpc.Server;
-  #plainServer: grpc.Server;
+  #server: GrpcServer;
+  #plainServer: GrpcServer;
   #connectionAgeMs = 0;
-  #carriedBytesMax: number | undefined;
+  #keepaliveIntervalMs = 0;
   #toClients = { identityCheck: true, ambient: true };
 
   private constructor(stateDir: string, authority: CertificateAuthority, tokens: TokenIssuer) {
@@ -107,9 +110,9 @@ export class ControlRig implements AsyncDisposable {
   }
 
   static async start(
-    { connectionAgeMs = 3_600_000, carriedBytesMax, ...toClients }: {
+    { connectionAgeMs = 3_600_000, keepaliveIntervalMs = 30_000, ...toClients }: {
       connectionAgeMs?: number;
-      carriedBytesMax?: number;
+      keepaliveIntervalMs?: number;
       identityCheck?: boolean;
       ambient?: boolean;
     } = {},
@@ -119,7 +122,7 @@ export class ControlRig implements AsyncDisposable {
     const authority = await CertificateAuthority.create(await loadSelfSigned(stateDir, TRUST_DOMAIN, Date.now()));
     const rig = new ControlRig(stateDir, authority, await TokenIssuer.open(stateDir));
     rig.#connectionAgeMs = connectionAgeMs;
-    rig.#carriedBytesMax = carriedBytesMax;
+    rig.#keepaliveIntervalMs = keepaliveIntervalMs;
     rig.#toClients = { ...rig.#toClients, ...toClients };
     await Deno.writeTextFile(`${stateDir}/root.pem`, authority.material.rootsPem);
     await rig.listen(0);
@@ -141,13 +144,16 @@ export class ControlRig implements AsyncDisposable {
       }),
     ]);
     const limits = {
-      keepaliveIntervalMs: 30_000,
+      keepaliveIntervalMs: this.#keepaliveIntervalMs,
       keepaliveTimeoutMs: 10_000,
-      connectionAgeMsMax: this.#connectionAgeMs,
-      connectionAgeGraceMs: 200,
+      ageMsMax: this.#connectionAgeMs,
+      ageGraceMs: 200,
+      streamsMax: 1_000,
+      stallMsMax: 60_000,
     };
-    this.#server = createServer(limits);
-    this.#plainServer = createServer(limits);
+    const options = { limits, metrics: new GrpcMetrics(metrics, () => performance.now()), log };
+    this.#server = new GrpcServer(options);
+    this.#plainServer = new GrpcServer(options);
     this.ads = new AdsService({
       view: this.mesh,
       authenticator,
@@ -157,13 +163,13 @@ export class ControlRig implements AsyncDisposable {
       trustedNodeAccounts: ["istio-system/ztunnel"],
       ...this.#toClients,
       controlPlane: "{}",
-      carriedBytesMax: this.#carriedBytesMax,
+      requestBytesMax: REQUEST_BYTES_MAX,
       debugRules: () => ({ namespaces: new Set(["istio-system"]), enforced: true }),
       debug: () => ({ page: (name) => `page ${name}`, clients: () => [], configOf: () => undefined }),
       now: Date.now,
     });
-    this.ads.addTo(this.#server, "tls");
-    this.ads.addTo(this.#plainServer, "plaintext");
+    for (const method of this.ads.methods("tls")) this.#server.add(method);
+    for (const method of this.ads.methods("plaintext")) this.#plainServer.add(method);
     this.ads.open();
     const service = new CertificateService({
       authority: this.authority,
@@ -178,18 +184,17 @@ export class ControlRig implements AsyncDisposable {
       metrics,
       log,
     });
-    addCertificateService(this.#server, service, log);
+    this.#server.add(certificateMethod(service, log));
     const certificate = await this.authority.issueServer(["localhost", "127.0.0.1"]);
     const address = { host: "127.0.0.1", port };
     this.credentials = new ListenerCredentials({ ...certificate, rootsPem: this.authority.material.rootsPem });
-    this.port = await listenGrpc(this.#server, address, this.credentials);
-    const plain = grpc.ServerCredentials.createInsecure();
-    this.plainPort = await listenGrpc(this.#plainServer, { host: "127.0.0.1", port: 0 }, plain);
+    this.port = await this.#server.listen(address, this.credentials);
+    this.plainPort = await this.#plainServer.listen({ host: "127.0.0.1", port: 0 });
   }
 
   async stopServing(): Promise<void> {
     this.ads.close();
-    await Promise.all([stopServer(this.#server, 300), stopServer(this.#plainServer, 300)]);
+    await Promise.all([this.#server.stop(300), this.#plainServer.stop(300)]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -144,7 +144,7 @@ export class ControlLink {
     if (next === undefined) return;
     const outgoing = this.sabotage.outgoing?.(next) ?? next;
     const said = next.typeUrl === AUTHORIZATION_TYPE_URL ? this.#control.saidBy(this, next.answers) : undefined;
-    const bytes = this.#encoder.encode(outgoing, "").toBuffer();
+    const bytes = Buffer.concat(this.#encoder.encode(outgoing, "").parts);
     stream.writing = true;
     const { kernel } = this.#control;
     kernel.after(kernel.chance.below(2), () => {
