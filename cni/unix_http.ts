@@ -48,9 +48,15 @@ async function answer(
   const { method = "GET", url = "/" } = incoming, hasBody = method !== "GET" && method !== "HEAD";
   const body = hasBody ? Readable.toWeb(incoming) as ReadableStream<Uint8Array<ArrayBuffer>> : null;
   const target = URL.parse(url, "http://localhost/") ?? new URL("http://localhost/");
-  const response = await handler(new Request(target, { method, body }), signal);
+  let text: string, response: Response;
+  try {
+    response = await handler(new Request(target, { method, body }), signal);
+    text = await response.text();
+  } catch (error) {
+    if (incoming.complete && !signal.aborted) throw error;
+    return; // Whoever asked has gone in the middle of what he said, or of our work for him.
+  }
   if (signal.aborted) return;
-  const text = await response.text();
   // One request a connection: its caller's next one may come to our successor.
   outgoing.writeHead(response.status, { ...Object.fromEntries(response.headers), connection: "close" });
   outgoing.end(text);

@@ -61,7 +61,9 @@ export class ServedKubeApi implements AsyncDisposable {
       if (token !== undefined && request.headers.authorization !== `Bearer ${token}`) {
         return fail(response, new KubeError(401, "Unauthorized", "Unauthorized"));
       }
-      serve(api, request, response).catch((error) => fail(response, error));
+      serve(api, request, response).catch((error) => {
+        if (request.complete) fail(response, error); // Else the client has gone in the middle of what it said.
+      });
     };
     const server = options.tls === undefined ? createPlain(answer) : createTls(options.tls, answer);
     await new Promise<void>((resolve) => server.listen(options.port ?? 0, "127.0.0.1", resolve));

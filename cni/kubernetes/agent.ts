@@ -23,7 +23,7 @@ import { toAll } from "./pod_news.ts";
 import type { PodTable } from "./pod_table.ts";
 import { servePluginLog } from "./plugin_log.ts";
 import { RetryQueue } from "./retry_queue.ts";
-import { NamespacesFile, noteBoot } from "./run_files.ts";
+import { JournalFolder, NamespacesFile, noteBoot } from "./run_files.ts";
 
 export interface AgentConfig {
   readonly nodeName: string;
@@ -73,6 +73,7 @@ export async function startAgent(config: AgentConfig, options: AgentOptions): Pr
   const state = new NodeState(config.enablement, config.systemNamespace);
   const queue = new RetryQueue({ reconcile: (key) => reconcile(key), log: log.child("pods") });
   const events = new PodEvents({ api, nodeName: config.nodeName, log: log.child("events") });
+  const journal = new JournalFolder(config.runDir);
   const announcing: { zds?: ZdsServer } = {}; // There before the first pod is worked on.
   const pods = cleanup.use(
     new MeshPods({
@@ -84,6 +85,7 @@ export async function startAgent(config: AgentConfig, options: AgentOptions): Pr
       onChange: (pod) => queue.add(podName(pod)),
       defaults: config.rules,
       news: toAll([metrics, events]),
+      journal,
       log: log.child("pods"),
     }),
   );
@@ -94,8 +96,8 @@ export async function startAgent(config: AgentConfig, options: AgentOptions): Pr
       log.debug("pod of an unknown namespace", { pod: key });
       return;
     }
-    const enrolled = pods.has(pod.uid);
-    switch (actionFor(pod, { namespaceLabels, enablement: config.enablement, enrolled })) {
+    const enrolled = pods.has(pod.uid), begun = journal.has(pod.uid);
+    switch (actionFor(pod, { namespaceLabels, enablement: config.enablement, enrolled, begun })) {
       case "add":
         return await pods.add(pod, "find", signal);
       case "removeLive":
@@ -110,7 +112,8 @@ export async function startAgent(config: AgentConfig, options: AgentOptions): Pr
   /** A pod that is no more, by what was known of it (CNI-077); what fails is tried again by the audit. */
   const remove = (pod: NodePod) => {
     pods.table.forgetFailure(pod.uid);
-    if (pods.table.get(pod.uid) === undefined && redirectionOf(pod) === "none") return;
+    const touched = pods.table.get(pod.uid) !== undefined || journal.has(pod.uid);
+    if (!touched && redirectionOf(pod) === "none") return;
     pods.remove(pod, { lives: false }).catch((error) => {
       log.warn("pod not removed", { pod: podName(pod), error: chain(error) });
     });
@@ -178,6 +181,7 @@ export async function startAgent(config: AgentConfig, options: AgentOptions): Pr
     // Not all nodes' agents at one moment, nor one of them always together with another's timer.
     while (await pause(config.auditIntervalMs * (0.8 + 0.4 * Math.random()), signal)) {
       await hostAudit.look();
+      await pods.auditNamespaces();
       for (const [key] of state.pods()) queue.add(key);
       for (const pod of pods.table.pods()) if (state.pod(podName(pod))?.uid !== pod.uid) remove(pod);
     }

@@ -9,6 +9,7 @@ import type { AnnouncedPod } from "../zds_server.ts";
 import { type NodePod, podName, type Redirection, redirectionOf, ruleOptionsOf } from "./node_pod.ts";
 import type { NodeView } from "./node_view.ts";
 import { type EnrolledPod, PodTable } from "./pod_table.ts";
+import type { Journal } from "./run_files.ts";
 import type { EnrolPath, PodNews } from "./pod_news.ts";
 
 export interface MeshPodsOptions {
@@ -23,6 +24,7 @@ export interface MeshPodsOptions {
   readonly onChange: (pod: NodePod) => void;
   readonly defaults: PodRuleOptions;
   readonly news: PodNews;
+  readonly journal: Journal;
   readonly log: Logger;
 }
 
@@ -126,6 +128,7 @@ export class MeshPods implements Disposable {
       this.table.delete(pod.uid);
       netns?.[Symbol.dispose]();
       if (lives) await annotate(pod, "none");
+      this.#options.journal.end(pod.uid);
       news.unenrolled(pod);
       log.info("pod unenrolled", { pod: podName(pod) });
     });
@@ -149,6 +152,28 @@ export class MeshPods implements Disposable {
       await this.#correctListeners(enrolled);
       if (moved) await probes.add(addressesOf(pod));
     });
+  }
+
+  /**
+   * Looks for all enrolled pods among the node's processes at once, and enrols anew those that are somewhere else than they
+   * were: a namespace that a handle of ours keeps alive has its addresses for ever (CNI-097). What fails is tried again by
+   * the next audit.
+   */
+  async auditNamespaces(): Promise<void> {
+    const { node, log } = this.#options;
+    using handles = new DisposableStack();
+    const found = node.find(this.table.pods());
+    for (const netns of found.values()) handles.use(netns);
+    for (const [uid, netns] of found) {
+      try {
+        await this.#alone(uid, async () => {
+          const enrolled = this.table.get(uid);
+          if (enrolled?.acknowledged && !enrolled.netns.equals(netns)) await this.#moveTo(enrolled, netns);
+        });
+      } catch (error) {
+        log.warn("pod not enrolled in its new namespace", { uid, error: chain(error) });
+      }
+    }
   }
 
   /** Closes the descriptors; rules stay. */
@@ -181,17 +206,15 @@ export class MeshPods implements Disposable {
     await probes.add(addressesOf(pod));
     await annotate(pod, "enabled");
     enrolled.annotatedMs = performance.now();
+    this.#options.journal.end(pod.uid); // From here on the annotation tells.
     this.table.healed(pod.uid);
     return enrolled;
   }
 
   /** The namespace with its rules in place; if that fails, what was known of the pod before stays. */
   async #take(pod: NodePod, source: NetnsSource): Promise<EnrolledPod> {
-    const { rules, node, defaults, news } = this.#options, known = this.table.get(pod.uid);
-    // A handle from before is of use as long as the namespace is still the pod's (CNI-089).
-    const usable = known !== undefined && node.holds(known.netns, pod.ips) ? known.netns.duplicate() : undefined;
-    const found = source === "find" ? usable ?? this.#find(pod) : source.netns.duplicate();
-    if (source !== "find") usable?.[Symbol.dispose]();
+    const { rules, defaults, news, journal } = this.#options;
+    const found = source === "find" ? this.#known(pod) ?? this.#find(pod) : source.netns.duplicate();
     if (found === undefined) {
       throw new MeshError("AMB7120", `the network namespace of ${podName(pod)} was not found`, {
         remedy: "See that the pod's processes run on this node and that the agent sees the node's /proc.",
@@ -200,6 +223,7 @@ export class MeshPods implements Disposable {
     const asked = ruleOptionsOf(pod, defaults);
     for (const problem of asked.problems) news.unreadable(pod, problem);
     try {
+      journal.begin(pod.uid);
       await rules.apply(found, asked.rules);
     } catch (error) {
       found[Symbol.dispose]();
@@ -218,9 +242,15 @@ export class MeshPods implements Disposable {
     return enrolled;
   }
 
+  /** A handle from before is of use as long as the namespace is still the pod's (CNI-089). */
+  #known(pod: NodePod): Netns | undefined {
+    const known = this.table.get(pod.uid);
+    return known !== undefined && this.#options.node.holds(known.netns, pod.ips) ? known.netns.duplicate() : undefined;
+  }
+
   /** A pod whose sandbox was made anew behind our back is enrolled in the new one (CNI-097). @returns False when its namespace is gone. */
   async #netnsIsPods(enrolled: EnrolledPod): Promise<boolean> {
-    const { node, news } = this.#options, { pod, netns } = enrolled;
+    const { node } = this.#options, { pod, netns } = enrolled;
     if (pod.ips.length === 0 || node.holds(netns, pod.ips)) return true;
     using found = this.#find(pod);
     if (found === undefined || found.equals(netns)) {
@@ -229,9 +259,13 @@ export class MeshPods implements Disposable {
         remedy: "wait: it is looked for again; if that goes on, restart the pod",
       });
     }
-    await this.#establish(pod, { netns: found });
-    news.repaired(pod, "netns", `it is namespace ${found.inode} now, not ${netns.inode}`);
+    await this.#moveTo(enrolled, found);
     return false;
+  }
+
+  async #moveTo({ pod, netns: { inode } }: EnrolledPod, found: Netns): Promise<void> {
+    await this.#establish(pod, { netns: found });
+    this.#options.news.repaired(pod, "netns", `it is namespace ${found.inode} now, not ${inode}`);
   }
 
   async #correctRules(enrolled: EnrolledPod, asked: PodRuleOptions): Promise<void> {
@@ -274,6 +308,7 @@ export class MeshPods implements Disposable {
     known?.watching?.[Symbol.dispose]();
     known?.netns[Symbol.dispose]();
     this.table.delete(pod.uid);
+    this.#options.journal.end(pod.uid); // Its rules go with the sandbox.
   }
 
   #find(pod: NodePod): Netns | undefined {

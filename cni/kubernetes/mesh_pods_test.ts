@@ -19,6 +19,7 @@ function world({ failing, node = new FakeNode() }: { failing?: string; node?: Fa
     onChange: ({ name }) => changed.push(name),
     defaults: {},
     news,
+    journal: node.journal,
     log: new Logger("test", { sink: () => {} }),
   });
   return { pods, steps: node.steps, netns, owners: node.probeSet, node, news: news.lines, changed };
@@ -121,6 +122,13 @@ Deno.test("a pod whose namespace was made anew behind the agent's back is enroll
   await pods.reassert(POD);
   assertEquals(news.slice(1), ["web-1 repaired netns"]);
   assertEquals([fresh.rules, fresh.listeners.size, node.ztunnel.get("u1"), netns.open], [{}, 3, 2, 0]);
+  node.place("other", 2); // The old one keeps its addresses, as long as somebody holds it.
+  node.place("u1", 5);
+  await pods.reassert(POD);
+  assertEquals(node.ztunnel.get("u1"), 2, "it looks fine from where we look");
+  await pods.auditNamespaces();
+  await pods.auditNamespaces();
+  assertEquals([node.ztunnel.get("u1"), news.splice(0).length], [5, 3]);
   node.processes.delete("u1");
   await assertRejects(() => pods.reassert(POD), MeshError, "has left the network namespace");
   assert(!pods.has("u1"), "so that it is looked for as a pod that is not enrolled");
@@ -207,6 +215,22 @@ Deno.test("the agent is killed at every step of an enrolment and of a leaving: t
       next.pods[Symbol.dispose]();
       assertEquals(node.openHandles, 0, where);
     }
+  }
+});
+
+Deno.test("a pod whose enrolment was cut short, and that belongs in no mesh any more, is freed by the next agent (CNI-313)", async () => {
+  for (const step of ["rules", "zds add", "probe", "annotate"]) {
+    const node = new FakeNode(), { pods } = world({ node, failing: step });
+    await pods.add(POD, "find").catch((error) => assert(error instanceof MeshError));
+    pods[Symbol.dispose]();
+    node.failing = undefined;
+    const seen = { ...POD, annotations: { [REDIRECTION]: node.annotations.get("u1") ?? "" } }, next = world({ node });
+    const enablement = { selectors: DEFAULT_SELECTORS, excludedNamespaces: [] };
+    const told = { namespaceLabels: {}, enablement, enrolled: next.pods.has("u1"), begun: node.begun.has("u1") };
+    assertEquals(actionFor(seen, told), "removeLive", step);
+    await next.pods.remove(seen, { lives: true });
+    const left = [node.netns(1).rules, node.ztunnel.size, node.probeSet.size, node.annotations.size, node.begun.size];
+    assertEquals(left, [undefined, 0, 0, 0, 0], step);
   }
 });
 

@@ -88,13 +88,15 @@ export type PodAction = "add" | "removeLive" | "removeEnded" | "reassert" | "not
  */
 export function actionFor(
   pod: NodePod,
-  { namespaceLabels, enablement, enrolled }: {
+  { namespaceLabels, enablement, enrolled, begun = false }: {
     readonly namespaceLabels: Texts;
     readonly enablement: Enablement;
     readonly enrolled: boolean;
+    /** An agent before us, or we, began to enrol it: its rules may be there though nothing says so. */
+    readonly begun?: boolean;
   },
 ): PodAction {
-  const redirection = redirectionOf(pod), touched = redirection !== "none" || enrolled;
+  const redirection = redirectionOf(pod), touched = redirection !== "none" || enrolled || begun;
   if (pod.ended) return touched ? "removeEnded" : "nothing";
   if (!wantsMesh(factsOf(pod, namespaceLabels), enablement)) return touched ? "removeLive" : "nothing";
   if (pod.ips.length === 0) return "nothing"; // The next event has them.

@@ -67,6 +67,13 @@ export class FakeNode implements NodeView {
   failing: string | undefined;
   readonly watchers = new Map<number | "host", () => void>();
   readonly annotations = new Map<string, string>();
+  /** Enrolments that were begun and not ended. */
+  readonly begun = new Set<string>();
+  readonly journal = {
+    begin: (uid: string) => void this.begun.add(uid),
+    end: (uid: string) => void this.begun.delete(uid),
+    has: (uid: string) => this.begun.has(uid),
+  };
 
   netns(inode: number): FakeNetns {
     let netns = this.namespaces.get(inode);

@@ -1,7 +1,7 @@
 /** What the agent leaves in its run folder for others, and for itself after a reboot (CNI-021, CNI-054). */
 import { chain, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
-import { textOf, writeNodeFile } from "../install/node_files.ts";
+import { removeNodeFile, textOf, writeNodeFile } from "../install/node_files.ts";
 import { formatAmbientNamespaces, NAMESPACES_FILE } from "../namespaces_file.ts";
 
 const BOOT_ID = "/proc/sys/kernel/random/boot_id", BOOT_FILE = "boot-id";
@@ -28,6 +28,46 @@ export class NamespacesFile {
       if (!(error instanceof MeshError)) throw error;
       this.#log.warn("list of namespaces not written", { error: chain(error) });
     }
+  }
+}
+
+/** Pods that an enrolment has begun with and not ended, over the agent's death: their rules may be there without any annotation. */
+export interface Journal {
+  /** Throws MeshError if it cannot be noted: then nothing may begin. */
+  begin(uid: string): void;
+  /** It is enrolled and says so, or nothing of it is left. */
+  end(uid: string): void;
+  has(uid: string): boolean;
+}
+
+const JOURNAL_FOLDER = "enrolling", UID = /^[0-9A-Za-z._-]{1,253}$/;
+
+/** One empty file for each such pod (CNI-313). The run folder does not outlive a boot, nor do rules. */
+export class JournalFolder implements Journal {
+  readonly #folder: string;
+  readonly #uids: Set<string>;
+
+  /** Throws AMB7130. */
+  constructor(runDir: string) {
+    this.#folder = `${runDir}/${JOURNAL_FOLDER}`;
+    Deno.mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+    this.#uids = new Set([...Deno.readDirSync(this.#folder)].map(({ name }) => name));
+  }
+
+  begin(uid: string): void {
+    if (this.#uids.has(uid) || !UID.test(uid)) return;
+    writeNodeFile(`${this.#folder}/${uid}`, "", 0o600);
+    this.#uids.add(uid);
+  }
+
+  end(uid: string): void {
+    if (!this.#uids.has(uid)) return;
+    removeNodeFile(`${this.#folder}/${uid}`);
+    this.#uids.delete(uid);
+  }
+
+  has(uid: string): boolean {
+    return this.#uids.has(uid);
   }
 }
 
