@@ -257,3 +257,17 @@ test("ZdsServer releases everyone who waits when it closes or they cancel (CNI-2
   await server.close();
   assertEquals((await outcomes).map(({ status }) => status), ["rejected", "rejected", "fulfilled"]);
 }, { acknowledgeTimeoutMs: 5000, syncWaitMs: 5000 });
+
+test(
+  "ZdsServer takes connections one after the other, with a pause between them (CNI-245, CNI-254)",
+  [],
+  async (server, path) => {
+    const startedMs = performance.now(), ztunnels = [];
+    for (let at = 0; at < 4; at++) ztunnels.push(await FakeZtunnel.greeted(path));
+    await until("all are connected", () => server.connectionCount === 4);
+    assert(performance.now() - startedMs >= 90, "three pauses");
+    for (const ztunnel of ztunnels) await ztunnel.socket.close();
+    await until("none is", () => server.connectionCount === 0);
+  },
+  { acceptIntervalMs: 30 },
+);

@@ -32,7 +32,7 @@ function taintsOf(api: InMemoryKubeApi, name: string): unknown {
   return (api.object(NODES, "", name)!["spec"] as { taints: unknown }).taints;
 }
 
-Deno.test("NodeUntainter takes its taint alone, once the node's agent is ready (CP-664)", async () => {
+Deno.test("NodeUntainter takes its taint alone, once the node's agent is ready (CNI-053, CP-664)", async () => {
   const api = new InMemoryKubeApi(), stop = new AbortController();
   const metrics = new ControllerMetrics(new Metrics()), log = new Logger("untaint", { sink: () => {} });
   const led = new NodeUntainter({ api, namespace: "istio-system", taint: TAINT, metrics, log }).lead(stop.signal);

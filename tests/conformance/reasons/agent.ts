@@ -9,8 +9,6 @@ export const AGENT_REASONS: Readonly<Record<string, string>> = {
   "CNI-042": "the plugin alone in a file of its own is not there yet",
   "CNI-048": "role cni has no life without the mesh: it is all there is",
   "CNI-050": "taking pods out node by node before an uninstallation is not there yet: label the namespaces out first",
-  "CNI-053": NOT_YET,
-  "CNI-085": NOT_YET,
   "CNI-099": "excluded ports, CIDRs and graceful enrolment by annotation are not there yet",
   "CNI-100": SIDECAR,
   "CNI-165": SIDECAR,
@@ -18,8 +16,6 @@ export const AGENT_REASONS: Readonly<Record<string, string>> = {
   "CNI-167": SIDECAR,
   "CNI-168": SIDECAR,
   "CNI-169": SIDECAR,
-  "CNI-245": NOT_YET,
-  "CNI-255": NOT_YET,
   "CNI-256": "not offered: our parts speak version 1 to each other as to all others, and lack nothing for it",
   "CNI-294": NOT_YET,
 };
