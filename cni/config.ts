@@ -11,6 +11,7 @@ import {
   text,
   toggle,
 } from "../base/config.ts";
+import { PIN_FOLDER } from "../os/bpf/shared_maps.ts";
 import { REDIRECT_CHOICES, type RedirectChoice } from "./redirection/choices.ts";
 
 export const CNI_CONFIG = defineConfig("ambit cni", {
@@ -55,7 +56,22 @@ export const CNI_CONFIG = defineConfig("ambit cni", {
     env: "AMBIT_REDIRECT",
     default: "auto" as RedirectChoice,
     help:
-      "what redirects: nft talks to the kernel itself, nft-binary and iptables run the node's programs; auto takes the first that works",
+      "what redirects: nft talks to the kernel itself, nft-binary and iptables run the node's programs, bpf hooks sockets; auto takes the first that works, never bpf",
+  },
+  bpfPins: {
+    kind: text("DIR"),
+    flag: "bpf-pins",
+    env: "AMBIT_BPF_PINS",
+    default: PIN_FOLDER,
+    help: "with --redirect=bpf: where maps and programs are pinned, in a bpffs; ztunnel looks there too",
+  },
+  bpfCgroup: {
+    kind: optional(text("DIR")),
+    flag: "bpf-cgroup",
+    env: "AMBIT_BPF_CGROUP",
+    default: undefined,
+    defaultText: "the root of the node's hierarchy",
+    help: "with --redirect=bpf: the cgroup (v2) above all processes of enrolled pods",
   },
   nativeNftables: {
     kind: optional(toggle()),

@@ -1,5 +1,6 @@
 /** The settings of role ztunnel, as one table; the environment names are Istio's (ZT section 1). */
 import { type ConfigOf, defineConfig, duration, integer, oneOf, optional, text, toggle } from "../base/config.ts";
+import { PIN_FOLDER } from "../os/bpf/shared_maps.ts";
 import { captureSwitch } from "./agent/dns/settings.ts";
 import { cpuQuantity, workerShare } from "./agent/worker_count.ts";
 
@@ -197,6 +198,13 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     env: "INPOD_UDS",
     default: "/var/run/ztunnel/ztunnel.sock",
     help: "socket of the node agent, which hands over pods",
+  },
+  bpfPins: {
+    kind: text("DIR"),
+    flag: "bpf-pins",
+    env: "AMBIT_BPF_PINS",
+    default: PIN_FOLDER,
+    help: "where a node agent that redirects by eBPF pins its maps",
   },
   workers: {
     kind: optional(workerShare()),

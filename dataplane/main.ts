@@ -8,6 +8,7 @@ import { AUTHORIZATION_TYPE_URL } from "../mesh/proto/authorization_codec.ts";
 import type { DiscoveryNode } from "../mesh/proto/discovery_codec.ts";
 import { ADDRESS_TYPE_URL } from "../mesh/proto/workload_codec.ts";
 import type { Workload } from "../mesh/workload.ts";
+import { RedirectedPods } from "../os/bpf/redirected_pods.ts";
 import { missingCapabilities } from "../os/capabilities.ts";
 import { checkPolicy, opensslVersion } from "../os/openssl.ts";
 import { OPENSSL } from "../os/openssl_library.ts";
@@ -180,6 +181,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     proxy: config.enableProxy,
     socks: config.socks,
     dns,
+    redirected: () => RedirectedPods.open(config.bpfPins),
     log: log.child("pods"),
     onAdded: (pod) => onDemand && demand.expectPod(pod),
     onChange: publisher.soon,

@@ -49,6 +49,11 @@ export interface Os {
   readonly addressWords: Uint32Array;
   /** SO_ORIGINAL_DST, IPv4 then IPv6. @returns 0, the address in {@link addressWords} (four words, then the port), or -errno. */
   originalDestination(fd: Fd): number;
+  /**
+   * What an application connected to before eBPF turned it here, found in the map by the application's end of the
+   * connection: that stands in {@link addressWords}, and there goes the answer (CNI-202). @returns 0 or -errno.
+   */
+  redirectedDestination(map: Fd, cookieLow: number, cookieHigh: number): number;
   /** getsockname(2), like {@link originalDestination}. */
   localAddress(fd: Fd): number;
   /** getpeername(2), like {@link originalDestination}. */
@@ -59,6 +64,8 @@ export interface Os {
   openPair(): number;
   /** Binds a transparent, free address with port 0 (ZT-094). @returns 0 or -errno. */
   bindSource(fd: Fd, word0: number, word1: number, word2: number, word3: number): number;
+  /** Binds a transparent address and a port, on the loopback interface alone (CNI-206). @returns 0 or -errno. */
+  bindLooped(fd: Fd, word0: number, word1: number, word2: number, word3: number, port: number): number;
   /** connect(2). @returns 0, -EINPROGRESS or another -errno. */
   connect(fd: Fd, word0: number, word1: number, word2: number, word3: number, port: number): number;
   /** SO_ERROR: the outcome of a connect. @returns 0 or -errno. */

@@ -3,6 +3,8 @@ import { KEEPALIVE_DEFAULT, keepaliveOptions } from "./keepalive.ts";
 import { assert } from "../base/assert.ts";
 import { IPV4_MAPPED_WORD, isIpv4 } from "../base/address.ts";
 import type { Fd, KeepaliveTimes, Memory, Os } from "./api.ts";
+import { SYS_BPF } from "./bpf/kernel.ts";
+import { ORIGINAL, TUPLE } from "./bpf/shared_maps.ts";
 
 const libc = Deno.dlopen("libc.so.6", {
   __errno_location: { parameters: [], result: "pointer" }, // int *, one per thread
@@ -26,6 +28,7 @@ const libc = Deno.dlopen("libc.so.6", {
   open: { parameters: ["buffer", "i32"], result: "i32" }, // const char *pathname, int flags
   setns: { parameters: ["i32", "i32"], result: "i32" }, // int fd, int nstype
   signal: { parameters: ["i32", "usize"], result: "pointer" }, // int signum, sighandler_t
+  syscall: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" }, // long number, int cmd, union bpf_attr *attr, unsigned int size
   epoll_create1: { parameters: ["i32"], result: "i32" }, // int flags
   epoll_ctl: { parameters: ["i32", "i32", "i32", "u32"], result: "i32" }, // int epfd, int op, int fd, struct epoll_event *
   epoll_wait: { parameters: ["i32", "u32", "i32", "i32"], result: "i32" }, // int epfd, struct epoll_event *, int max, int timeout
@@ -35,7 +38,7 @@ const libc = Deno.dlopen("libc.so.6", {
 const AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10;
 const SOCK_STREAM = 1, SOCK_NONBLOCK = 0x800, SOCK_CLOEXEC = 0x80000;
 const SOL_SOCKET = 1, SOL_IP = 0, SOL_TCP = 6, SOL_IPV6 = 41;
-const SO_ERROR = 4, SO_LINGER = 13, SO_MARK = 36;
+const SO_REUSEADDR = 2, SO_ERROR = 4, SO_LINGER = 13, SO_BINDTODEVICE = 25, SO_MARK = 36;
 const TCP_NODELAY = 1, TCP_CONGESTION = 13;
 const CONGESTION_BYTES_MAX = 15; // TCP_CA_NAME_MAX, without the end
 const IP_TRANSPARENT = 19, IP_BIND_ADDRESS_NO_PORT = 24, IPV6_TRANSPARENT = 75;
@@ -52,6 +55,10 @@ export const EPOLLIN = 1, EPOLLOUT = 4, EPOLLERR = 8, EPOLLHUP = 16, EPOLLRDHUP 
 
 const OWN_NETNS = new TextEncoder().encode("/proc/thread-self/ns/net\0"), O_CLOEXEC = 0x80000;
 const SOCKADDR_BYTES = 28; // sockaddr_in6, the larger of the two.
+// union bpf_attr of BPF_MAP_LOOKUP_ELEM: descriptor, key, value, flags; 64 bits each. Addresses in the arena fit the lower half.
+const BPF_MAP_LOOKUP = 1, LOOKUP_ATTRIBUTE_BYTES = 32, LOOKUP_KEY_POINTER = 8, LOOKUP_VALUE_POINTER = 16;
+const LOOKUP_KEY = 32, LOOKUP_VALUE = 64, LOOKUP_BYTES = 96;
+const LOOPBACK_NAME = 0x6f6c; // "lo", as a little-endian number
 
 /** The real operating system on this thread; `memory` is this thread's arena. One per worker, made inside the worker. */
 export class LinuxOs implements Os {
@@ -64,6 +71,8 @@ export class LinuxOs implements Os {
   readonly #option: number;
   readonly #event: number;
   readonly #count: number;
+  /** union bpf_attr of a look-up, then its key, then its value. */
+  readonly #lookup: number;
   readonly #keepalive: ReturnType<typeof keepaliveOptions>;
 
   constructor(memory: Memory, keepalive: KeepaliveTimes = KEEPALIVE_DEFAULT) {
@@ -77,6 +86,9 @@ export class LinuxOs implements Os {
     this.#option = memory.allocate(16);
     this.#event = memory.allocate(16);
     this.#count = memory.allocate(16);
+    this.#lookup = memory.allocate(LOOKUP_BYTES);
+    memory.u32[(this.#lookup + LOOKUP_KEY_POINTER) >> 2] = memory.base + this.#lookup + LOOKUP_KEY;
+    memory.u32[(this.#lookup + LOOKUP_VALUE_POINTER) >> 2] = memory.base + this.#lookup + LOOKUP_VALUE;
     libc.signal(SIGPIPE, SIG_IGN);
   }
 
@@ -122,6 +134,22 @@ export class LinuxOs implements Os {
       if (libc.getsockopt(fd, SOL_IPV6, SO_ORIGINAL_DST, address, length) < 0) return -this.#errno[0]!;
     }
     this.#readSockaddr();
+    return 0;
+  }
+
+  redirectedDestination(map: Fd, cookieLow: number, cookieHigh: number): number {
+    const { memory, addressWords } = this, { u8, u32, view } = memory, at = this.#lookup, key = at + LOOKUP_KEY;
+    u32[at >> 2] = map;
+    u32[(key + TUPLE.cookie) >> 2] = cookieLow;
+    u32[(key + TUPLE.cookie + 4) >> 2] = cookieHigh;
+    for (let word = 0; word < 4; word++) view.setUint32(key + TUPLE.address + 4 * word, addressWords[word]!);
+    u32[(key + TUPLE.port) >> 2] = addressWords[4]!;
+    if (libc.syscall(SYS_BPF, BPF_MAP_LOOKUP, memory.base + at, LOOKUP_ATTRIBUTE_BYTES) < 0) return -this.#errno[0]!;
+    const value = at + LOOKUP_VALUE, port = value + ORIGINAL.port;
+    for (let word = 0; word < 4; word++) {
+      addressWords[word] = view.getUint32(value + ORIGINAL.address + 4 * word);
+    }
+    addressWords[4] = u8[port]! << 8 | u8[port + 1]!;
     return 0;
   }
 
@@ -171,6 +199,18 @@ export class LinuxOs implements Os {
     // The port is chosen at connect, from the four-tuple: else 28,000 connections use up a source address.
     this.#setOption(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     const bytes = this.#writeSockaddr(word0, word1, word2, word3, 0);
+    return libc.bind(fd, this.memory.base + this.#sockaddr, bytes) < 0 ? -this.#errno[0]! : 0;
+  }
+
+  bindLooped(fd: Fd, word0: number, word1: number, word2: number, word3: number, port: number): number {
+    const v4 = isIpv4(word0, word1, word2);
+    const transparent = v4
+      ? this.#setOption(fd, SOL_IP, IP_TRANSPARENT, 1)
+      : this.#setOption(fd, SOL_IPV6, IPV6_TRANSPARENT, 1);
+    if (transparent < 0) return -this.#errno[0]!;
+    this.#setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1); // One port serves connections to several ports of the pod.
+    if (this.#setOption(fd, SOL_SOCKET, SO_BINDTODEVICE, LOOPBACK_NAME) < 0) return -this.#errno[0]!;
+    const bytes = this.#writeSockaddr(word0, word1, word2, word3, port);
     return libc.bind(fd, this.memory.base + this.#sockaddr, bytes) < 0 ? -this.#errno[0]! : 0;
   }
 

@@ -1,5 +1,5 @@
 /** The maps of eBPF redirection that ztunnel does not know: exceptions, what a socket was meant for, counters (cni.md appendix B). */
-import { MapType } from "../../os/bpf/maps.ts";
+import { MapType } from "../../os/bpf/map_shape.ts";
 import { ORIGINAL, SHARED_MAPS } from "../../os/bpf/shared_maps.ts";
 
 /** Addresses that are not captured: the bits that count, the namespace's cookie, the address. */

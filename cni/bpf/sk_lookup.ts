@@ -31,6 +31,8 @@ export interface InboundOptions {
   readonly own: readonly IpWords[];
   /** Ports that are not captured. */
   readonly excludedPorts: readonly number[];
+  /** Indexes of interfaces whose traffic is none of ours to turn. */
+  readonly passing: readonly number[];
 }
 
 /** @param listeners descriptor of the pod's sockmap. */
@@ -38,6 +40,7 @@ export function inboundProgram(maps: NodeMapFds, listeners: number, options: Inb
   return assemble((a) => {
     a.move(R6, R1).load(R1, R6, SK_LOOKUP.protocol).jumpIf(R1, "!=", PROTOCOL.TCP, "pass");
     a.load(R1, R6, SK_LOOKUP.interface).jumpIf(R1, "==", LOOPBACK_INTERFACE, "pass");
+    for (const index of options.passing) a.jumpIf(R1, "==", index, "pass");
     passFromOwn(a, options.own);
     a.load(R7, R6, SK_LOOKUP.localPort).jumpIf(R7, "==", CAPTURE_PORTS.inboundHbone, "pass");
     // Nobody else is to speak to these: where they would go is known from the redirection alone.

@@ -1,6 +1,7 @@
 /** Every backend that there is, ready to be asked what it lacks here. */
 import type { Logger } from "../../base/log.ts";
 import type { Netns } from "../../os/netns.ts";
+import { bpfCandidate } from "../bpf/candidate.ts";
 import type { RedirectSettings } from "./choices.ts";
 import { iptablesCandidate } from "./iptables_candidate.ts";
 import { netlinkCandidate } from "./netlink.ts";
@@ -20,6 +21,7 @@ export function allCandidates({ runner, settings, log, host }: CandidateOptions)
   const strict = settings.redirect === "auto" && settings.forceIptables !== undefined;
   const iptables = { runner, log, strict, host, reconcile: settings.reconcilePodRules };
   return [
+    bpfCandidate({ runner, settings, log }),
     netlinkCandidate({ runner, log }),
     nftBinaryCandidate({ runner, log }),
     iptablesCandidate("nft", iptables),

@@ -14,10 +14,20 @@ export interface RedirectSettings {
   readonly forceIptables: "legacy" | "nft" | undefined;
   /** Istio's AMBIENT_RECONCILE_POD_RULES_ON_STARTUP: iptables' rules that differ are exchanged behind guardrails (CNI-135). */
   readonly reconcilePodRules: boolean;
+  /** Folder of eBPF's pins; undefined: the usual one. */
+  readonly bpfPins?: string;
+  /** The cgroup whose processes eBPF's hooks see; undefined: all of the node's. */
+  readonly bpfCgroup?: string;
+  /** Whether eBPF carries bytes between application and ztunnel (CNI-211). */
+  readonly bpfSplice?: boolean;
+  /** Where the node's files are mounted, in a container. */
+  readonly hostRoot?: string;
 }
 
 /** The backends to try, in order. Pure. */
-export function candidateNames({ redirect, nativeNftables, forceIptables }: RedirectSettings): readonly BackendName[] {
+export function candidateNames(said: RedirectSettings): readonly BackendName[] {
+  const { redirect, nativeNftables, forceIptables } = said;
+  if (redirect === "bpf") return ["bpf", ...candidateNames({ ...said, redirect: "auto" })]; // Rules are its way back (CNI-217).
   if (redirect !== "auto") return [redirect];
   const iptables: readonly BackendName[] = forceIptables === undefined
     ? ["iptables-nft", "iptables-legacy"]

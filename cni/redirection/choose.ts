@@ -1,6 +1,7 @@
 /** Which backend redirects on this node: the one asked for, or the first that this machine can use (CNI-139, CNI-143, CNI-144). */
 import { MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
+import { withoutBpf } from "../bpf/candidate.ts";
 import { allCandidates } from "./candidates.ts";
 import { candidateNames, type RedirectSettings } from "./choices.ts";
 import { Ipset } from "./ipset.ts";
@@ -30,10 +31,12 @@ export async function chooseRedirection(settings: RedirectSettings, parts: Choic
   }
   const chosen = preferred(usable);
   if (chosen !== undefined) {
-    log.info("redirection chosen", { backend: chosen.name, passedOver: lacks.join("; ") });
+    const told = { backend: chosen.name, passedOver: lacks.join("; ") };
+    if (settings.redirect === "bpf" && chosen.name !== "bpf") log.warn("redirection by BPF is not possible here", told);
+    else log.info("redirection chosen", told);
     const redirection = await chosen.open();
     cleanup.move();
-    return redirection;
+    return redirection.name === "bpf" ? redirection : withoutBpf(redirection, settings);
   }
   throw new MeshError("AMB7140", `no redirection can be used here: ${lacks.join("; ")}`, {
     remedy: "Provide what is missing, or choose another --redirect; `ambit doctor` tells what this machine offers.",

@@ -41,7 +41,11 @@ Deno.test("candidateNames() follows what was said, in Istio's words too (CNI-139
   assertEquals(names({ nativeNftables: false }), "iptables-nft iptables-legacy");
   assertEquals(names({ forceIptables: "legacy" }), "iptables-legacy");
   assertEquals(names({ forceIptables: "nft", nativeNftables: false }), "iptables-nft");
-  for (const redirect of BACKENDS) assertEquals(names({ redirect, nativeNftables: false }), redirect);
+  assertEquals(names({ redirect: "bpf" }), "bpf nft nft-binary iptables-nft iptables-legacy");
+  assertEquals(names({ redirect: "bpf", nativeNftables: true }), "bpf nft nft-binary");
+  for (const redirect of BACKENDS.filter((it) => it !== "bpf")) {
+    assertEquals(names({ redirect, nativeNftables: false }), redirect);
+  }
 });
 
 Deno.test("chooseRedirection() takes the first that works, and says of none what each lacks (CNI-144)", async () => {
@@ -52,6 +56,7 @@ Deno.test("chooseRedirection() takes the first that works, and says of none what
   assertEquals(await chosen([]), "nft");
   assertEquals(await chosen(["nft", "nft-binary"]), "iptables-nft");
   assertEquals(await chosen(["nft"], { redirect: "bpf" }), "bpf");
+  assertEquals(await chosen(["bpf"], { redirect: "bpf" }), "nft", "rules, where eBPF cannot be had (CNI-217)");
   const none = await assertRejects(
     () => chosen(["iptables-nft", "iptables-legacy"], { nativeNftables: false }),
     MeshError,

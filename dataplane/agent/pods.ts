@@ -6,6 +6,8 @@ import type { Logger } from "../../base/log.ts";
 import { formatIdentity } from "../../mesh/identity.ts";
 import type { SharedNetns } from "../../mesh/proto/zds_codec.ts";
 import type { KeepaliveTimes } from "../../os/api.ts";
+import { netnsCookie } from "../../os/bpf/netns_cookie.ts";
+import type { RedirectedPods } from "../../os/bpf/redirected_pods.ts";
 import { type Netns, openNetns, ownNetns, withinNetns } from "../../os/netns.ts";
 import { closeFd, type Listening, listenWildcard } from "../../os/sockets.ts";
 import { LOCAL_CONGESTION_CONTROL } from "../tables/congestion.ts";
@@ -52,6 +54,8 @@ export interface PodsOptions {
   readonly originalSource: boolean | undefined;
   /** undefined: DNS is not served. */
   readonly dns: PodDns | undefined;
+  /** Pods that the node agent redirects by eBPF; undefined where there are none. */
+  readonly redirected: () => RedirectedPods | undefined;
   readonly log: Logger;
   /** A pod is being enrolled. */
   readonly onAdded: (pod: PodFacts) => void;
@@ -75,6 +79,8 @@ export class Pods implements PodStarter {
   #busy: Promise<void> = Promise.resolve();
   /** Set while calls must wait. */
   #held: Promise<void> | undefined = undefined;
+  /** Maps of eBPF redirection, the newest last; descriptors stay open, for workers may have them in use. */
+  readonly #maps: RedirectedPods[] = [];
   /** A successor has the connections of all pods. */
   #handedOver = false;
 
@@ -201,6 +207,7 @@ export class Pods implements PodStarter {
       rows.setAt(row, POD.plaintextFd, worker, plaintext?.fd ?? -1);
       rows.setAt(row, POD.socksFd, worker, socksListener?.fd ?? -1);
     }
+    if (!isOwn) this.#redirect(pod.netnsFd, row);
     rows.store(row, POD.state, PodState.ACTIVE);
     this.#running.set(pod.uid, { row, own: isOwn, uri, pod });
     state.setPod(row, { name, namespace, serviceAccount });
@@ -217,6 +224,39 @@ export class Pods implements PodStarter {
     pods.set(row, POD.sharedPortCount, ports.length);
     ports.forEach((port, at) => pods.setAt(row, POD.sharedPorts, at, port));
     ip.forEach((word, at) => pods.setAt(row, POD.sharedIp, at, word));
+  }
+
+  /** The node agent named a pod that runs: by now it may be redirected by other means. Throws AMB7150. */
+  refreshPod(uid: string): Promise<void> {
+    return this.#inTurn(() => {
+      const running = this.#running.get(uid);
+      if (running !== undefined) this.#redirect(running.pod.netnsFd, running.row);
+    });
+  }
+
+  /** Tells workers how the pod's connections come to them, and the kernel where its inbound ones are to go. */
+  #redirect(netnsFd: number, row: number): void {
+    const rows = this.#options.tables.pods, redirected = this.#redirected();
+    if (redirected === undefined) return rows.store(row, POD.byTuple, 0);
+    using netns = handleOf(netnsFd);
+    const cookie = netnsCookie(netns);
+    if (!redirected.has(cookie)) return rows.store(row, POD.byTuple, 0);
+    rows.set(row, POD.cookieLow, Number(cookie & 0xffffffffn));
+    rows.set(row, POD.cookieHigh, Number(cookie >> 32n));
+    rows.store(row, POD.byTuple, redirected.byTupleFd + 1);
+    const listener = rows.getI32At(row, POD.plaintextFd, 0); // Those of other workers share its port.
+    if (listener >= 0) redirected.serve(cookie, { ipv4: listener, ipv6: this.#options.ipv6 ? listener : undefined });
+  }
+
+  /** As pinned now: a node agent of another version may have made its maps anew. Rows keep naming the maps before. */
+  #redirected(): RedirectedPods | undefined {
+    const now = this.#options.redirected(), before = this.#maps.at(-1);
+    if (now === undefined || before?.equals(now)) {
+      now?.[Symbol.dispose]();
+      return now === undefined ? undefined : before;
+    }
+    this.#maps.push(now);
+    return now;
   }
 
   /** @throws MeshError AMB2424, by rejection, for a pod whose connections a successor has: only there can they be ended. */

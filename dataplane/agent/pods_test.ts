@@ -29,6 +29,7 @@ function pods(): Pods {
     socks: false,
     originalSource: undefined,
     dns: undefined,
+    redirected: () => undefined,
     log: new Logger("test", { sink: () => {} }),
     onAdded() {},
     onChange() {},

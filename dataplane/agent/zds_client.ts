@@ -37,6 +37,8 @@ export interface EnrolledPod {
 export interface PodStarter {
   /** Starts the pod's listeners; throws when it cannot, and has then left nothing behind. Must take less than five seconds. */
   addPod(pod: EnrolledPod): Promise<void>;
+  /** A pod that runs was named again. */
+  refreshPod?(uid: string): Promise<void>;
   /** Closes listeners and cuts connections at once, without drain (ZT-169). Only called for a pod that was started. */
   deletePod(uid: string): Promise<void>;
 }
@@ -265,12 +267,22 @@ export class ZdsClient implements Disposable {
     this.#named?.add(uid);
     const running = this.#running.get(uid);
     if (running !== undefined && running.netns.equals(netns)) {
-      netns[Symbol.dispose](); // The node agent replays what it knows: nothing to do (ZT-165).
-      return "";
+      netns[Symbol.dispose](); // The node agent replays what it knows: nothing to start (ZT-165).
+      return await this.#refresh(uid);
     }
     if (running !== undefined) await this.#stop(uid);
     this.#dropPending(uid);
     return await this.#start(uid, { netns, info, shared });
+  }
+
+  async #refresh(uid: string): Promise<string> {
+    try {
+      await this.#options.pods.refreshPod?.(uid);
+      return "";
+    } catch (error) {
+      if (!(error instanceof MeshError)) throw error;
+      return `failure to refresh proxy: ${chain(error)}`;
+    }
   }
 
   async #start(uid: string, pod: Pod): Promise<string> {

@@ -66,6 +66,9 @@ export const POD = layout("pod", {
   netnsFd: "i32", // -1: the proxy's own namespace
   identityRow: "i32", // -1: not known yet, since its workload is not (ZT-043)
   flags: "u32", // PodFlag
+  byTuple: "atomic", // descriptor of the map of redirected connections, plus one; 0: rules redirect (CNI-202)
+  cookieLow: "u32", // of the pod's namespace, for that map's keys
+  cookieHigh: "u32",
   outboundFd: array("i32", WORKERS_MAX), // by worker; -1: not listening
   hboneFd: array("i32", WORKERS_MAX),
   plaintextFd: array("i32", WORKERS_MAX),

@@ -1,6 +1,8 @@
 /** An enrolled pod as one worker knows it: namespace, identity, listeners, and the sessions made for it. */
+import type { Rows } from "../../base/shm/rows.ts";
 import type { Fd, TlsIdentity } from "../../os/api.ts";
 import type { Identity } from "../../mesh/identity.ts";
+import { POD } from "../tables/layout.ts";
 import { HbonePool } from "./hbone_pool.ts";
 import type { ServerSession } from "./inbound_hbone.ts";
 import type { Listener, Parked } from "./listener.ts";
@@ -48,6 +50,7 @@ export class Pod {
   /** Accepted, and waiting for the workload or the certificate. */
   readonly parked = new Set<Parked>();
   removed = false;
+  readonly #rows: Rows<"pod">;
 
   constructor(
     shard: Shard,
@@ -69,5 +72,19 @@ export class Pod {
     this.own = options.own;
     this.share = options.share;
     this.pool = new HbonePool(shard, this);
+    this.#rows = shard.tables.pods;
+  }
+
+  /** Descriptor of the map that says what captured connections were meant for; -1: rules redirect, and the kernel itself knows. */
+  get redirectedMap(): Fd {
+    return this.#rows.load(this.row, POD.byTuple) - 1;
+  }
+
+  get cookieLow(): number {
+    return this.#rows.get(this.row, POD.cookieLow);
+  }
+
+  get cookieHigh(): number {
+    return this.#rows.get(this.row, POD.cookieHigh);
   }
 }

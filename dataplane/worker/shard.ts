@@ -17,6 +17,8 @@ import type { QuestionWriter } from "../tables/questions.ts";
 import { Buffers, CHUNK_BYTES, PEER_RECORD_BYTES_MAX, STAGE_BYTES } from "./buffers.ts";
 import type { Connection } from "./connection.ts";
 import { ConnectionRows } from "./connection_rows.ts";
+import { refuseConnection } from "./close.ts";
+import { findDestination } from "./destination.ts";
 import { acceptPlaintext } from "./inbound_plain.ts";
 import { acceptSession } from "./inbound_hbone.ts";
 import { UNUSED_RELEASE_MS } from "./hbone_pool.ts";
@@ -184,7 +186,10 @@ export class Shard {
       return;
     }
     this.rows.setSource(row, words[0]!, words[1]!, words[2]!, words[3]!, words[4]!);
-    if (os.originalDestination(fd) < 0) os.localAddress(fd); // ZT-014: under TPROXY the local address is the real one.
+    if (!findDestination(this, pod, fd, kind)) {
+      refuseConnection(this, row, direction, fd, "nothing redirected the connection to us");
+      return;
+    }
     this.rows.setDestination(row, words[0]!, words[1]!, words[2]!, words[3]!, words[4]!);
     this.rows.setActual(row, words[0]!, words[1]!, words[2]!, words[3]!, words[4]!);
     if (kind === ListenerKind.SOCKS) new SocksNegotiation(this, pod, row, fd).start();

@@ -1,6 +1,7 @@
 /** Accepted connections that wait for their pod's workload or certificate (ZT-016, ZT-082, ZT-174). */
 import { Direction, POD, ResponseFlag } from "../tables/layout.ts";
 import { AccessKind } from "../tables/access.ts";
+import { findDestination } from "./destination.ts";
 import { ListenerKind, Parked } from "./listener.ts";
 import type { Pod } from "./pod.ts";
 import type { Shard } from "./shard.ts";
@@ -78,7 +79,7 @@ export class WaitingRoom {
     if (os.peerAddress(parked.fd) >= 0) {
       this.#shard.access.source(words[0]!, words[1]!, words[2]!, words[3]!, words[4]!);
     }
-    if (os.originalDestination(parked.fd) >= 0) {
+    if (findDestination(this.#shard, pod, parked.fd, parked.kind)) {
       this.#shard.access.destination(words[0]!, words[1]!, words[2]!, words[3]!, words[4]!);
     }
     const { pods } = this.#shard.tables, known = this.#shard.view.localWorkload(pod.row) !== undefined;

@@ -20,6 +20,7 @@ export interface MeshOptions {
   /** A folder whose YAML files are copied into istiod's. */
   readonly configuration?: string;
   readonly ztunnelEnvironment?: Readonly<Record<string, string>>;
+  readonly cniEnvironment?: Readonly<Record<string, string>>;
   /** A folder with what the CA signs with. Default: a root that istiod makes. */
   readonly caFolder?: string;
   /** Each ztunnel knows of a pod elsewhere only once something connects to it. */
@@ -158,6 +159,7 @@ export class Mesh implements AsyncDisposable {
       const node = new LabNode(network.nodes[name], {
         folder: `${folder}/${name}`,
         rootCertificate: `${folder}/state/root-cert.pem`,
+        cniEnvironment: options.cniEnvironment,
         ztunnelEnvironment: { ...onDemandSettings(options.onDemand ?? false), ...options.ztunnelEnvironment },
         onLine: (role, line) => onLine(`${role} ${name}`, line),
       });

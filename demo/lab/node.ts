@@ -38,6 +38,8 @@ export interface NodeOptions {
   readonly rootCertificate: string;
   /** Further settings of ztunnel, by environment. */
   readonly ztunnelEnvironment: Readonly<Record<string, string>>;
+  /** Further settings of the node agent, by environment. */
+  readonly cniEnvironment?: Readonly<Record<string, string>>;
   readonly onLine: (role: string, line: string) => void;
 }
 
@@ -193,6 +195,7 @@ export class LabNode implements AsyncDisposable {
         "--enrol-dir",
         this.enrolDir,
       ]),
+      environment: this.#options.cniEnvironment ?? {},
       onLine: (line) => this.#options.onLine("cni", line),
     });
   }

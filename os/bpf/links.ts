@@ -1,9 +1,16 @@
 /** Where programs run: on a cgroup, in a network namespace, at an interface, for the sockets of a map. A link ends with its last descriptor or pin. */
-import { accepted, Attributes, bpf, BpfObject, Command } from "./kernel.ts";
+import { accepted, Attributes, bpf, BpfObject, Command, infoOf } from "./kernel.ts";
 import type { BpfMap } from "./maps.ts";
 import { type BpfProgram, ProgramKind } from "./programs.ts";
 
-const TCX_ATTRIBUTE_BYTES = 32;
+const TCX_ATTRIBUTE_BYTES = 32, LINK_INFO_BYTES = 32;
+
+/** What a link says of itself. */
+export interface LinkInfo {
+  readonly programId: number;
+  /** The cgroup's number, the namespace's inode or the interface's index, its lower 32 bits; 0 when that is gone. */
+  readonly target: number;
+}
 
 export class BpfLink extends BpfObject {
   /** @param target descriptor of a folder of the cgroup hierarchy (v2), or of a network namespace. Throws AMB7150. */
@@ -20,6 +27,11 @@ export class BpfLink extends BpfObject {
       .u32(8, ProgramKind[kind].attach);
     const doing = `attach the BPF program ${kind} to interface ${index}`;
     return new BpfLink(accepted(bpf(Command.LINK_CREATE, attributes), doing));
+  }
+
+  info(): LinkInfo {
+    const info = infoOf(this.fd, LINK_INFO_BYTES);
+    return { programId: info.getUint32(8, true), target: info.getUint32(16, true) };
   }
 
   /** Another program in the place of the one that runs, without a moment between. Throws AMB7150. */

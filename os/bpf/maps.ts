@@ -1,28 +1,11 @@
 /** eBPF maps: made, opened, read and written from this side of the kernel. */
 import { assert } from "../../base/assert.ts";
 import * as libc from "../libc_cold.ts";
+import { type MapShape, MapType } from "./map_shape.ts";
 import { accepted, Attributes, bpf, BpfObject, Command, infoOf } from "./kernel.ts";
-
-export const MapType = {
-  HASH: 1,
-  PER_CPU_ARRAY: 6,
-  LRU_HASH: 9,
-  LPM_TRIE: 11,
-  SOCKMAP: 15,
-  SOCKHASH: 18,
-} as const;
-export type MapType = (typeof MapType)[keyof typeof MapType];
 
 const NO_PREALLOCATION = 1; // BPF_F_NO_PREALLOC, which an LPM trie insists on.
 const MAP_INFO_BYTES = 40;
-
-export interface MapShape {
-  readonly name: string;
-  readonly type: MapType;
-  readonly keyBytes: number;
-  readonly valueBytes: number;
-  readonly entriesMax: number;
-}
 
 /** How many CPUs the kernel keeps values for, of a text such as `0-3,8`. */
 export function possibleCpuCount(text: string): number {

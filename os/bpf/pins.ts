@@ -2,12 +2,12 @@
 import * as libc from "../libc_cold.ts";
 import { accepted, Attributes, bpf, Command } from "./kernel.ts";
 
-/** Gives an object a name. Throws AMB7150, also when the name is taken. */
-export function pin(fd: number, path: string): void {
-  accepted(
-    bpf(Command.PIN, new Attributes(16).pointer(0, libc.cString(path)).u32(8, fd)),
-    `pin a BPF object as ${path}`,
-  );
+/** Gives an object a name. @returns False when the name is taken. Throws AMB7150. */
+export function pin(fd: number, path: string): boolean {
+  const result = bpf(Command.PIN, new Attributes(16).pointer(0, libc.cString(path)).u32(8, fd));
+  if (result === -libc.Errno.EEXIST) return false;
+  accepted(result, `pin a BPF object as ${path}`);
+  return true;
 }
 
 /** @returns A descriptor of the object, which the caller closes, or undefined when there is none of the name. Throws AMB7150. */
@@ -20,4 +20,12 @@ export function openPinned(path: string): number | undefined {
 /** Mounts a bpffs. @returns 0 or -errno. */
 export function mountBpffs(folder: string): number {
   return libc.mount("bpf", folder, "bpf", 0);
+}
+
+/** Where distributions mount their bpffs. */
+export const PIN_ROOT = "/sys/fs/bpf";
+
+/** Takes a name away; the object lives on while something else holds it. */
+export function unpin(path: string): void {
+  libc.unlink(path); // ENOENT: what was to be achieved.
 }

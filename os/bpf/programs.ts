@@ -1,7 +1,7 @@
 /** eBPF programs: loaded past the verifier, whose words are told when it refuses. */
 import { MeshError } from "../../base/errors.ts";
 import * as libc from "../libc_cold.ts";
-import { Attributes, bpf, BpfObject, Command, infoOf } from "./kernel.ts";
+import { accepted, Attributes, bpf, BpfObject, Command, infoOf } from "./kernel.ts";
 
 const LICENSE = new TextEncoder().encode("GPL\0"); // Some of the kernel's functions are for programs under it alone.
 const LOG_BYTES = 256 << 10, LOG_LINES_TOLD = 12, LOG_VERBOSE = 1;
@@ -48,22 +48,52 @@ export class BpfProgram extends BpfObject {
     });
   }
 
-  /** The kernel's number of it. */
-  get id(): number {
-    return programInfo(this.fd).id;
+  info(): ProgramInfo {
+    return programInfo(this.fd);
   }
 }
 
-/** Number, name and maps of a loaded program. */
+/** What the kernel says of a loaded program. */
 export interface ProgramInfo {
   readonly id: number;
   readonly name: string;
+  /** A digest of its instructions, whichever maps they name. */
+  readonly tag: string;
 }
 
 function programInfo(fd: number): ProgramInfo {
   const info = infoOf(fd, PROGRAM_INFO_BYTES);
   const name = new Uint8Array(info.buffer, 64, 16);
-  return { id: info.getUint32(4, true), name: new TextDecoder().decode(name.subarray(0, name.indexOf(0))) };
+  return {
+    id: info.getUint32(4, true),
+    name: new TextDecoder().decode(name.subarray(0, name.indexOf(0))),
+    tag: info.getBigUint64(8).toString(16).padStart(16, "0"),
+  };
+}
+
+/** @returns undefined when it is gone. */
+export function programById(id: number): ProgramInfo | undefined {
+  const fd = bpf(Command.PROGRAM_FD_BY_ID, new Attributes(12).u32(0, id));
+  if (fd < 0) return undefined;
+  using object = new BpfObject(fd);
+  return programInfo(object.fd);
+}
+
+const MAPS_MAX = 64;
+
+/** Maps of a program, each of which the caller closes. */
+export function mapsOfProgram(id: number): BpfObject[] {
+  const fd = bpf(Command.PROGRAM_FD_BY_ID, new Attributes(12).u32(0, id));
+  if (fd < 0) return [];
+  using object = new BpfObject(fd);
+  const ids = new Uint8Array(4 * MAPS_MAX),
+    info = new Attributes(PROGRAM_INFO_BYTES).u32(52, MAPS_MAX).pointer(56, ids);
+  const asked = new Attributes(16).u32(0, object.fd).u32(4, PROGRAM_INFO_BYTES).pointer(8, info.bytes);
+  accepted(bpf(Command.INFO, asked), "describe a BPF program");
+  return [...new Uint32Array(ids.buffer, 0, Math.min(info.read(52), MAPS_MAX))].flatMap((map) => {
+    const opened = bpf(Command.MAP_FD_BY_ID, new Attributes(12).u32(0, map));
+    return opened < 0 ? [] : [new BpfObject(opened)];
+  });
 }
 
 const QUERIED_MAX = 64;
@@ -76,12 +106,7 @@ export function programsOfCgroup(cgroupFd: number, kind: ProgramKind): readonly 
     .pointer(16, ids).u32(24, QUERIED_MAX);
   if (bpf(Command.PROGRAM_QUERY, attributes) < 0) return [];
   const count = attributes.read(24);
-  return [...new Uint32Array(ids.buffer, 0, count)].flatMap((id) => {
-    const fd = bpf(Command.PROGRAM_FD_BY_ID, new Attributes(12).u32(0, id));
-    if (fd < 0) return []; // Gone meanwhile.
-    using object = new BpfObject(fd);
-    return [programInfo(object.fd)];
-  });
+  return [...new Uint32Array(ids.buffer, 0, count)].map(programById).filter((it) => it !== undefined);
 }
 
 function attributesOf(kind: ProgramKind, name: string, instructions: Uint8Array<ArrayBuffer>): Attributes {

@@ -1,6 +1,6 @@
 /** The maps of eBPF redirection that the node agent's programs and ztunnel both know, and where they are pinned (cni.md appendix B). */
 import type { IpWords } from "../../base/address.ts";
-import { MapType } from "./maps.ts";
+import { MapType } from "./map_shape.ts";
 
 /** Where everything is pinned, unless a setting says otherwise (CNI-214). */
 export const PIN_FOLDER = "/sys/fs/bpf/istio-ambient";

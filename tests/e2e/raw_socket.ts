@@ -1,10 +1,17 @@
 /** Blocking sockets for tests, with every option that redirection turns on: mark, transparency, bound source. */
 import { assert } from "../../base/assert.ts";
 import { formatIp, ipFromBytes, ipToBytes, isIpv4, parseIp } from "../../base/address.ts";
+import { receiveFrom, sendTo } from "../../os/inet.ts";
 import * as libc from "../../os/libc_cold.ts";
 import { type Netns, withinNetns } from "../../os/netns.ts";
 
-const SOL_SOCKET = 1, SO_REUSEADDR = 2, SO_REUSEPORT = 15, SO_RCVTIMEO = 20, SO_SNDTIMEO = 21, SO_MARK = 36;
+const SOL_SOCKET = 1,
+  SO_REUSEADDR = 2,
+  SO_REUSEPORT = 15,
+  SO_RCVTIMEO = 20,
+  SO_SNDTIMEO = 21,
+  SO_MARK = 36,
+  SO_BINDTODEVICE = 25;
 const SOL_IP = 0, IP_TRANSPARENT = 19, SOL_IPV6 = 41, IPV6_TRANSPARENT = 75, SO_ORIGINAL_DST = 80;
 const F_SETFL = 4;
 const TIMEOUT_S = 10n; // far more than a lost packet costs: all traffic is local
@@ -13,6 +20,8 @@ export interface SocketOptions {
   readonly transport?: "tcp" | "udp";
   readonly mark?: number;
   readonly transparent?: boolean;
+  /** Interface to be bound to. */
+  readonly device?: string;
   /** `address port` to bind to; without it the kernel chooses. */
   readonly local?: { readonly ip: string; readonly port: number };
 }
@@ -49,6 +58,9 @@ export class RawSocket implements Disposable {
     must(libc.setSocketOption(fd, SOL_SOCKET, SO_SNDTIMEO, timeout), "set SO_SNDTIMEO");
     must(libc.setSocketFlag(fd, SOL_SOCKET, SO_REUSEADDR, 1), "set SO_REUSEADDR");
     if (options.mark !== undefined) must(libc.setSocketFlag(fd, SOL_SOCKET, SO_MARK, options.mark), "set SO_MARK");
+    if (options.device !== undefined) {
+      must(libc.setSocketOption(fd, SOL_SOCKET, SO_BINDTODEVICE, libc.cString(options.device)), "bind to a device");
+    }
     if (options.transparent) {
       must(libc.setSocketFlag(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, 1), "be transparent");
     }
@@ -97,6 +109,19 @@ export class RawSocket implements Disposable {
   receive(): string {
     const target = new Uint8Array(2048);
     return new TextDecoder().decode(target.subarray(0, must(libc.receive(this.fd, target), "receive")));
+  }
+
+  /** Sends a datagram without a connection. */
+  sendTo(text: string, ip: string, port: number): void {
+    const bytes = new TextEncoder().encode(text);
+    assert(must(sendTo(this.fd, bytes, socketAddress(ip, port)), "sendto") === bytes.length, "the socket took it all");
+  }
+
+  /** A datagram, and who it seems to come from. */
+  receiveFrom(): { text: string; from: [ip: string, port: number] } {
+    const target = new Uint8Array(2048), { count, source } = receiveFrom(this.fd, target);
+    const [ip, port] = parseSocketAddress(source).split(" ");
+    return { text: new TextDecoder().decode(target.subarray(0, must(count, "recvfrom"))), from: [ip!, Number(port)] };
   }
 
   [Symbol.dispose](): void {

@@ -226,6 +226,11 @@ export class SimOs implements Os {
     return 0;
   }
 
+  /** Nothing is redirected by eBPF in the simulation. */
+  redirectedDestination(): number {
+    return -Errno.NOENT;
+  }
+
   localAddress(fd: Fd): number {
     this.#setAddress(this.#socket(fd).local);
     return 0;
@@ -253,6 +258,10 @@ export class SimOs implements Os {
   bindSource(fd: Fd, word0: number, word1: number, word2: number, word3: number): number {
     this.#bound.set(this.#socket(fd), [word0, word1, word2, word3]);
     return 0;
+  }
+
+  bindLooped(fd: Fd, word0: number, word1: number, word2: number, word3: number, _port: number): number {
+    return this.bindSource(fd, word0, word1, word2, word3);
   }
 
   connect(fd: Fd, word0: number, word1: number, word2: number, word3: number, port: number): number {

@@ -1,0 +1,84 @@
+/** Redirection by eBPF as one of the backends that can be asked for; any other takes its pods over from it. */
+import type { Logger } from "../../base/log.ts";
+import { netnsCookie } from "../../os/bpf/netns_cookie.ts";
+import { RedirectedPods } from "../../os/bpf/redirected_pods.ts";
+import { PIN_FOLDER, podPinFolder } from "../../os/bpf/shared_maps.ts";
+import type { Netns } from "../../os/netns.ts";
+import type { RedirectSettings } from "../redirection/choices.ts";
+import type { ProgramRunner } from "../redirection/programs.ts";
+import type { Candidate, PodRuleOptions, Redirection } from "../redirection/redirection.ts";
+import { Residue } from "../redirection/residue.ts";
+import { type BpfPlaces, findCgroupRoot } from "./places.ts";
+import { removePodPins } from "./pinned.ts";
+import { BpfRedirection } from "./redirection.ts";
+import { tryBpf } from "./trial.ts";
+
+export function bpfCandidate(
+  { settings, runner, log }: {
+    readonly settings: RedirectSettings;
+    readonly runner: ProgramRunner;
+    readonly log: Logger;
+  },
+): Candidate {
+  const places = placesOf(settings);
+  return {
+    name: "bpf",
+    missing: () => places === undefined ? ["no cgroup hierarchy of version 2 is mounted"] : tryBpf(places),
+    open: () =>
+      new BpfRedirection(places!, {
+        splice: settings.bpfSplice,
+        residue: new Residue("tables", { runner, log }),
+        runner,
+      }),
+  };
+}
+
+function placesOf({ bpfPins, bpfCgroup, hostRoot }: RedirectSettings): BpfPlaces | undefined {
+  const cgroup = bpfCgroup ?? findCgroupRoot(hostRoot ?? "");
+  return cgroup === undefined ? undefined : { pins: bpfPins ?? PIN_FOLDER, cgroup };
+}
+
+/** Has another backend release the pods that a former agent redirected by eBPF, each as soon as it has its rules. */
+export function withoutBpf(redirection: Redirection, { bpfPins }: RedirectSettings): Redirection {
+  const pins = bpfPins ?? PIN_FOLDER;
+  if (!exists(pins)) return redirection;
+  return {
+    name: redirection.name,
+    async apply(netns: Netns, options: PodRuleOptions) {
+      await redirection.apply(netns, options);
+      forget(pins, netns);
+    },
+    release: async (netns) => {
+      forget(pins, netns);
+      await redirection.release(netns);
+    },
+    remove: (netns) => redirection.remove(netns),
+    async check(netns, options) {
+      const found = await redirection.check(netns, options);
+      return isRedirected(pins, netns) ? [...found, "BPF programs redirect it, too"] : found;
+    },
+    openNode: (netns) => redirection.openNode(netns),
+    [Symbol.dispose]: () => redirection[Symbol.dispose](),
+  };
+}
+
+function forget(pins: string, netns: Netns): void {
+  const cookie = netnsCookie(netns);
+  using pods = RedirectedPods.open(pins);
+  pods?.forget(cookie);
+  removePodPins(podPinFolder(pins, cookie));
+}
+
+function isRedirected(pins: string, netns: Netns): boolean {
+  using pods = RedirectedPods.open(pins);
+  return pods?.has(netnsCookie(netns)) === true;
+}
+
+function exists(path: string): boolean {
+  try {
+    return Deno.statSync(path).isDirectory;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.PermissionDenied) return false;
+    throw error;
+  }
+}

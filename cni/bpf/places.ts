@@ -1,0 +1,39 @@
+/** Where eBPF objects of this node live: a bpffs for their names, and the root of the cgroup hierarchy for what hooks sockets. */
+import { MeshError } from "../../base/errors.ts";
+import { mountBpffs, PIN_ROOT } from "../../os/bpf/pins.ts";
+
+export interface BpfPlaces {
+  /** Folder of the pins, in a bpffs. */
+  readonly pins: string;
+  /** Folder of the cgroup (v2) whose processes are looked at; the enrolled among them are told by their network namespace. */
+  readonly cgroup: string;
+}
+
+/**
+ * Where the node's cgroup hierarchy of version 2 is mounted: below `hostRoot` if there, since inside a container the own
+ * mount may show the container's cgroup alone (CNI-216). @returns undefined when there is none.
+ */
+export function findCgroupRoot(
+  hostRoot: string,
+  mounts = Deno.readTextFileSync("/proc/self/mounts"),
+): string | undefined {
+  const found = mountsOf(mounts, "cgroup2");
+  return found.find((path) => hostRoot !== "" && path.startsWith(`${hostRoot}/`)) ?? found[0];
+}
+
+/** Sees that the folder is one where objects can be pinned; the usual place is mounted if nobody has. Throws AMB7152. */
+export function preparePins(folder: string): void {
+  const mounted = () =>
+    mountsOf(Deno.readTextFileSync("/proc/self/mounts"), "bpf").some((at) => `${folder}/`.startsWith(`${at}/`));
+  if (!mounted() && folder.startsWith(`${PIN_ROOT}/`)) mountBpffs(PIN_ROOT);
+  if (!mounted()) {
+    throw new MeshError("AMB7152", `${folder} is in no bpffs`, {
+      remedy: `Mount one: mount -t bpf bpf ${PIN_ROOT}; in a container mount the node's ${PIN_ROOT}.`,
+    });
+  }
+  Deno.mkdirSync(folder, { recursive: true, mode: 0o700 });
+}
+
+function mountsOf(mounts: string, type: string): string[] {
+  return mounts.split("\n").map((line) => line.split(" ")).filter((fields) => fields[2] === type).map((it) => it[1]!);
+}

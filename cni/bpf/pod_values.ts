@@ -1,0 +1,66 @@
+/** A pod's entries in the node's maps, as bytes. */
+import type { IpWords } from "../../base/address.ts";
+import { ENROLLED, EnrolledFlag, writeAddress } from "../../os/bpf/shared_maps.ts";
+import type { BpfMap } from "../../os/bpf/maps.ts";
+import { u32Bytes } from "../../os/bpf/maps.ts";
+import { CIDR_KEY, CidrReason, type NodeMapKey } from "./maps.ts";
+import type { PodFacts } from "./pod_facts.ts";
+
+const COOKIE_BITS = 64, ADDRESS_BITS = 128;
+
+export interface EnrolledOptions {
+  readonly dns: boolean;
+  readonly ingress: boolean;
+  /** Whether bytes between application and ztunnel skip the loopback (CNI-211). */
+  readonly splice: boolean;
+}
+
+/** The value of `enrolled`, but for the generation. */
+export function enrolledValue(facts: PodFacts, options: EnrolledOptions): Uint8Array<ArrayBuffer> {
+  const value = new Uint8Array(ENROLLED.bytes), view = new DataView(value.buffer);
+  const exceptions = facts.ipv4.length > 1 || facts.ipv6.length > 1;
+  view.setUint32(
+    ENROLLED.flags,
+    (options.dns ? EnrolledFlag.DNS : 0) | (options.ingress ? EnrolledFlag.INGRESS : 0) |
+      (exceptions ? EnrolledFlag.EXCEPTIONS : 0) | (options.splice ? EnrolledFlag.SPLICE : 0),
+    true,
+  );
+  if (facts.ipv4[0] !== undefined) writeAddress(value, ENROLLED.ipv4, facts.ipv4[0]);
+  if (facts.ipv6[0] !== undefined) writeAddress(value, ENROLLED.ipv6, facts.ipv6[0]);
+  return value;
+}
+
+/** Keys of the pod's further addresses in the trie of exceptions, with why they are there. */
+export function ownAddressEntries(cookie: bigint, facts: PodFacts): [Uint8Array<ArrayBuffer>, number][] {
+  return [...facts.ipv4.slice(1), ...facts.ipv6.slice(1)].map((
+    ip,
+  ) => [cidrKey(cookie, ip, ADDRESS_BITS), CidrReason.OWN]);
+}
+
+function cidrKey(cookie: bigint, ip: IpWords, bits: number): Uint8Array<ArrayBuffer> {
+  const key = new Uint8Array(CIDR_KEY.bytes), view = new DataView(key.buffer);
+  view.setUint32(CIDR_KEY.prefixBits, COOKIE_BITS + bits, true);
+  view.setBigUint64(CIDR_KEY.cookie, cookie, true);
+  writeAddress(key, CIDR_KEY.address, ip);
+  return key;
+}
+
+/** Makes the trie's entries of this namespace those that are wanted. */
+export function syncExceptions(
+  maps: Readonly<Record<NodeMapKey, BpfMap>>,
+  cookie: bigint,
+  wanted: readonly [Uint8Array<ArrayBuffer>, number][],
+): void {
+  for (const [key, reason] of wanted) maps.cidrs.update(key, u32Bytes(reason));
+  const names = new Set(wanted.map(([key]) => key.join()));
+  for (const key of maps.cidrs.keys()) {
+    const ours = new DataView(key.buffer).getBigUint64(CIDR_KEY.cookie, true) === cookie;
+    if (ours && !names.has(key.join())) maps.cidrs.delete(key);
+  }
+}
+
+/** Whether two values say the same; the generation is not looked at. */
+export function sameEnrolment(one: Uint8Array, other: Uint8Array): boolean {
+  const counts = (_: number, at: number) => at < ENROLLED.generation || at >= ENROLLED.generation + 4;
+  return one.filter(counts).join() === other.filter(counts).join();
+}

@@ -1,0 +1,135 @@
+/** Redirection by eBPF: hooks on the node's sockets and a lookup in each pod, without a rule and without connection tracking (CNI-200 to CNI-217). */
+import { MeshError } from "../../base/errors.ts";
+import { cookieKey, ENROLLED, podPinFolder } from "../../os/bpf/shared_maps.ts";
+import { netnsCookie } from "../../os/bpf/netns_cookie.ts";
+import { FirewallSocket } from "../../os/netlink/nftables.ts";
+import type { Netns } from "../../os/netns.ts";
+import { HostProbes } from "../host_probes.ts";
+import type { Residue } from "../redirection/residue.ts";
+import { TABLE_NAMES } from "../nft_rules.ts";
+import type { NodeProbes, PodRuleOptions, Redirection } from "../redirection/redirection.ts";
+import { addPolicyRoutes, deletePolicyRoutes, missingPolicyRoutes } from "../redirection/policy_routes.ts";
+import { NodeObjects } from "./node_objects.ts";
+import { type PodFacts, podFacts } from "./pod_facts.ts";
+import { removePodPins } from "./pinned.ts";
+import { PodObjects, type PodOptions } from "./pod_objects.ts";
+import { enrolledValue, ownAddressEntries, sameEnrolment, syncExceptions } from "./pod_values.ts";
+import type { BpfPlaces } from "./places.ts";
+import { virtualInterfaceTables } from "./virtual_interfaces.ts";
+
+export class BpfRedirection implements Redirection, Disposable {
+  readonly name = "bpf";
+  readonly node: NodeObjects;
+  readonly #splice: boolean;
+  readonly #residue: Residue | undefined;
+  readonly #runner: Disposable | undefined;
+
+  /** Throws AMB7150 to AMB7153. @param options.residue what other backends may have left besides tables of nf_tables. @param options.runner taken over. */
+  constructor(
+    places: BpfPlaces,
+    options: { readonly splice?: boolean; readonly residue?: Residue; readonly runner?: Disposable },
+  ) {
+    this.node = NodeObjects.open(places);
+    this.#splice = options.splice ?? false;
+    this.#residue = options.residue;
+    this.#runner = options.runner;
+  }
+
+  /** Throws AMB7154 for a namespace that another owner's programs claim, AMB7155 for one without an address. */
+  async apply(netns: Netns, options: PodRuleOptions): Promise<void> {
+    const cookie = netnsCookie(netns), facts = podFacts(netns), pod = podOptions(options);
+    this.#refuse(cookie, facts);
+    addPolicyRoutes(netns, options);
+    new PodObjects(this.node, netns, cookie).apply(facts, pod);
+    const { maps } = this.node, key = cookieKey(cookie), value = this.#enrolled(facts, pod);
+    syncExceptions(maps, cookie, ownAddressEntries(cookie, facts));
+    const before = maps.enrolled.lookup(key);
+    const generation = before === undefined ? 0 : new DataView(before.buffer).getUint32(ENROLLED.generation, true);
+    new DataView(value.buffer).setUint32(ENROLLED.generation, generation + 1, true);
+    maps.enrolled.update(key, value);
+    // Last: what another backend left here captured until now.
+    using firewall = FirewallSocket.open(netns);
+    const tables = virtualInterfaceTables(pod.virtualInterfaces);
+    firewall.replace(tables, Object.values(TABLE_NAMES).filter((name) => tables.every((table) => table.name !== name)));
+    await this.#residue?.remove(netns);
+  }
+
+  release(netns: Netns): void {
+    const cookie = netnsCookie(netns);
+    this.node.maps.enrolled.delete(cookieKey(cookie));
+    new PodObjects(this.node, netns, cookie).release();
+  }
+
+  async remove(netns: Netns): Promise<void> {
+    this.release(netns);
+    const cookie = netnsCookie(netns);
+    syncExceptions(this.node.maps, cookie, []);
+    new PodObjects(this.node, netns, cookie).remove();
+    using firewall = FirewallSocket.open(netns);
+    firewall.deleteTables(Object.values(TABLE_NAMES));
+    await this.#residue?.remove(netns);
+    deletePolicyRoutes(netns);
+  }
+
+  async check(netns: Netns, options: PodRuleOptions): Promise<string[]> {
+    const cookie = netnsCookie(netns), facts = podFacts(netns), pod = podOptions(options);
+    const present = this.node.maps.enrolled.lookup(cookieKey(cookie));
+    const differences = this.node.check();
+    if (present === undefined) differences.push("the namespace is not enrolled in the BPF maps");
+    else if (!sameEnrolment(present, this.#enrolled(facts, pod))) {
+      differences.push("the BPF maps say other things of it");
+    }
+    using firewall = FirewallSocket.open(netns);
+    const tables = virtualInterfaceTables(pod.virtualInterfaces);
+    return [
+      ...differences,
+      ...new PodObjects(this.node, netns, cookie).check(facts, pod),
+      ...missingPolicyRoutes(netns, options),
+      ...firewall.differences(tables),
+      ...firewall.tableNames().filter((name) =>
+        Object.values(TABLE_NAMES).some((it) => it === name) && tables.every((table) => table.name !== name)
+      ).map((name) => `table ${name} should not be there`),
+      ...await this.#residue?.list(netns) ?? [],
+    ];
+  }
+
+  /** Probes come from the same address as with rules: the node's side is theirs (CNI-205). */
+  openNode(netns?: Netns): NodeProbes {
+    return new HostProbes(netns);
+  }
+
+  /** Takes away what pins a former agent left of namespaces that are no more. @param live those that stay. */
+  forgetOthers(live: readonly Netns[]): void {
+    const kept = new Set(live.map((netns) => podPinFolder(this.node.places.pins, netnsCookie(netns))));
+    for (const { name, isDirectory } of [...Deno.readDirSync(this.node.places.pins)]) {
+      const folder = `${this.node.places.pins}/${name}`;
+      if (isDirectory && !kept.has(folder)) removePodPins(folder);
+    }
+  }
+
+  /** Closes descriptors; pods stay captured. */
+  [Symbol.dispose](): void {
+    this.node[Symbol.dispose]();
+    this.#runner?.[Symbol.dispose]();
+  }
+
+  #enrolled(facts: PodFacts, { dns, ingress }: PodOptions): Uint8Array<ArrayBuffer> {
+    return enrolledValue(facts, { dns, ingress, splice: this.#splice });
+  }
+
+  #refuse(cookie: bigint, facts: PodFacts): void {
+    if (this.node.claimedByAnother(cookie)) {
+      throw new MeshError("AMB7154", "the network namespace is enrolled by another node agent's BPF programs", {
+        remedy: "Stop the other agent and take its pins away, or have this one redirect by other means.",
+      });
+    }
+    if (facts.ipv4.length + facts.ipv6.length > 0) return;
+    throw new MeshError("AMB7155", "the network namespace has no address yet", {
+      remedy: "Give its interface an address first: captured connections are turned to it.",
+    });
+  }
+}
+
+function podOptions({ dnsCapture, ingress, virtualInterfaces }: PodRuleOptions): PodOptions {
+  return { dns: dnsCapture === true, ingress: ingress === true, virtualInterfaces: virtualInterfaces ?? [] };
+}
