@@ -1,9 +1,20 @@
 /** `ambit enroll`: puts a workload of this node into the mesh, or lists what is in it. */
-import { ConfigDefinition, type ConfigOf, defineConfig, list, oneOf, optional, text, toggle } from "../base/config.ts";
+import {
+  ConfigDefinition,
+  type ConfigOf,
+  defineConfig,
+  duration,
+  list,
+  oneOf,
+  optional,
+  text,
+  toggle,
+} from "../base/config.ts";
 import { MeshError } from "../base/errors.ts";
 import { type EnrolmentStatus, type NodeStatus, TARGET_FORMS } from "../mesh/enrolment.ts";
 import { oneTarget, splitArguments, writeOut } from "./arguments.ts";
 import { askNodeAgent, ENROL_SOCKET } from "./enrol_client.ts";
+import { unitDropIn } from "./unit_drop_in.ts";
 
 export const ENROL_OUTPUTS = ["text", "json"] as const;
 
@@ -58,6 +69,18 @@ export const ENROLL_CONFIG = defineConfig("ambit enroll", {
     default: Object.freeze([]) as readonly string[],
     help: "ports on which it is reached past the mesh",
   },
+  waitMs: {
+    kind: duration(0, 600_000),
+    flag: "wait",
+    default: 0,
+    help: "how long to try again while the node agent or ztunnel is not there yet",
+  },
+  dropIn: {
+    kind: toggle(),
+    flag: "drop-in",
+    default: false,
+    help: "of a unit: enrol nothing, print the systemd drop-in by which it enrols itself as it starts",
+  },
   list: { kind: toggle(), flag: "list", default: false, help: "enrol nothing: list what is enrolled" },
   enrolSocket: {
     kind: text("PATH"),
@@ -89,15 +112,35 @@ export async function runEnroll(args: string[]): Promise<number> {
       remedy: `For example: ambit enroll ${target} --namespace shop --service-account web --name web-0`,
     });
   }
+  if (config.dropIn) {
+    writeOut(unitDropIn(target, flags));
+    return 0;
+  }
   const body = { target, namespace, serviceAccount, name, dnsCapture, ...captureOf(config) }; // JSON leaves out what is undefined.
   const request = { method: "POST", path: "/enrol", body } as const;
-  const status = await askNodeAgent(config.enrolSocket, request) as EnrolmentStatus;
+  const status = await askPatiently(config.enrolSocket, request, config.waitMs) as EnrolmentStatus;
   writeOut(
     config.output === "json"
       ? JSON.stringify(status, null, 2) + "\n"
       : `${status.target} is enrolled as pod ${status.namespace}/${status.name}, service account ${status.serviceAccount}\n`,
   );
   return 0;
+}
+
+/** What may only be late: the agent's socket, and ztunnel behind it (AMB7210). */
+const LATE: readonly string[] = ["AMB7501", "AMB7210", "AMB7211"], AGAIN_MS = 200;
+
+async function askPatiently(socket: string, request: Parameters<typeof askNodeAgent>[1], waitMs: number) {
+  const deadlineMs = performance.now() + waitMs;
+  while (true) {
+    try {
+      return await askNodeAgent(socket, request);
+    } catch (error) {
+      const late = error instanceof MeshError && LATE.includes(error.code);
+      if (!late || performance.now() + AGAIN_MS > deadlineMs) throw error;
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    }
+  }
 }
 
 /** What was said of capture; what was not is left to the node agent. */

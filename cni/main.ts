@@ -4,6 +4,7 @@ import type { Logger } from "../base/log.ts";
 import { parseCidr } from "../mesh/enrolment.ts";
 import { requireCapabilities } from "../os/capabilities.ts";
 import { NAMED_NETNS_FOLDER } from "../os/netns.ts";
+import { notifyReady } from "../os/service_notify.ts";
 import type { CniConfig } from "./config.ts";
 import { FolderWatch } from "./bare/folder_watch.ts";
 import { type Cgroup, findCgroupRoot, openCgroup, unifiedPathOf } from "./bare/cgroups.ts";
@@ -82,6 +83,7 @@ export async function startCni(config: CniConfig, { signal, log }: RoleOptions):
     zdsSocket: config.zdsSocket,
     restored: pods.length,
   });
+  notifyReady();
   const kept = cleanup.move();
   return { done: serve(config, { signal, log, enrolments, zds, http, folder, watch, kept }) };
 }

@@ -15,6 +15,7 @@ import { OPENSSL } from "../os/openssl_library.ts";
 import { limitHeaps } from "../os/allocator.ts";
 import { raiseOpenFileLimit } from "../os/limits.ts";
 import { Poller } from "../os/poller.ts";
+import { notifyReady } from "../os/service_notify.ts";
 import { AccessLog } from "./agent/access_log.ts";
 import { serveAdmin } from "./agent/admin.ts";
 import { Answers } from "./agent/answers.ts";
@@ -293,6 +294,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     libssl: OPENSSL.libssl,
     node: config.nodeName,
   });
+  notifyReady(); // Not later: a control plane that is away must not make systemd restart us.
   const xdsDone = withXds ? xds.run({ signal }) : aborted(signal);
   // Nothing is proxied before the first full state (ZT-222).
   const zdsDone = Promise.race([withXds ? xds.ready : undefined, aborted(signal)]).then(async () => {
