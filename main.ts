@@ -61,6 +61,16 @@ const COMMANDS: readonly Command[] = [
   },
   { name: "waypoint", summary: "L7 proxy; not there yet", run: waypointIsMissing },
   {
+    name: "install",
+    summary: "put the mesh into a cluster, or with --node onto this machine",
+    run: async (args) => (await import("./cli/install.ts")).runInstall([...args]),
+  },
+  {
+    name: "uninstall",
+    summary: "take it out again",
+    run: async (args) => (await import("./cli/install.ts")).runUninstall([...args]),
+  },
+  {
     name: "enroll",
     summary: "bring a namespace, container, unit or control group of this node into the mesh",
     run: async (args) => (await import("./cli/enroll.ts")).runEnroll([...args]),

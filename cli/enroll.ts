@@ -128,7 +128,7 @@ export async function runEnroll(args: string[]): Promise<number> {
 }
 
 /** What may only be late: the agent's socket, and ztunnel behind it (AMB7210). */
-const LATE: readonly string[] = ["AMB7501", "AMB7210", "AMB7211"], AGAIN_MS = 200;
+const LATE = /^AMB(7501|7210|7211)$/, AGAIN_MS = 200;
 
 async function askPatiently(socket: string, request: Parameters<typeof askNodeAgent>[1], waitMs: number) {
   const deadlineMs = performance.now() + waitMs;
@@ -136,7 +136,7 @@ async function askPatiently(socket: string, request: Parameters<typeof askNodeAg
     try {
       return await askNodeAgent(socket, request);
     } catch (error) {
-      const late = error instanceof MeshError && LATE.includes(error.code);
+      const late = error instanceof MeshError && LATE.test(error.code);
       if (!late || performance.now() + AGAIN_MS > deadlineMs) throw error;
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
     }

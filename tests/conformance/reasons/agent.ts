@@ -5,10 +5,8 @@ const NOT_YET = "no test yet";
 export const AGENT_REASONS: Readonly<Record<string, string>> = {
   "CNI-010": SIDECAR,
   "CNI-031": "tests/tidy holds the manifests to it",
-  "CNI-032": "the folders are settings; there are no profiles of platforms yet",
   "CNI-042": "the plugin alone in a file of its own is not there yet",
   "CNI-048": "role cni has no life without the mesh: it is all there is",
-  "CNI-050": "taking pods out node by node before an uninstallation is not there yet: label the namespaces out first",
   "CNI-099": "excluded ports, CIDRs and graceful enrolment by annotation are not there yet",
   "CNI-100": SIDECAR,
   "CNI-165": SIDECAR,
