@@ -122,7 +122,10 @@ const COMMANDS: readonly Command[] = [
   {
     name: "doctor",
     summary: "check what this machine offers, with a cure for what is missing",
-    run: async (args) => (await import("./cli/doctor.ts")).runDoctor([...args]),
+    run: async (args) => {
+      const { nodeFindings } = await import("./cni/node_doctor.ts");
+      return await (await import("./cli/doctor.ts")).runDoctor([...args], nodeFindings);
+    },
   },
 ];
 

@@ -48,8 +48,8 @@ export interface Facts {
   readonly userNamespacesForAll: boolean;
 }
 
-/** @returns 0 when nothing fails, 1 when something does. */
-export async function runDoctor(args: string[]): Promise<number> {
+/** @param more Looks at what other rooms know of: a node of a cluster. @returns 0 when nothing fails, 1 when something does. */
+export async function runDoctor(args: string[], more: () => Promise<readonly Finding[]>): Promise<number> {
   if (ConfigDefinition.wantsHelp(args)) {
     writeOut(
       DOCTOR_CONFIG.help("Checks kernel, privileges, libraries and limits, and tells the cure for what is missing."),
@@ -58,7 +58,7 @@ export async function runDoctor(args: string[]): Promise<number> {
   }
   const flags = args.map((argument) => argument === "-o" ? "--output" : argument);
   const { config } = DOCTOR_CONFIG.parse(flags, (variable) => Deno.env.get(variable));
-  const findings = judge(await lookAround());
+  const findings = [...judge(await lookAround()), ...await more()];
   const failed = findings.filter(({ status }) => status === "fail").length;
   writeOut(config.output === "json" ? JSON.stringify({ findings, failed }, null, 2) + "\n" : formatFindings(findings));
   return failed === 0 ? 0 : 1;

@@ -81,6 +81,13 @@ export function hasPlugin(file: ConfFile): boolean {
     : parsed.single.type === PLUGIN_TYPE;
 }
 
+/** The types of a file's plugins, in the order in which they are called. */
+export function pluginTypes(file: ConfFile): string[] {
+  const parsed = parse(file);
+  const plugins = parsed === undefined ? [] : "list" in parsed ? parsed.list.plugins : [parsed.single];
+  return plugins.map(({ type }) => String(type));
+}
+
 /** What we write in a file of our own: the primary's plugins and ours, under the primary's name (CNI-040). */
 export interface OwnedOptions {
   readonly name: string;

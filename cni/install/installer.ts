@@ -2,18 +2,9 @@
 import { chain, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { pause } from "../../base/waiting.ts";
-import {
-  type ConfFile,
-  hasPlugin,
-  ownedFile,
-  pluginEntry,
-  primaryFile,
-  problemOf,
-  withoutPlugin,
-  withPlugin,
-} from "./conflist.ts";
+import { hasPlugin, ownedFile, pluginEntry, primaryFile, problemOf, withoutPlugin, withPlugin } from "./conflist.ts";
 import { KUBECONFIG_FILE } from "../kubeconfig_file.ts";
-import { removeNodeFile, textOf, writeNodeFile } from "./node_files.ts";
+import { confFilesOf, removeNodeFile, writeNodeFile } from "./node_files.ts";
 import { installProgram, type PluginProgram, uninstallProgram } from "./plugin_program.ts";
 
 export interface InstallerConfig {
@@ -45,7 +36,6 @@ export type InstallResult =
   | "CREATE_CNI_CONFIG_FAILURE";
 
 const KUBECONFIG_MODE = 0o600;
-const CONF_FILES_MAX = 200, CONF_BYTES_MAX = 1 << 20;
 const LOOK_MS = 1_000; // At most one pass a second (CNI-044); a plugin that is missing is missed by the next pod only.
 const FAST_PASSES = 6, FAST_MS = 5_000;
 
@@ -102,7 +92,7 @@ export class Installer {
   #configure(
     { confDir, ownFile, confMode, settings }: Pick<InstallerConfig, "confDir" | "ownFile" | "confMode" | "settings">,
   ): boolean {
-    const files = confFiles(confDir),
+    const files = confFilesOf(confDir),
       entry = pluginEntry(settings),
       problem = problemOf(files, { ownName: ownFile, entry });
     if (problem === undefined) {
@@ -123,7 +113,7 @@ export class Installer {
     if (ownFile === undefined && wanted.name !== primary.name) removeNodeFile(`${confDir}/${primary.name}`);
     this.#options.log.info("CNI configuration written", { file: wanted.name, reason: problem });
     this.#warnOfConflict(wanted.name);
-    const left = problemOf(confFiles(confDir), { ownName: ownFile, entry });
+    const left = problemOf(confFilesOf(confDir), { ownName: ownFile, entry });
     this.#ready = left === undefined;
     if (left !== undefined) this.#say(`the runtime may pass us by: ${left}`);
     return true;
@@ -143,7 +133,7 @@ export class Installer {
     const { confDir, binDir, runDir, ownFile } = this.#config;
     this.#ready = false;
     if (ownFile !== undefined) removeNodeFile(`${confDir}/${ownFile}`);
-    for (const file of confFiles(confDir)) {
+    for (const file of confFilesOf(confDir)) {
       if (!hasPlugin(file)) continue;
       const without = withoutPlugin(file), path = `${confDir}/${file.name}`;
       if (without === undefined) removeNodeFile(path);
@@ -168,17 +158,6 @@ export class Installer {
     this.#said = problem;
     if (problem !== "") this.#options.log.error("plugin not installed; trying again", { problem });
   }
-}
-
-function confFiles(folder: string): ConfFile[] {
-  const files: ConfFile[] = [];
-  for (const { name, isFile, isSymlink } of Deno.readDirSync(folder)) {
-    if (!(isFile || isSymlink) || !/\.conf(list)?$/.test(name)) continue;
-    const text = textOf(`${folder}/${name}`);
-    if (text !== undefined && text.length <= CONF_BYTES_MAX) files.push({ name, text });
-    if (files.length === CONF_FILES_MAX) break;
-  }
-  return files;
 }
 
 function modeOf(path: string): number {

@@ -1,5 +1,6 @@
 /** Files that the agent puts on its node: each appears whole, and is written only where it differs (CNI-033, CNI-043). */
 import { MeshError } from "../../base/errors.ts";
+import type { ConfFile } from "./conflist.ts";
 
 /** A text file. @returns Whether it was written. Throws AMB7130. */
 export function writeNodeFile(path: string, text: string, mode: number): boolean {
@@ -36,6 +37,20 @@ export function removeNodeFile(path: string): void {
       if (!(error instanceof Deno.errors.NotFound)) throw error;
     }
   });
+}
+
+const CONF_FILES_MAX = 200, CONF_BYTES_MAX = 1 << 20;
+
+/** The CNI configurations of a folder, whatever is in them. */
+export function confFilesOf(folder: string): ConfFile[] {
+  const files: ConfFile[] = [];
+  for (const { name, isFile, isSymlink } of Deno.readDirSync(folder)) {
+    if (!(isFile || isSymlink) || !/\.conf(list)?$/.test(name)) continue;
+    const text = textOf(`${folder}/${name}`);
+    if (text !== undefined && text.length <= CONF_BYTES_MAX) files.push({ name, text });
+    if (files.length === CONF_FILES_MAX) break;
+  }
+  return files;
 }
 
 /** @returns undefined when it is not there. */

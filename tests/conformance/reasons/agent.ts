@@ -1,6 +1,5 @@
 /** Rules of plugin, node agent and ZDS (CNI-001 to CNI-100, CNI-240 to CNI-257, CNI-290 to CNI-316) that no test holds, and those of sidecars, each with the reason. */
 const SIDECAR = "not offered: this mesh has no sidecars, so nothing captures, injects or repairs them";
-const NOT_YET = "no test yet";
 
 export const AGENT_REASONS: Readonly<Record<string, string>> = {
   "CNI-010": SIDECAR,
@@ -15,5 +14,4 @@ export const AGENT_REASONS: Readonly<Record<string, string>> = {
   "CNI-168": SIDECAR,
   "CNI-169": SIDECAR,
   "CNI-256": "not offered: our parts speak version 1 to each other as to all others, and lack nothing for it",
-  "CNI-294": NOT_YET,
 };
