@@ -6,13 +6,15 @@ async function call(script: string, command: string, input = ""): Promise<{ code
   const child = new Deno.Command("/bin/sh", {
     args: [script],
     env: { CNI_COMMAND: command, CNI_CONTAINERID: "c1" },
-    stdin: "piped",
+    stdin: input === "" ? "null" : "piped", // What the script does not read may end before it is written.
     stdout: "piped",
     stderr: "inherit",
   }).spawn();
-  const writer = child.stdin.getWriter();
-  await writer.write(new TextEncoder().encode(input));
-  await writer.close();
+  if (input !== "") {
+    const writer = child.stdin.getWriter();
+    await writer.write(new TextEncoder().encode(input));
+    await writer.close();
+  }
   const { code, stdout } = await child.output();
   return { code, out: new TextDecoder().decode(stdout) };
 }
