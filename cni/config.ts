@@ -111,6 +111,14 @@ export const CNI_CONFIG = defineConfig("ambit cni", {
     default: Object.freeze([]) as readonly string[],
     help: "addresses and ranges that no unit's or control group's traffic is captured to: those of the control plane",
   },
+  permitExclusions: {
+    kind: toggle(),
+    flag: "permit-exclusions",
+    env: "AMBIT_PERMIT_EXCLUSIONS",
+    default: false,
+    help:
+      "in a cluster: pods may leave ports and ranges out of capture by annotations ambient.mesh/exclude-… and graceful-enrol",
+  },
   auditIntervalMs: {
     kind: duration(1_000, 3_600_000),
     flag: "audit-interval",

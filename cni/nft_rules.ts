@@ -1,4 +1,7 @@
 /** The redirection rules of a pod's network namespace, as data (CNI-120 to CNI-133): R1 to R20 for nftables. */
+import { formatIp } from "../base/address.ts";
+import { assert } from "../base/assert.ts";
+import { type Exclusions, parseCidr } from "../mesh/enrolment.ts";
 import type { FirewallChain, FirewallRule, FirewallTable, IpFamily, Statement } from "../os/netlink/nft_model.ts";
 import type { MarkRule, Route } from "../os/netlink/rtnetlink.ts";
 
@@ -31,6 +34,10 @@ export interface RedirectionOptions {
   readonly dnsCapture?: boolean;
   /** Inbound is not captured: R9 and R11 are left out (CNI-126). */
   readonly ingress?: boolean;
+  /** What is left out of capture: ports and ranges, before the redirections (CNI-099). */
+  readonly exclude?: Exclusions;
+  /** Only segments that begin a connection are redirected: those that stand already go on past the mesh (CNI-127). */
+  readonly graceful?: boolean;
   /** Interfaces whose inbound traffic counts as outbound: R7 and R8 for each. */
   readonly virtualInterfaces?: readonly string[];
 }
@@ -111,6 +118,7 @@ export function unusedTableNames(tables: readonly FirewallTable[]): string[] {
 function rulesInOrder(options: RedirectionOptions): Placed[] {
   const families: readonly IpFamily[] = options.ipv6 ? ["ipv4", "ipv6"] : ["ipv4"];
   const dns = options.dnsCapture === true, inbound = options.ingress !== true;
+  const begins: readonly Statement[] = options.graceful === true ? [{ kind: "begins", transport: "tcp" }] : [];
   const placed: Placed[] = [];
   const add = (table: TableKey, chain: string, ...statements: Statement[]) => {
     placed.push({ table, rule: { chain, statements } });
@@ -142,10 +150,13 @@ function rulesInOrder(options: RedirectionOptions): Placed[] {
   }
   for (const family of families) add("nat", output, tcp, probe(family, "destination"), counter, { kind: "accept" }); // R10
   if (inbound) {
+    for (const port of options.exclude?.inboundPorts ?? []) {
+      add("nat", prerouting, destinationPort("tcp", port), counter, { kind: "return" });
+    }
     for (const family of families) { // R11
       const notHbone = destinationPort("tcp", CAPTURE_PORTS.inboundHbone, true);
       const redirect = toPort(CAPTURE_PORTS.inboundPlaintext);
-      add("nat", prerouting, notToLoopback(family), notHbone, notFromZtunnel, ...redirect);
+      add("nat", prerouting, notToLoopback(family), notHbone, ...begins, notFromZtunnel, ...redirect);
     }
   }
   // R4: … so that the application's replies carry T, and the policy route brings them back to ztunnel.
@@ -156,8 +167,9 @@ function rulesInOrder(options: RedirectionOptions): Placed[] {
     counter,
     { kind: "restoreMark" },
   );
+  for (const excluded of excludedOutbound(options)) add("nat", output, excluded, counter, { kind: "return" });
   if (dns) {
-    addDnsRules(add, families);
+    addDnsRules(add, families, begins);
   }
   add("nat", output, tcp, marked(REPLY_MARK), counter, { kind: "accept" }); // R14
   for (const family of families) { // R15
@@ -165,7 +177,7 @@ function rulesInOrder(options: RedirectionOptions): Placed[] {
     add("nat", output, overLoopback, notToLoopback(family), counter, { kind: "accept" });
   }
   for (const family of families) { // R16
-    add("nat", output, tcp, notToLoopback(family), notFromZtunnel, ...toPort(CAPTURE_PORTS.outbound));
+    add("nat", output, tcp, notToLoopback(family), ...begins, notFromZtunnel, ...toPort(CAPTURE_PORTS.outbound));
   }
   return placed;
 }
@@ -173,16 +185,37 @@ function rulesInOrder(options: RedirectionOptions): Placed[] {
 function addDnsRules(
   add: (table: TableKey, chain: string, ...statements: Statement[]) => void,
   families: readonly IpFamily[],
+  begins: readonly Statement[],
 ): void {
   const notOverLoopback: Statement = { kind: "interface", direction: "out", name: "lo", negated: true };
   const zone: Statement = { kind: "setZone", zone: DNS_ZONE };
   const toDns = toPort(CAPTURE_PORTS.dns);
   add("nat", ENTRY.output, notOverLoopback, notFromZtunnel, destinationPort("udp", DNS_PORT), ...toDns); // R12
   for (const family of families) { // R13
-    add("nat", ENTRY.output, notToLoopback(family), destinationPort("tcp", DNS_PORT), notFromZtunnel, ...toDns);
+    const query = destinationPort("tcp", DNS_PORT);
+    add("nat", ENTRY.output, notToLoopback(family), query, ...begins, notFromZtunnel, ...toDns);
   }
   add("raw", ENTRY.output, destinationPort("udp", DNS_PORT), marked(ZTUNNEL_MARK), counter, zone); // R19
   add("raw", ENTRY.prerouting, sourcePort("udp", DNS_PORT), notFromZtunnel, counter, zone); // R20
+}
+
+/** Ports of TCP, and ranges whatever the protocol, DNS too. Asserts that the ranges were parsed before. */
+function excludedOutbound({ ipv6, exclude }: RedirectionOptions): Statement[] {
+  const ranges = (exclude?.outboundCidrs ?? []).map((text) => {
+    const range = parseCidr(text);
+    assert(range !== undefined, "an excluded range is one");
+    return range;
+  });
+  return [
+    ...(exclude?.outboundPorts ?? []).map((port) => destinationPort("tcp", port)),
+    ...ranges.filter(({ family }) => ipv6 || family === "ipv4").map(({ family, ip, prefixLength }): Statement => ({
+      kind: "addressRange",
+      family,
+      side: "destination",
+      ip: formatIp(...ip),
+      prefixLength,
+    })),
+  ];
 }
 
 /** Base chains before those they jump to, and only those that have a rule or are jumped to (CNI-130). */

@@ -45,6 +45,8 @@ function statementText(statement: Statement): string {
     }
     case "cgroup":
       return `socket cgroupv2 level ${statement.level} "${statement.path}"`;
+    case "begins":
+      return "tcp flags & (fin | syn | rst | ack) == syn";
     case "localDestination":
       return "fib daddr type local";
     case "mark":

@@ -30,6 +30,16 @@ const VARIANTS: readonly RedirectionOptions[] = [
   { ipv6: true, dnsCapture: true },
   { ipv6: false, dnsCapture: true, ingress: true },
   { ipv6: true, ingress: true, virtualInterfaces: ["vnet0", "vnet1"] },
+  {
+    ipv6: true,
+    dnsCapture: true,
+    graceful: true,
+    exclude: {
+      outboundPorts: [3306, 22],
+      outboundCidrs: ["10.0.0.0/9", "fd00:9::/32", "1.2.3.4"],
+      inboundPorts: [9100],
+    },
+  },
 ];
 
 Deno.test({

@@ -33,8 +33,8 @@ export function captureOf(place: Place, request: EnrolRequest, slot: number | un
       check: () => shared.check(),
     };
   }
-  const { dnsCapture = rules.dnsCapture, ingress = rules.ingress } = request;
-  const options = { ...rules, dnsCapture, ingress };
+  const { dnsCapture = rules.dnsCapture, ingress = rules.ingress, exclude = rules.exclude } = request;
+  const options = { ...rules, dnsCapture, ingress, exclude };
   return {
     apply: () => redirection.apply(netns, options),
     release: () => redirection.release(netns),

@@ -8,14 +8,14 @@ import { NAMESPACES, PODS } from "../../kube/resource_types.ts";
 import type { Enablement } from "../enablement.ts";
 import { EVENT_SOCKET } from "../plugin_event.ts";
 import { LOG_SOCKET } from "../plugin_log_lines.ts";
-import type { PodRuleOptions, Redirection } from "../redirection/redirection.ts";
+import type { Redirection } from "../redirection/redirection.ts";
 import { ZdsServer } from "../zds_server.ts";
 import { annotate } from "./annotation.ts";
 import { serveEvents } from "./event_server.ts";
 import { ensureHostRules, HostAudit } from "./host_audit.ts";
 import { MeshPods } from "./mesh_pods.ts";
 import type { NodeMetrics } from "./node_metrics.ts";
-import { actionFor, type NodePod, podName, redirectionOf } from "./node_pod.ts";
+import { actionFor, type NodePod, type PodDefaults, podName, redirectionOf } from "./node_pod.ts";
 import { NodeState } from "./node_state.ts";
 import { type NodeView, ProcNode } from "./node_view.ts";
 import { PodEvents } from "./pod_events.ts";
@@ -29,7 +29,7 @@ export interface AgentConfig {
   readonly nodeName: string;
   readonly systemNamespace: string;
   readonly enablement: Enablement;
-  readonly rules: PodRuleOptions;
+  readonly rules: PodDefaults;
   /** What redirects, in the pods and on the node. */
   readonly redirection: Redirection;
   readonly runDir: string;

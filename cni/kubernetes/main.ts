@@ -49,7 +49,7 @@ export async function runKubernetesMode(config: CniConfig, { signal, log }: Role
       nodeName,
       systemNamespace: config.systemNamespace,
       enablement,
-      rules: { dnsCapture: config.dnsCapture },
+      rules: { dnsCapture: config.dnsCapture, permitExclusions: config.permitExclusions },
       redirection,
       runDir: config.runDir,
       zdsSocket: config.zdsSocket,

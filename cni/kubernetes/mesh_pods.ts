@@ -6,7 +6,7 @@ import type { PodAnnouncer } from "../enrolments.ts";
 import { CAPTURE_PORTS } from "../nft_rules.ts";
 import type { NodeProbes, PodRedirection, PodRuleOptions, ProbedAddress } from "../redirection/redirection.ts";
 import type { AnnouncedPod } from "../zds_server.ts";
-import { type NodePod, podName, type Redirection, redirectionOf, ruleOptionsOf } from "./node_pod.ts";
+import { type NodePod, type PodDefaults, podName, type Redirection, redirectionOf, ruleOptionsOf } from "./node_pod.ts";
 import type { NodeView } from "./node_view.ts";
 import { type EnrolledPod, PodTable } from "./pod_table.ts";
 import type { Journal } from "./run_files.ts";
@@ -22,7 +22,7 @@ export interface MeshPodsOptions {
   readonly node: NodeView;
   /** Called when something was changed in a pod's namespace: somebody should {@link MeshPods.reassert} it. */
   readonly onChange: (pod: NodePod) => void;
-  readonly defaults: PodRuleOptions;
+  readonly defaults: PodDefaults;
   readonly news: PodNews;
   readonly journal: Journal;
   readonly log: Logger;

@@ -2,6 +2,7 @@
 import { formatIp, parseIp } from "../../base/address.ts";
 import type { KubeObject } from "../../kube/api.ts";
 import { type Enablement, type EnablementFacts, type Texts, wantsMesh } from "../enablement.ts";
+import { extensionRules } from "./extension_annotations.ts";
 import type { PodRuleOptions } from "../redirection/redirection.ts";
 
 export interface NodePod {
@@ -103,10 +104,13 @@ export function actionFor(
   return enrolled && redirection === "enabled" ? "reassert" : "add";
 }
 
+/** What holds for all pods, and whether a pod may leave something out of it. */
+export type PodDefaults = PodRuleOptions & { readonly permitExclusions?: boolean };
+
 /** What a pod's annotations say of its rules, and what of them cannot be read (CNI-094, CNI-095, CNI-125, CNI-126). */
 export function ruleOptionsOf(
   { annotations }: Pick<NodePod, "annotations">,
-  defaults: PodRuleOptions,
+  { permitExclusions = false, ...defaults }: PodDefaults,
 ): { readonly rules: PodRuleOptions; readonly problems: readonly string[] } {
   const problems: string[] = [];
   const toggle = (name: string): boolean | undefined => {
@@ -122,12 +126,15 @@ export function ruleOptionsOf(
   const virtualInterfaces = names.filter((name) => INTERFACE_NAME.test(name));
   if (virtualInterfaces.length < names.length) problems.push(`${VIRTUAL_INTERFACES} names what is no interface`);
   const dnsCapture = toggle(DNS_CAPTURE), ingress = toggle(BYPASS_INBOUND);
+  const extension = extensionRules(annotations, { permitted: permitExclusions });
+  problems.push(...extension.problems);
   return {
     rules: {
       ...defaults,
       ...(dnsCapture === undefined ? {} : { dnsCapture }),
       ...(ingress === undefined ? {} : { ingress }),
       ...(virtualInterfaces.length > 0 ? { virtualInterfaces } : {}),
+      ...extension.rules,
     },
     problems,
   };

@@ -1,4 +1,7 @@
 /** The rules of pods and of the node for iptables, as data: R1 to R20 in the order of CNI-124, the node's of CNI-182. Pure. */
+import { formatIp } from "../../base/address.ts";
+import { assert } from "../../base/assert.ts";
+import { parseCidr } from "../../mesh/enrolment.ts";
 import type { IpFamily } from "../../os/netlink/nft_model.ts";
 import {
   CAPTURE_PORTS,
@@ -42,6 +45,7 @@ export function podRules(options: RedirectionOptions, family: IpFamily): Iptable
   const add = (table: IptablesTable, chain: string, text: string) => {
     rules.push({ table, chain, args: text.split(" ") });
   };
+  const begins = options.graceful === true ? " --tcp-flags FIN,SYN,RST,ACK SYN" : "";
   const notToLoopback = `! -d ${LOOPBACK[family]}`, notFromZtunnel = `-m mark ! --mark ${FROM_ZTUNNEL}`;
   add("mangle", "PREROUTING", `-j ${PREROUTING}`); // R1
   add("mangle", "OUTPUT", `-j ${OUTPUT}`); // R2
@@ -58,23 +62,53 @@ export function podRules(options: RedirectionOptions, family: IpFamily): Iptable
   add("mangle", PREROUTING, `-m mark --mark ${FROM_ZTUNNEL} -j CONNMARK --set-xmark ${REPLY}`); // R3
   if (inbound) add("nat", PREROUTING, `-s ${probe} -p tcp -m tcp -j ACCEPT`); // R9
   add("nat", OUTPUT, `-d ${probe} -p tcp -m tcp -j ACCEPT`); // R10
+  if (inbound) {
+    for (const port of options.exclude?.inboundPorts ?? []) {
+      add("nat", PREROUTING, `-p tcp -m tcp --dport ${port} -j RETURN`);
+    }
+  }
   if (inbound) { // R11
     const notHbone = `! --dport ${CAPTURE_PORTS.inboundHbone}`, target = CAPTURE_PORTS.inboundPlaintext;
-    add("nat", PREROUTING, `${notToLoopback} -p tcp ${notHbone} ${notFromZtunnel} -j REDIRECT --to-ports ${target}`);
+    add(
+      "nat",
+      PREROUTING,
+      `${notToLoopback} -p tcp ${notHbone}${begins} ${notFromZtunnel} -j REDIRECT --to-ports ${target}`,
+    );
   }
   const restore = `--restore-mark --nfmask ${ALL_BITS} --ctmask ${ALL_BITS}`;
   add("mangle", OUTPUT, `-m connmark --mark ${REPLY} -j CONNMARK ${restore}`); // R4
+  for (const port of options.exclude?.outboundPorts ?? []) {
+    add("nat", OUTPUT, `-p tcp -m tcp --dport ${port} -j RETURN`);
+  }
+  for (const range of rangesOf(options, family)) add("nat", OUTPUT, `-d ${range} -j RETURN`);
   if (dns) {
     const target = CAPTURE_PORTS.dns;
     add("nat", OUTPUT, `! -o lo -p udp ${notFromZtunnel} -m udp --dport 53 -j REDIRECT --to-port ${target}`); // R12
-    add("nat", OUTPUT, `${notToLoopback} -p tcp --dport 53 ${notFromZtunnel} -j REDIRECT --to-ports ${target}`); // R13
+    add(
+      "nat",
+      OUTPUT,
+      `${notToLoopback} -p tcp --dport 53${begins} ${notFromZtunnel} -j REDIRECT --to-ports ${target}`,
+    ); // R13
     add("raw", OUTPUT, `-p udp -m mark --mark ${FROM_ZTUNNEL} -m udp --dport 53 -j CT --zone 1`); // R19
     add("raw", PREROUTING, `-p udp ${notFromZtunnel} -m udp --sport 53 -j CT --zone 1`); // R20
   }
   add("nat", OUTPUT, `-p tcp -m mark --mark ${REPLY} -j ACCEPT`); // R14
   add("nat", OUTPUT, `${notToLoopback} -o lo -j ACCEPT`); // R15
-  add("nat", OUTPUT, `${notToLoopback} -p tcp ${notFromZtunnel} -j REDIRECT --to-ports ${CAPTURE_PORTS.outbound}`); // R16
+  add(
+    "nat",
+    OUTPUT,
+    `${notToLoopback} -p tcp${begins} ${notFromZtunnel} -j REDIRECT --to-ports ${CAPTURE_PORTS.outbound}`,
+  ); // R16
   return rules;
+}
+
+/** Excluded ranges of a family. Asserts that they were parsed before. */
+function rangesOf({ exclude }: RedirectionOptions, family: IpFamily): string[] {
+  return (exclude?.outboundCidrs ?? []).flatMap((text) => {
+    const range = parseCidr(text);
+    assert(range !== undefined, "an excluded range is one");
+    return range.family === family ? [`${formatIp(...range.ip)}/${range.prefixLength}`] : [];
+  });
 }
 
 /** The node's rules for one family (CNI-182). */

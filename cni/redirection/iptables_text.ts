@@ -41,7 +41,7 @@ export function savedForm({ chain, args }: IptablesRule, family: IpFamily): stri
   const length = family === "ipv4" ? "/32" : "/128";
   const text = args.join(" ")
     .replace(/-([sd]) ([^ /]+)(?= |$)/, (_, side, address) => `-${side} ${address}${length}`)
-    .replace(/-p tcp (!? ?--dport)/, "-p tcp -m tcp $1")
+    .replace(/-p tcp (!? ?--dport|--tcp-flags)/, "-p tcp -m tcp $1")
     .replace("--to-port ", "--to-ports ");
   return `-A ${chain} ${text}`;
 }

@@ -38,6 +38,8 @@ const SOCKET_CGROUPV2 = 3;
 const FIB = { DREG: 1, RESULT: 2, FLAGS: 3 } as const;
 const FIB_ADDRESS_TYPE = 3, FIB_OF_DESTINATION = 2;
 const RTN_LOCAL = 2; // linux/rtnetlink.h
+/** RFC 9293 §3.1. */
+const TCP_FLAGS_AT = 13, FIN_SYN_RST_ACK = 0x17, SYN = 0x02;
 const NO_USER = 0xffffffff;
 const INTERFACE_NAME_BYTES = 16; // IFNAMSIZ
 
@@ -65,7 +67,7 @@ export function expressionsOf(statements: readonly Statement[]): Expression[] {
   const expressions: Expression[] = [];
   let transport: Transport | undefined, family: IpFamily | undefined;
   for (const statement of statements) {
-    if (statement.kind === "transport" || statement.kind === "port") {
+    if (statement.kind === "transport" || statement.kind === "port" || statement.kind === "begins") {
       if (transport !== statement.transport) expressions.push(...transportIs(statement.transport));
       transport = statement.transport;
     }
@@ -104,16 +106,8 @@ function ownExpressions(statement: Statement): Expression[] {
       const offset = ADDRESS_OFFSET[statement.family][statement.side];
       return [loadPayload(NETWORK_HEADER, offset, bytes.length), compare(bytes, statement.negated)];
     }
-    case "addressRange": {
-      const bytes = addressBytes(statement.ip, statement.family),
-        mask = prefixMask(statement.prefixLength, bytes.length);
-      const offset = ADDRESS_OFFSET[statement.family][statement.side];
-      return [
-        loadPayload(NETWORK_HEADER, offset, bytes.length),
-        maskBytes(mask),
-        compare(bytes.map((byte, at) => byte & mask[at]!)),
-      ];
-    }
+    case "addressRange":
+      return rangeExpressions(statement);
     case "cgroup":
       return [
         expression(
@@ -123,6 +117,12 @@ function ownExpressions(statement: Statement): Expression[] {
           u32(SOCKET.LEVEL, statement.level),
         ),
         compare(host64(statement.id)),
+      ];
+    case "begins":
+      return [
+        loadPayload(TRANSPORT_HEADER, TCP_FLAGS_AT, 1),
+        maskBytes(Uint8Array.of(FIN_SYN_RST_ACK)),
+        compare(Uint8Array.of(SYN)),
       ];
     case "localDestination":
       return [
@@ -188,6 +188,23 @@ function ownExpressions(statement: Statement): Expression[] {
     case "jump":
       return [verdict(VERDICT_CODE.jump, statement.chain)];
   }
+}
+
+/** As nft does it: whole bytes are compared without a mask, and of a range of all addresses only the family is left. */
+function rangeExpressions(
+  { family, side, ip, prefixLength }: Extract<Statement, { kind: "addressRange" }>,
+): Expression[] {
+  const bytes = addressBytes(ip, family), offset = ADDRESS_OFFSET[family][side], whole = prefixLength / 8;
+  if (prefixLength === 0) return [];
+  if (Number.isInteger(whole)) {
+    return [loadPayload(NETWORK_HEADER, offset, whole), compare(bytes.subarray(0, whole))];
+  }
+  const mask = prefixMask(prefixLength, bytes.length);
+  return [
+    loadPayload(NETWORK_HEADER, offset, bytes.length),
+    maskBytes(mask),
+    compare(bytes.map((byte, at) => byte & mask[at]!)),
+  ];
 }
 
 /** Writes the expressions as the elements of an NFTA_RULE_EXPRESSIONS list. */

@@ -33,6 +33,8 @@ export type Statement =
   }
   /** The packet's socket was made by a process of this control group of version 2, or of one below it. */
   | { readonly kind: "cgroup"; readonly path: string; readonly level: number; readonly id: number }
+  /** A TCP segment that begins a connection: SYN and none of FIN, RST and ACK. */
+  | { readonly kind: "begins"; readonly transport: "tcp" }
   /** The packet is for an address of this host. */
   | { readonly kind: "localDestination" }
   | {

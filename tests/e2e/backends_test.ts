@@ -11,6 +11,15 @@ const VARIANTS: readonly PodRuleOptions[] = [
   { dnsCapture: true },
   { dnsCapture: true, ingress: true },
   { ingress: true, virtualInterfaces: ["vnet0", "vnet1"] },
+  {
+    dnsCapture: true,
+    graceful: true,
+    exclude: {
+      outboundPorts: [3306, 22],
+      outboundCidrs: ["10.9.1.7/8", "fd00:9::/32", "1.2.3.4"],
+      inboundPorts: [9100],
+    },
+  },
 ];
 
 function output(netns: Netns, program: string, ...args: string[]): string {

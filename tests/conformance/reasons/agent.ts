@@ -6,7 +6,6 @@ export const AGENT_REASONS: Readonly<Record<string, string>> = {
   "CNI-031": "tests/tidy holds the manifests to it",
   "CNI-042": "the plugin alone in a file of its own is not there yet",
   "CNI-048": "role cni has no life without the mesh: it is all there is",
-  "CNI-099": "excluded ports, CIDRs and graceful enrolment by annotation are not there yet",
   "CNI-100": SIDECAR,
   "CNI-165": SIDECAR,
   "CNI-166": SIDECAR,
