@@ -29,7 +29,9 @@ interface Manifest {
   };
 }
 
-const files = (await trackedFiles()).filter(({ path }) => path.startsWith(FOLDER) && path.endsWith(".yaml"));
+const all = (await trackedFiles()).filter(({ path }) => path.startsWith(FOLDER) && path.endsWith(".yaml"));
+const COMPONENTS = `${FOLDER}components/`;
+const files = all.filter(({ path }) => !path.startsWith(COMPONENTS));
 const listed = files.find(({ path }) => path.endsWith("/kustomization.yaml"))!;
 const others = files.filter((file) => file !== listed);
 const manifests = others.flatMap(({ text }) => parseAll(text) as Manifest[]);
@@ -47,6 +49,32 @@ Deno.test("deploy/kubernetes: every file is applied, and every object says where
   for (const { kind, metadata } of manifests) {
     const wanted = CLUSTER_WIDE.includes(kind) ? undefined : NAMESPACE;
     assertEquals(metadata.namespace, wanted, `${kind}/${metadata.name}`);
+  }
+});
+
+Deno.test("deploy/kubernetes: a component applies its files alone, for istiod's account, and sets what istiod knows", () => {
+  const parts = all.filter(({ path }) => path.startsWith(COMPONENTS));
+  const folders = Map.groupBy(parts, ({ path }) => path.slice(0, path.lastIndexOf("/")));
+  assertEquals(folders.size > 0, true);
+  for (const [folder, inside] of folders) {
+    const own = inside.find(({ path }) => path.endsWith("/kustomization.yaml"))!;
+    const [{ kind, resources, patches = [] }] = parseAll(own.text) as [
+      { kind: string; resources: string[]; patches?: { target: { kind: string; name: string }; patch: string }[] },
+    ];
+    const listed = inside.filter((it) => it !== own).map(({ path }) => path.slice(folder.length + 1));
+    assertEquals([kind, resources], ["Component", listed], folder);
+    const objects = inside.filter((it) => it !== own).flatMap(({ text }) => parseAll(text) as Manifest[]);
+    for (const { kind, metadata } of objects) {
+      assertEquals(metadata.namespace, CLUSTER_WIDE.includes(kind) ? undefined : NAMESPACE, `${folder}: ${kind}`);
+    }
+    for (const { target, patch } of patches) {
+      assertEquals([target.kind, target.name], ["Deployment", "istiod"], folder);
+      const operations = parseAll(patch)[0] as { path: string; value: { name: string } }[];
+      for (const { path, value } of operations) {
+        assertEquals(path, "/spec/template/spec/containers/0/env/-");
+        assertEquals(settings.some(({ env }) => env === value.name), true, value.name);
+      }
+    }
   }
 });
 
