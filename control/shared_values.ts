@@ -14,12 +14,19 @@ const ISTIO = "istio.io/";
 /** The last values by a text that is equal for equal values alone; when it is full it starts anew. */
 class Seen<T> {
   readonly #values = new Map<string, T>();
+  /** Those of them that are objects: one that is handed in again needs no text. */
+  readonly #own = new WeakSet<object>();
+
+  has(value: T & object): boolean {
+    return this.#own.has(value);
+  }
 
   of(text: string, value: () => T): T {
     let seen = this.#values.get(text);
     if (seen !== undefined) return seen;
     if (this.#values.size === SEEN_MAX) this.#values.clear();
     this.#values.set(text, seen = value());
+    if (typeof seen === "object" && seen !== null) this.#own.add(seen);
     return seen;
   }
 }
@@ -52,7 +59,8 @@ export class SharedValues {
   }
 
   #sharedPorts(ports: readonly ContainerPort[]): readonly ContainerPort[] {
-    return ports.length === 0 ? NO_PORTS : this.#ports.of(JSON.stringify(ports), () => ports);
+    if (ports.length === 0) return NO_PORTS;
+    return this.#ports.has(ports) ? ports : this.#ports.of(JSON.stringify(ports), () => ports);
   }
 
   #meta(meta: ObjectMeta): ObjectMeta {
@@ -64,10 +72,12 @@ export class SharedValues {
   }
 
   #controller(controller: ControllerReference): ControllerReference {
+    if (this.#controllers.has(controller)) return controller;
     return this.#controllers.of(`${controller.kind}/${controller.name}`, () => controller);
   }
 
   #annotations(annotations: Labels): Labels {
+    if (annotations === NOTHING || this.#labels.has(annotations)) return annotations;
     for (const key of annotations.keys()) {
       if (!key.includes(ISTIO)) return this.#map(new Map([...annotations].filter(([name]) => name.includes(ISTIO))));
     }
@@ -75,7 +85,8 @@ export class SharedValues {
   }
 
   #map(labels: Labels): Labels {
-    return labels.size === 0 ? NOTHING : this.#labels.of(textOf(labels), () => labels);
+    if (labels.size === 0) return NOTHING;
+    return this.#labels.has(labels) ? labels : this.#labels.of(textOf(labels), () => labels);
   }
 
   #text(text: string): string {

@@ -95,7 +95,7 @@ class RunningInformer implements Informer {
     this.#signal = signal;
     this.#now = options.now ?? (() => performance.now());
     this.#backoff = new Backoff(this.#limits.backoff, options.random);
-    this.#batch = new ChangeBatch((changes) => this.#tell(changes));
+    this.#batch = new ChangeBatch((changes) => this.#tell(changes), this.#now);
     this.synced = this.#sync.promise;
     ignore(this.synced.catch((error) => error), "whoever waits for it hears of it; nobody has to wait");
     this.stopped = this.#run();

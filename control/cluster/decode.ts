@@ -58,7 +58,9 @@ function trimmedMetadata(kind: ObjectKind, metadata: Map): Map {
 function filtered(value: Plain | undefined, keep: (key: string) => boolean): Plain {
   // Anything else than a map is left to the decoder, which refuses it by its path.
   if (typeof value !== "object" || value === null || Array.isArray(value)) return value ?? null;
-  return Object.fromEntries(Object.entries(value).filter(([key]) => keep(key)));
+  const kept: Record<string, Plain> = {};
+  for (const key of Object.keys(value)) if (keep(key)) kept[key] = (value as Map)[key]!;
+  return kept;
 }
 
 function hasOurDomain(key: string): boolean {

@@ -19,5 +19,6 @@ export function equal(left: unknown, right: unknown): boolean {
   const keys = Object.keys(left);
   if (keys.length !== Object.keys(right).length) return false;
   const a = left as Record<string, unknown>, b = right as Record<string, unknown>;
-  return keys.every((key) => Object.hasOwn(b, key) && equal(a[key], b[key]));
+  for (const key of keys) if (!Object.hasOwn(b, key) || !equal(a[key], b[key])) return false;
+  return true;
 }

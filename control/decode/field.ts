@@ -33,14 +33,23 @@ function describe(value: Plain | undefined): string {
   return `${typeof value} ${text.length > 80 ? `${text.slice(0, 77)}…` : text}`;
 }
 
+const TOP: readonly PathSegment[] = [];
+
 /** A value and where it stands. Absent and null mean the same, as Kubernetes has it. */
 export class Field {
   readonly value: Plain | undefined;
-  readonly path: readonly PathSegment[];
+  /** Its own place; of a field of another, that one and where it is in there: paths are rarely asked for. */
+  readonly #place: readonly PathSegment[] | Field;
+  readonly #segment: PathSegment;
 
-  constructor(value: Plain | undefined, path: readonly PathSegment[] = []) {
+  constructor(value: Plain | undefined, place: readonly PathSegment[] | Field = TOP, segment: PathSegment = "") {
     this.value = value ?? undefined;
-    this.path = path;
+    this.#place = place;
+    this.#segment = segment;
+  }
+
+  get path(): readonly PathSegment[] {
+    return this.#place instanceof Field ? [...this.#place.path, this.#segment] : this.#place;
   }
 
   fail(reason: string): never {
@@ -54,7 +63,7 @@ export class Field {
   /** The field of that name of a map; absent if the map itself is absent. */
   get(name: string): Field {
     const map = this.#map();
-    return new Field(map !== undefined && Object.hasOwn(map, name) ? map[name] : undefined, [...this.path, name]);
+    return new Field(map !== undefined && Object.hasOwn(map, name) ? map[name] : undefined, this, name);
   }
 
   #map(): { readonly [key: string]: Plain } | undefined {
@@ -67,14 +76,14 @@ export class Field {
 
   /** The entries of a map, in its order. */
   entries(): [string, Field][] {
-    return Object.entries(this.#map() ?? {}).map(([key, value]) => [key, new Field(value, [...this.path, key])]);
+    return Object.entries(this.#map() ?? {}).map(([key, value]) => [key, new Field(value, this, key)]);
   }
 
   /** The items of a list; none if it is absent. */
   items(): Field[] {
     if (this.value === undefined) return [];
     if (!Array.isArray(this.value)) return this.fail(`must be a list, is ${describe(this.value)}`);
-    return this.value.map((item: Plain, index) => new Field(item, [...this.path, index]));
+    return this.value.map((item: Plain, index) => new Field(item, this, index));
   }
 
   /** Refuses a map that holds other fields than these, or one of them without a value: neither may widen a policy. */
@@ -128,6 +137,11 @@ export class Field {
   }
 
   textMap(): ReadonlyMap<string, string> {
-    return new Map(this.entries().map(([key, field]) => [key, field.text()]));
+    const texts = new Map<string, string>(), map = this.#map() ?? {};
+    for (const key of Object.keys(map)) {
+      const value = map[key];
+      texts.set(key, typeof value === "string" ? value : new Field(value, this, key).text());
+    }
+    return texts;
   }
 }
