@@ -200,6 +200,13 @@ function fail(text: string, status: number): number {
   return status;
 }
 
+/** The compiled program under the name of the CNI plugin is the plugin, as the container runtime calls it. */
+async function runAsPlugin(): Promise<number> {
+  const { kubePodLookup } = await import("./cni/plugin/pod_lookup.ts");
+  const { runPlugin } = await import("./cni/plugin/process.ts");
+  return await runPlugin(kubePodLookup(new Logger("kube", { sink: () => {} })));
+}
+
 async function main(args: readonly string[]): Promise<number> {
   // Flags behind the command are the command's own.
   const given = parseArgs([...args], {
@@ -223,4 +230,5 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args));
+const isPlugin = Deno.build.standalone && Deno.execPath().endsWith("/istio-cni");
+if (import.meta.main) Deno.exit(await (isPlugin ? runAsPlugin() : main(Deno.args)));

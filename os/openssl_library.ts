@@ -1,5 +1,6 @@
 /** Which OpenSSL this process uses: chosen once, before anything of it is loaded, and the same on every thread. */
 import { chain, ignore, MeshError } from "../base/errors.ts";
+import { createMemoryFile } from "./memory_file.ts";
 
 /** The setting's variable. It stands in the process's environment, so that workers choose as the main thread did. */
 export const OPENSSL_VARIABLE = "AMBIT_OPENSSL";
@@ -88,10 +89,31 @@ function versionOf({ libcrypto }: OpenSslLibrary): number | undefined {
   }
 }
 
-/** The file beside a compiled program, or where `deno task openssl` puts it. */
+/** The file beside a compiled program or else inside of it, or where `deno task openssl` puts it. */
 function besideProgram(): string {
-  if (!Deno.build.standalone) return new URL(`../dist/${ONE_FILE}`, import.meta.url).pathname;
-  return `${Deno.execPath().replace(/\/[^/]*$/, "")}/${ONE_FILE}`;
+  const built = new URL(`../dist/${ONE_FILE}`, import.meta.url);
+  if (!Deno.build.standalone) return built.pathname;
+  const beside = `${Deno.execPath().replace(/\/[^/]*$/, "")}/${ONE_FILE}`;
+  return isFile(beside) ? beside : embedded(built) ?? beside;
+}
+
+/** Tells the other threads of this process, and no other process, which descriptor has the library. */
+const EMBEDDED_VARIABLE = "AMBIT_OPENSSL_EMBEDDED";
+
+/** The loader wants a file, so what is in the program is put into memory as one; every thread loads that same file. */
+function embedded(built: URL): string | undefined {
+  const [pid, path] = Deno.env.get(EMBEDDED_VARIABLE)?.split(" ") ?? [];
+  if (Number(pid) === Deno.pid && path !== undefined) return path;
+  let bytes: Uint8Array<ArrayBuffer>;
+  try {
+    bytes = Deno.readFileSync(built);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined; // It was compiled without one.
+    throw error;
+  }
+  const file = `/proc/self/fd/${createMemoryFile(ONE_FILE, bytes)}`; // Open as long as the process.
+  Deno.env.set(EMBEDDED_VARIABLE, `${Deno.pid} ${file}`);
+  return file;
 }
 
 /** This process's choice. */

@@ -7,10 +7,9 @@ import { MeshError } from "../base/errors.ts";
 import { VERSION } from "../base/version.ts";
 import { ONE_FILE } from "../os/openssl_library.ts";
 import { writeOciArchive } from "./oci_archive.ts";
+import { isFile, PROGRAM_ENTRIES, runtimeFlags } from "./program_parts.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
-/** What roles are made of; whatever these import comes along. A worker's script and the plugin are imported by nobody. */
-const ENTRIES = ["main.ts", "dataplane/worker/entry.ts", "cni/redirection/program_thread.ts", "cni/plugin/entry.ts"];
 const ARCHITECTURES = { x86_64: "amd64", aarch64: "arm64" } as const;
 const SYSTEM_OPENSSL = ["libssl.so.3", "libcrypto.so.3"];
 const NAME_SERVICES = ["libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2"]; // The C library loads them by name.
@@ -38,7 +37,7 @@ async function copy(from: string, to: string): Promise<void> {
 /** The files of ours that the roles import, from the repository's root. */
 async function modules(): Promise<string[]> {
   const found = new Set<string>();
-  for (const entry of ENTRIES) {
+  for (const entry of PROGRAM_ENTRIES) {
     const graph: { modules: readonly Module[] } = JSON.parse(await output(Deno.execPath(), ["info", "--json", entry]));
     for (const { local } of graph.modules) if (local?.startsWith(ROOT)) found.add(local.slice(ROOT.length));
   }
@@ -86,26 +85,11 @@ async function makeProgramLayer(folder: string): Promise<void> {
   if (await isFile(own)) await copy(own, `${folder}${PROGRAM}/dist/${ONE_FILE}`);
   // Only the packages: what else the runtime keeps there names the folders of this machine.
   const cache = `${folder}${CACHE}`;
-  const entries = ENTRIES.map((entry) => `${folder}${PROGRAM}/${entry}`);
+  const entries = PROGRAM_ENTRIES.map((entry) => `${folder}${PROGRAM}/${entry}`);
   await output(Deno.execPath(), ["cache", "--quiet", ...entries], { DENO_DIR: cache });
   for await (const { name } of Deno.readDir(cache)) {
     if (name !== "npm") await Deno.remove(`${cache}/${name}`, { recursive: true });
   }
-}
-
-async function isFile(path: string): Promise<boolean> {
-  try {
-    return (await Deno.stat(path)).isFile;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
-}
-
-/** The runtime's own words in `deno task ambit`, so that the image runs what people run. */
-async function runtimeFlags(): Promise<string[]> {
-  const { tasks } = JSON.parse(await Deno.readTextFile(`${ROOT}deno.json`));
-  return `${tasks.ambit.command}`.split(" ").slice(2, -1);
 }
 
 async function build(name: string, into: string): Promise<void> {
