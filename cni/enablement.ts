@@ -40,6 +40,15 @@ export const DEFAULT_SELECTORS: readonly EnablementSelector[] = [
   },
 ];
 
+/** {@link DEFAULT_SELECTORS} as configurations write them: a plugin of another make knows none by itself (CNI-006). */
+export const DEFAULT_SELECTORS_WRITTEN = [
+  { podSelector: { matchLabels: { [MODE]: AMBIENT } } },
+  {
+    podSelector: { matchExpressions: [{ key: MODE, operator: "NotIn", values: [NONE] }] },
+    namespaceSelector: { matchLabels: { [MODE]: AMBIENT } },
+  },
+] as const;
+
 /** Labels as a selector looks them up: an object's own, never what every object has. */
 function matches(selector: LabelSelector, labels: Texts): boolean {
   return selectorMatches(selector, { get: (key) => Object.hasOwn(labels, key) ? labels[key] : undefined });

@@ -1,6 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import {
   DEFAULT_SELECTORS,
+  DEFAULT_SELECTORS_WRITTEN,
   type Enablement,
   isEnabledNamespace,
   parseEnablement,
@@ -57,6 +58,11 @@ Deno.test("wantsMesh() takes no label from the prototype of an object", () => {
 Deno.test("an empty namespace selector enables no namespace by itself (CNI-071)", () => {
   assert(isEnabledNamespace({ [MODE]: "ambient" }, DEFAULT));
   assert(!isEnabledNamespace({}, DEFAULT));
+});
+
+Deno.test("the default selectors are written into the plugin's configuration as what they are (CNI-006, CNI-070)", () => {
+  const written = JSON.parse(JSON.stringify(DEFAULT_SELECTORS_WRITTEN));
+  assertEquals(parseEnablement(written, []), { selectors: DEFAULT_SELECTORS, excludedNamespaces: [] });
 });
 
 Deno.test("parseEnablement() reads label selectors, and says of which kind a bad one should be (CNI-006, CNI-070)", () => {

@@ -9,7 +9,7 @@ import { inClusterAccess } from "../../kube/in_cluster.ts";
 import { loadKubeconfig } from "../../kube/kubeconfig_access.ts";
 import { NAMESPACES } from "../../kube/resource_types.ts";
 import type { CniConfig } from "../config.ts";
-import { type Enablement, parseEnablement } from "../enablement.ts";
+import { DEFAULT_SELECTORS_WRITTEN, type Enablement, parseEnablement } from "../enablement.ts";
 import { Installer } from "../install/installer.ts";
 import { loadedLibraries, type PluginProgram } from "../install/plugin_program.ts";
 import { chooseRedirection } from "../redirection/choose.ts";
@@ -163,7 +163,9 @@ function pluginSettings(config: CniConfig): Record<string, unknown> {
     name: "istio-cni",
     ambient_enabled: true,
     cni_agent_run_dir: config.runDir,
-    enablement_selectors: config.enablementSelector === undefined ? undefined : parse(config.enablementSelector),
+    enablement_selectors: config.enablementSelector === undefined
+      ? DEFAULT_SELECTORS_WRITTEN
+      : parse(config.enablementSelector),
     exclude_namespaces: config.excludedNamespaces,
     pod_namespace: config.systemNamespace,
     plugin_log_level: "info",

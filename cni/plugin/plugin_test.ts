@@ -204,13 +204,15 @@ Deno.test("a mistake of ours becomes a CNI error with its stack, and one line in
     const child = new Deno.Command(Deno.execPath(), {
       args: ["run", "-A", "--quiet", "--no-config", entry],
       env: { ...ENVIRONMENT, ...environment },
-      stdin: "piped",
+      stdin: input === "" ? "null" : "piped",
       stdout: "piped",
       stderr: "piped",
     }).spawn();
-    const writer = child.stdin.getWriter();
-    await writer.write(new TextEncoder().encode(input));
-    await writer.close();
+    if (input !== "") {
+      const writer = child.stdin.getWriter();
+      await writer.write(new TextEncoder().encode(input));
+      await writer.close();
+    }
     const { code, stdout, stderr } = await child.output(), decoder = new TextDecoder();
     return { code, out: decoder.decode(stdout), said: decoder.decode(stderr) };
   };

@@ -145,29 +145,7 @@ Deno.test("the installed plugin holds a new pod back until it is captured; an up
   await using rig = await NodeRig.make();
   rig.api.put(DAEMON_SETS, { metadata: { name: "istio-cni-node", namespace: "istio-system" }, spec: {} });
   await rig.start();
-  const add = async (pod: RigPod) => {
-    const conflist = JSON.parse(await Deno.readTextFile(`${rig.folder}/net.d/02-istio-cni.conflist`));
-    const own = conflist.plugins.find(({ type }: { type: string }) => type === "istio-cni");
-    const prevResult = { cniVersion: "1.0.0", ips: [{ address: `${pod.ip}/32` }] };
-    const child = new Deno.Command(`${rig.folder}/bin/istio-cni`, {
-      env: {
-        CNI_COMMAND: "ADD",
-        CNI_CONTAINERID: pod.name,
-        CNI_NETNS: rig.place(pod),
-        CNI_IFNAME: "eth0",
-        CNI_PATH: `${rig.folder}/bin`,
-        CNI_ARGS: `K8S_POD_NAME=${pod.name};K8S_POD_NAMESPACE=shop;K8S_POD_UID=${pod.uid}`,
-      },
-      stdin: "piped",
-      stdout: "piped",
-      stderr: "piped",
-    }).spawn();
-    const writer = child.stdin.getWriter();
-    await writer.write(new TextEncoder().encode(JSON.stringify({ ...own, cniVersion: "1.0.0", prevResult })));
-    await writer.close();
-    const { code, stdout, stderr } = await child.output(), decoder = new TextDecoder();
-    return { code, out: decoder.decode(stdout), said: decoder.decode(stderr) };
-  };
+  const add = (pod: RigPod) => rig.callPlugin(`${rig.folder}/bin/istio-cni`, pod);
   const web = rig.pod("web"), enrolled = await add(web);
   assertEquals(
     [enrolled.code, JSON.parse(enrolled.out).ips[0].address],

@@ -23,6 +23,13 @@ export interface RigPod {
   netns: Netns;
 }
 
+/** What a plugin said. */
+export interface PluginAnswer {
+  readonly code: number;
+  readonly out: string;
+  readonly said: string;
+}
+
 export async function until(claim: string, condition: () => boolean | Promise<boolean>): Promise<number> {
   const startedMs = performance.now();
   while (!await condition()) {
@@ -67,7 +74,8 @@ export class NodeRig implements AsyncDisposable {
   readonly #stop = new AbortController();
   #running: Promise<unknown> = Promise.resolve();
 
-  static async make(): Promise<NodeRig> {
+  /** @param options `ztunnel: false` for a test that brings its own. */
+  static async make({ ztunnel = true } = {}): Promise<NodeRig> {
     const rig = new NodeRig();
     for (const folder of ["run", "net.d", "bin", "host/proc/1/ns", "host/netns"]) {
       Deno.mkdirSync(`${rig.folder}/${folder}`, { recursive: true });
@@ -80,10 +88,46 @@ export class NodeRig implements AsyncDisposable {
     const kubeconfig = { clusters: [cluster], contexts: [context], users: [{ name: "u", user: {} }] };
     Deno.writeTextFileSync(`${rig.folder}/kubeconfig`, JSON.stringify({ ...kubeconfig, "current-context": "x" }));
     const log = new Logger("zds", { sink: () => {} });
-    rig.#client = new ZdsClient({ path: `${rig.folder}/zds.sock`, pods: rig.ztunnel, log });
-    rig.#running = rig.#client.run(rig.#stop.signal);
+    if (ztunnel) {
+      rig.#client = new ZdsClient({ path: rig.zdsSocket, pods: rig.ztunnel, log });
+      rig.#running = rig.#client.run(rig.#stop.signal);
+    }
     rig.namespace("shop", true);
     return rig;
+  }
+
+  get zdsSocket(): string {
+    return `${this.folder}/zds.sock`;
+  }
+
+  /** Where the API server answers. */
+  get server(): string {
+    return `http://127.0.0.1:${this.#served!.port}`;
+  }
+
+  /** Calls a plugin as a container runtime does, for a new pod. */
+  async callPlugin(program: string, pod: RigPod, netns = this.place(pod)): Promise<PluginAnswer> {
+    const conflist = JSON.parse(await Deno.readTextFile(`${this.folder}/net.d/02-istio-cni.conflist`));
+    const own = conflist.plugins.find(({ type }: { type: string }) => type === "istio-cni");
+    const prevResult = { cniVersion: "1.0.0", ips: [{ address: `${pod.ip}/32` }] };
+    const child = new Deno.Command(program, {
+      env: {
+        CNI_COMMAND: "ADD",
+        CNI_CONTAINERID: pod.name,
+        CNI_NETNS: netns,
+        CNI_IFNAME: "eth0",
+        CNI_PATH: `${this.folder}/bin`,
+        CNI_ARGS: `K8S_POD_NAME=${pod.name};K8S_POD_NAMESPACE=shop;K8S_POD_UID=${pod.uid}`,
+      },
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    const writer = child.stdin.getWriter();
+    await writer.write(new TextEncoder().encode(JSON.stringify({ ...own, cniVersion: "1.0.0", prevResult })));
+    await writer.close();
+    const { code, stdout, stderr } = await child.output(), decoder = new TextDecoder();
+    return { code, out: decoder.decode(stdout), said: decoder.decode(stderr) };
   }
 
   writePrimary(): void {
@@ -117,7 +161,9 @@ export class NodeRig implements AsyncDisposable {
       "the agent is ready",
       async () => (await this.page(this.healthPort, "/readyz"))?.startsWith("ok") === true,
     );
-    await until("ztunnel is connected", async () => (await this.metric("ztunnel_connected")) === 1);
+    if (this.#client !== undefined) {
+      await until("ztunnel is connected", async () => (await this.metric("ztunnel_connected")) === 1);
+    }
   }
 
   async stop(signal: Deno.Signal = "SIGTERM"): Promise<number> {
