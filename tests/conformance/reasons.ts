@@ -36,8 +36,6 @@ export const REASONS: Readonly<Record<string, string>> = {
   "CP-598": "what a waypoint receives comes with the waypoint",
   "CP-599": "what a waypoint receives comes with the waypoint",
   "CP-600": "what a waypoint receives comes with the waypoint",
-  "CP-657": "tests/tidy holds the manifests to it",
-  "CP-659": "deno task soak holds it: istiod is killed again and again, and what is carried goes on",
   "CP-513": "not offered: ztunnel takes roots from the CA's answers alone, so nobody in an ambient mesh reads them",
 };
 
@@ -60,6 +58,7 @@ export const NOTES: Readonly<Record<string, string>> = {
   "ZT-214": "names of settings are ours",
   "ZT-216": "levels are those of our scopes: access, policy, xds, ca, dns and so on",
   "ZT-218": "of the agent's thread; the workers' threads are not in it",
+  "CP-207": "an EndpointSlice's endpoint has no gateway, as in Istio's own index, where the table gives it one",
   "CP-014": "the status is FAILED_PRECONDITION: after UNKNOWN a ztunnel comes back at once, again and again",
   "CP-028":
     "waypoints' flags do nothing yet, and the log says so of each that is set; ambient mode is on unless it is switched off",

@@ -124,7 +124,7 @@ Deno.test("deploy/kubernetes: every selector finds istiod's pods", () => {
   }
 });
 
-Deno.test("deploy/kubernetes: istiods are several, one stays while a node is drained, and more come under load", () => {
+Deno.test("deploy/kubernetes: istiods are several, one stays while a node is drained, and more come under load (CP-657)", () => {
   const spec = (kind: string) => the(kind).spec as unknown as Readonly<Record<string, unknown>>;
   assertEquals(spec("PodDisruptionBudget").minAvailable, 1);
   const { minReplicas, maxReplicas } = spec("HorizontalPodAutoscaler");
