@@ -4,6 +4,7 @@ import type { Logger } from "../base/log.ts";
 import { type EnrolmentStatus, type EnrolRequest, type EnrolTarget, isShared } from "../mesh/enrolment.ts";
 import { type Capture, captureOf, sharedNetnsOf } from "./bare/capture.ts";
 import { refuseConflicts } from "./bare/conflicts.ts";
+import { findContainer, isMeant } from "./bare/containers.ts";
 import { type Machine, openPlace, type Place, samePlace } from "./bare/place.ts";
 import { SharedNode, type SharedNodeOptions } from "./bare/shared_node.ts";
 import { SHARED_PORTS } from "./bare/shared_rules.ts";
@@ -118,7 +119,8 @@ export class Enrolments implements Disposable {
    * target in the same way is fine. Throws what {@link openPlace} and {@link refuseConflicts} throw, AMB7164, and what rules
    * and ztunnel throw.
    */
-  async enrol(request: EnrolRequest, zds: PodAnnouncer, options: EnrolOptions = {}): Promise<EnrolmentStatus> {
+  async enrol(asked: EnrolRequest, zds: PodAnnouncer, options: EnrolOptions = {}): Promise<EnrolmentStatus> {
+    const request = { ...asked, target: this.#wholeTarget(asked.target) };
     return await this.#alone(request.target, async () => {
       const { file, signal } = options, uid = await uidOf(request.target);
       const place = openPlace(request.target, this.#options.machine);
@@ -147,6 +149,21 @@ export class Enrolments implements Disposable {
     });
   }
 
+  /** A container by its whole id: the beginning of one may come to mean another. Throws AMB7161. */
+  #wholeTarget(target: EnrolTarget): EnrolTarget {
+    if (target.kind !== "container") return target;
+    const { id } = findContainer(this.#options.machine?.procDir ?? "/proc", target.id);
+    return { kind: "container", id, text: `container/${id}` };
+  }
+
+  /** What is enrolled that the beginning of a container's id means; undefined where that is nothing, or several. */
+  #enrolledTarget(target: EnrolTarget): EnrolTarget | undefined {
+    if (target.kind !== "container") return undefined;
+    const meant = [...this.#byUid.values()].map((it) => it.request.target)
+      .filter((it) => it.kind === "container" && isMeant(target.id, it.id));
+    return meant.length === 1 ? meant[0] : undefined;
+  }
+
   /** Listed before the first rule: whatever happens, a later start knows where rules may be. */
   #begin(uid: string, request: EnrolRequest, place: Place, file: string | undefined): Enrolment {
     const slot = place.cgroup === undefined ? undefined : this.#shared.takeSlot(this.#slots());
@@ -166,7 +183,8 @@ export class Enrolments implements Disposable {
   }
 
   /** Takes rules and ztunnel's listeners away. Throws AMB7106 when the target is not enrolled. */
-  async unenrol(target: EnrolTarget, zds: PodAnnouncer): Promise<EnrolmentStatus> {
+  async unenrol(asked: EnrolTarget, zds: PodAnnouncer): Promise<EnrolmentStatus> {
+    const target = this.#enrolledTarget(asked) ?? asked;
     return await this.#alone(target, async () => {
       const uid = await uidOf(target);
       const enrolment = this.#byUid.get(uid);

@@ -68,8 +68,7 @@ export function findContainers(procDir: string, matches: (id: string) => boolean
 
 /** The one that is meant by an id, or by its first twelve digits or more. Throws AMB7161 for none and for several. */
 export function findContainer(procDir: string, id: string): Container {
-  const prefix = HEX_ID.test(id);
-  const found = findContainers(procDir, (it) => it === id || (prefix && it.startsWith(id)));
+  const found = findContainers(procDir, (it) => isMeant(id, it));
   if (found.length === 1) return found[0]!;
   throw new MeshError(
     "AMB7161",
@@ -83,6 +82,10 @@ export function findContainer(procDir: string, id: string): Container {
     },
   );
 }
+
+/** Whether an id, or the beginning of one, means this container. */
+export const isMeant = (given: string, id: string): boolean =>
+  id === given || (HEX_ID.test(given) && id.startsWith(given));
 
 function netnsOf(procDir: string, pid: string): string | undefined {
   return unlessGone(() => {

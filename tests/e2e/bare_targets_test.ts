@@ -1,0 +1,257 @@
+/** What becomes of a bare node's targets: files of the enrolment folder, units that restart, containers, workloads that share an address (CNI-271 to CNI-278). */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { MeshError } from "../../base/errors.ts";
+import { Logger } from "../../base/log.ts";
+import { runEnroll } from "../../cli/enroll.ts";
+import { askNodeAgent } from "../../cli/enrol_client.ts";
+import { CNI_CONFIG } from "../../cni/config.ts";
+import { startCni } from "../../cni/main.ts";
+import { type EnrolledPod, ZdsClient } from "../../dataplane/agent/zds_client.ts";
+import { until } from "../../demo/lab/until.ts";
+import type { NodeStatus } from "../../mesh/enrolment.ts";
+import { FirewallSocket } from "../../os/netlink/nftables.ts";
+import { createAnonymousNetns, createNamedNetns, deleteNamedNetns, withinNetns } from "../../os/netns.ts";
+import { spawnWithin } from "../../os/process.ts";
+import { ScratchCgroups } from "./scratch_cgroup.ts";
+
+/** ztunnel as the node agent sees it: what it was told to serve. */
+class Pods {
+  readonly running = new Map<string, EnrolledPod>();
+
+  addPod(pod: EnrolledPod): Promise<void> {
+    this.running.set(pod.uid, pod);
+    return Promise.resolve();
+  }
+
+  deletePod(uid: string): Promise<void> {
+    this.running.delete(uid);
+    return Promise.resolve();
+  }
+
+  names(): string[] {
+    return [...this.running.values()].map(({ info }) => info.name).sort();
+  }
+}
+
+interface Bench {
+  readonly cgroups: ScratchCgroups;
+  readonly pods: Pods;
+  readonly enrolDir: string;
+  readonly log: string[];
+  status(): Promise<NodeStatus>;
+  enroll(target: string, ...flags: string[]): Promise<number>;
+  /** Ends the node agent and starts another. */
+  restart(): Promise<void>;
+  tables(): string[];
+}
+
+/** A node agent in a namespace that stands for the host's, and a ztunnel that takes what it is told. */
+function bareTest(name: string, run: (bench: Bench) => Promise<void>): void {
+  Deno.test(name, async () => {
+    const folder = Deno.makeTempDirSync(), enrolDir = `${folder}/enrol.d`, socket = `${folder}/run/enrol.sock`;
+    Deno.mkdirSync(enrolDir);
+    Deno.mkdirSync(`${folder}/run`);
+    using cgroups = new ScratchCgroups();
+    const lines: string[] = [], log = new Logger("cni", { sink: (line) => void lines.push(line) });
+    const args = ["--node-mode", "--zds-socket", `${folder}/zds.sock`, "--enrol-socket", socket];
+    const { config } = CNI_CONFIG.parse(
+      [...args, "--state-dir", `${folder}/state`, "--enrol-dir", enrolDir, "--audit-interval", "1h"],
+      () => undefined,
+    );
+    let stop = new AbortController(), agent = await startCni(config, { signal: stop.signal, log });
+    const pods = new Pods(), ended = new AbortController();
+    using ztunnel = new ZdsClient({ path: `${folder}/zds.sock`, pods, log });
+    const running = ztunnel.run(ended.signal);
+    const flags = ["--namespace", "shop", "--enrol-socket", socket, "--wait", "5s", "--output", "json"];
+    const write = Deno.stdout.writeSync;
+    try {
+      Deno.stdout.writeSync = (bytes) => bytes.length; // What the commands print is tested elsewhere.
+      await run({
+        cgroups,
+        pods,
+        enrolDir,
+        log: lines,
+        status: async () => await askNodeAgent(socket, { method: "GET", path: "/status" }) as NodeStatus,
+        enroll: (target, ...more) => runEnroll([target, ...more, ...flags]),
+        async restart() {
+          stop.abort();
+          await agent.done;
+          stop = new AbortController();
+          agent = await startCni(config, { signal: stop.signal, log });
+        },
+        tables() {
+          using firewall = FirewallSocket.open();
+          return firewall.tableNames().filter((it) => it.startsWith("ambit-node"));
+        },
+      });
+      for (const { target } of (await askNodeAgent(socket, { method: "GET", path: "/status" }) as NodeStatus).pods) {
+        await askNodeAgent(socket, { method: "POST", path: "/unenrol", body: { target } });
+      }
+    } finally {
+      Deno.stdout.writeSync = write;
+      stop.abort();
+      await agent.done;
+      ended.abort();
+      await running;
+      Deno.removeSync(folder, { recursive: true });
+    }
+  });
+}
+
+const workload = (name: string, target: string, more = "") =>
+  `kind: NodeWorkload\nmetadata: { name: ${name} }\nspec:\n  target: { ${target} }\n  identity: { namespace: shop, serviceAccount: web }\n${more}`;
+
+bareTest(
+  "files of the folder enrol, change and unenrol; one that is wrong is said and leaves the rest alone (CNI-270, CNI-272)",
+  async ({ cgroups, pods, enrolDir, status, restart, tables }) => {
+    const [web, db] = [cgroups.add("web"), cgroups.add("db")];
+    const write = (file: string, text: string) => Deno.writeTextFileSync(`${enrolDir}/${file}`, text);
+    write("web.yaml", workload("web", `cgroup: ${web.path}`, "  inboundPorts: [8080]\n"));
+    await until("web is enrolled", 10_000, () => pods.names().join() === "web");
+    assertEquals([...pods.running.values()][0]!.shared?.inboundPorts, [8080]);
+    write("web.yaml", workload("web", `cgroup: ${web.path}`, "  inboundPorts: [8080, 8081]\n"));
+    await until(
+      "its ports have changed",
+      10_000,
+      () => [...pods.running.values()][0]?.shared?.inboundPorts.length === 2,
+    );
+    write("web.yaml", "kind: [");
+    write("db.yaml", workload("db", `cgroup: ${db.path}`));
+    await until("db is enrolled beside it", 10_000, () => pods.names().join() === "db,web");
+    await until(
+      "the bad file is named",
+      10_000,
+      async () => (await status()).problems.some((it) => it.startsWith("web.yaml: it is not YAML")),
+    );
+    await restart();
+    await until("the new agent has read the folder", 10_000, async () => (await status()).problems.length > 0);
+    assertEquals(pods.names(), ["db", "web"], "what a bad file named before a restart stays");
+    write("web.yaml", workload("web", `cgroup: ${web.path}`, "  inboundPorts: [8080]\n"));
+    await until("nothing is wrong", 10_000, async () => (await status()).problems.length === 0);
+    Deno.removeSync(`${enrolDir}/db.yaml`);
+    await until("db is out", 10_000, () => pods.names().join() === "web");
+    Deno.removeSync(`${enrolDir}/web.yaml`);
+    await until("web is out", 10_000, () => pods.names().length === 0 && tables().length === 0);
+  },
+);
+
+bareTest(
+  "a unit is found in its slice, waits while it is stopped, and is captured again under its new control group (CNI-271, CNI-274, CNI-278)",
+  async ({ cgroups, pods, enroll, status, restart, log }) => {
+    const unit = `ambit-test-${Deno.pid}.service`;
+    const missing = await assertRejects(
+      () => enroll(`unit/${unit}`, "--service-account", "web", "--name", "web"),
+      MeshError,
+    );
+    assertEquals(missing.code, "AMB7162");
+    const first = cgroups.add(unit);
+    await enroll(`unit/${unit}`, "--service-account", "web", "--name", "web", "--ports", "8080");
+    assertEquals((await status()).pods.map(({ cgroup, state }) => [cgroup, state]), [[first.path, "enrolled"]]);
+    Deno.removeSync(`${cgroups.root}/${first.path}`);
+    await until("the unit is waited for", 10_000, async () => (await status()).pods[0]?.state === "waiting");
+    assertEquals(pods.running.size, 0, "nothing listens for it");
+    Deno.mkdirSync(`${cgroups.root}/${first.path}`);
+    await until("the unit is captured again", 10_000, async () => (await status()).pods[0]?.state === "enrolled");
+    assertEquals([...pods.running.values()][0]!.shared?.outboundPort, 15100, "it keeps its slot");
+    await restart();
+    cgroups.renew(unit);
+    await until(
+      "the new group is noticed",
+      10_000,
+      () => log.filter((line) => line.includes("target has a new control group")).length >= 1,
+    );
+    await until(
+      "all is well",
+      10_000,
+      async () => (await status()).pods[0]?.state === "enrolled" && pods.running.size === 1,
+    );
+    // Started anew by systemd, its drop-in enrols it before the program runs: at once, whatever the agent has seen.
+    cgroups.renew(unit);
+    await enroll(`unit/${unit}`, "--service-account", "web", "--name", "web", "--ports", "8080");
+    assertEquals((await status()).pods[0]!.problems, []);
+  },
+);
+
+bareTest(
+  "a control group that ends takes its workload and its rules with it (CNI-278)",
+  async ({ cgroups, pods, enroll, tables }) => {
+    const job = cgroups.add("job");
+    await enroll(`cgroup/${job.path}`, "--service-account", "job", "--name", "job");
+    assertEquals([pods.running.size, tables().length], [1, 2]);
+    Deno.removeSync(`${cgroups.root}/${job.path}`);
+    await until("it is gone", 10_000, () => pods.running.size === 0 && tables().length === 0);
+  },
+);
+
+bareTest(
+  "a container is enrolled by its id, and by a glob when it comes; its namespace is all its own (CNI-087, CNI-271, CNI-272, CNI-273)",
+  async ({ cgroups, pods, enrolDir, enroll, status }) => {
+    const id = `${"0123456789ab".repeat(5)}${Deno.pid.toString(16).padStart(4, "0").slice(-4)}`;
+    using netns = createAnonymousNetns();
+    const start = (cgroup: string) => {
+      const group = cgroups.add(cgroup);
+      const child = spawnWithin(netns, "sleep", { args: ["600"], stdin: "null", stdout: "null", stderr: "null" });
+      cgroups.put(group, child.pid);
+      return child;
+    };
+    const child = start(`docker-${id}.scope`);
+    try {
+      await enroll(`container/${id.slice(0, 12)}`, "--service-account", "db", "--name", "db");
+      assertEquals((await status()).pods.map(({ state, netnsInode }) => [state, netnsInode]), [[
+        "enrolled",
+        netns.inode,
+      ]]);
+      assertEquals([...pods.running.values()][0]!.shared, undefined);
+      using firewall = FirewallSocket.open(netns);
+      assert(firewall.tableNames().includes("istio-ambient-nat"));
+      const other = await assertRejects(
+        () => enroll(`container/${id}`, "--service-account", "db", "--name", "db-1"),
+        MeshError,
+      );
+      assertEquals(other.code, "AMB7105", "the same container by its whole id");
+    } finally {
+      child.kill("SIGKILL");
+      await child.status;
+    }
+    using next = createAnonymousNetns();
+    Deno.writeTextFileSync(`${enrolDir}/all.yaml`, workload("job", `container: "${id.slice(0, 20)}*"`));
+    const later = spawnWithin(next, "sleep", { args: ["600"], stdin: "null", stdout: "null", stderr: "null" });
+    try {
+      cgroups.put(cgroups.add(`libpod-${id.slice(0, 60)}ffff.scope`), later.pid);
+      await until("the glob has found it", 15_000, () => pods.names().some((it) => it.startsWith("job-0123456789ab")));
+    } finally {
+      later.kill("SIGKILL");
+      await later.status;
+      Deno.removeSync(`${enrolDir}/all.yaml`);
+    }
+  },
+);
+
+bareTest(
+  "workloads of one host share an address only with one account, and no port (CNI-275)",
+  async ({ cgroups, enroll }) => {
+    const [web, api, db] = ["web", "api", "db"].map((it) => `cgroup/${cgroups.add(it).path}`);
+    await enroll(web!, "--service-account", "web", "--name", "web", "--ports", "8080");
+    await enroll(api!, "--service-account", "web", "--name", "api", "--ports", "8081");
+    const code = async (...flags: string[]) => (await assertRejects(() => enroll(db!, ...flags), MeshError)).code;
+    assertEquals(await code("--service-account", "db", "--name", "db", "--ports", "5432"), "AMB7166");
+    assertEquals(await code("--service-account", "web", "--name", "db", "--ports", "8080"), "AMB7165");
+    await enroll(db!, "--service-account", "db", "--name", "db"); // It is not reached.
+  },
+);
+
+Deno.test("a process of the host's network is not enrolled as a namespace (CNI-273)", async () => {
+  const name = `ambit-bare-${Deno.pid}`;
+  using netns = createNamedNetns(name);
+  try {
+    withinNetns(netns, () => {}); // It is one.
+    const { openPlace } = await import("../../cni/bare/place.ts");
+    const own = { kind: "pid", pid: Deno.pid, text: `pid/${Deno.pid}` } as const;
+    const refused = await assertRejects(() => Promise.resolve().then(() => openPlace(own)), MeshError);
+    assertEquals(refused.code, "AMB7101");
+    using place = openPlace({ kind: "netns", name, text: `netns/${name}` });
+    assertEquals([place.netns.inode, place.cgroup], [netns.inode, undefined]);
+  } finally {
+    deleteNamedNetns(name);
+  }
+});
