@@ -1,7 +1,7 @@
 /**
  * What streams cost istiod: CPU for each push and for each reconnect, and how long a change takes to whoever is last to hear
  * of it. `deno run -A bench/control/streams.ts --streams 200 --resources 10000 --pushes 50`; clients are a process of their
- * own, with a connection each, as node proxies have.
+ * own, with a connection each, as node proxies have. `--deaf N`: so many more open a stream and never read from it.
  */
 import { parseArgs } from "@std/cli";
 import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
@@ -39,7 +39,7 @@ async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncIterableIterat
   }
 }
 
-const flags = parseArgs(Deno.args, { string: ["streams", "resources", "pushes", "changes", "rounds"] });
+const flags = parseArgs(Deno.args, { string: ["streams", "resources", "pushes", "changes", "rounds", "deaf"] });
 const streams = Number(flags.streams ?? 200), resources = Number(flags.resources ?? 10_000);
 const pushes = Number(flags.pushes ?? 50), changes = Number(flags.changes ?? 1);
 
@@ -61,7 +61,7 @@ const ask = async (question: unknown): Promise<Record<string, number>> => {
 const roots = await Deno.readTextFile(`${rig.stateDir}/root.pem`);
 const token = await rig.token();
 let before = cpuMs();
-const opened = await ask({ open: streams, port: rig.port, roots, token, resources });
+const opened = await ask({ open: streams, deaf: Number(flags.deaf ?? 0), port: rig.port, roots, token, resources });
 say(
   `${streams} streams opened and told of ${resources} resources: ${opened.ms} ms, istiod's CPU ${
     cpuMs() - before
@@ -92,7 +92,7 @@ const sorted = all.toSorted((one, other) => one - other);
 say(
   `${pushes} pushes of ${changes} to ${streams}: istiod's CPU ${
     ((cpuMs() - before) / pushes).toFixed(2)
-  } ms a push; median of medians ${sorted[pushes >> 1]!.toFixed(1)} ms`,
+  } ms a push; median of medians ${sorted[pushes >> 1]!.toFixed(1)} ms, ${memory()}`,
 );
 
 before = cpuMs();

@@ -12,6 +12,7 @@ interface Client {
   readonly call: grpc.ClientDuplexStream<Buffer, Buffer>;
 }
 
+const deaf: Client[] = [];
 let clients: Client[] = [], heardAtMs: number[] = [], options: Record<string, string | number> = {};
 
 /** The nonce alone: clients must not be slower than who is measured. */
@@ -25,7 +26,7 @@ function nonceOf(bytes: Uint8Array): string {
   return "";
 }
 
-function open(versions: ReadonlyMap<string, string>): void {
+function open(versions: ReadonlyMap<string, string>, reads = true): void {
   const client = new grpc.Client(
     `localhost:${options.port}`,
     grpc.credentials.createSsl(Buffer.from(String(options.roots))),
@@ -41,13 +42,14 @@ function open(versions: ReadonlyMap<string, string>): void {
       responseNonce: "",
       ...part,
     })));
-  call.on("data", (bytes: Buffer) => {
+  const onData = (bytes: Buffer) => {
     heardAtMs.push(performance.timeOrigin + performance.now());
     send({ responseNonce: nonceOf(bytes) });
-  });
+  };
+  if (reads) call.on("data", onData);
   call.on("error", () => {}); // The end of all: who counts answers notices one that is missing.
   send({ node: NODE, initialResourceVersions: versions });
-  clients.push({ client, call });
+  (reads ? clients : deaf).push({ client, call });
 }
 
 async function openAll(versions: ReadonlyMap<string, string>): Promise<number> {
@@ -62,6 +64,10 @@ function close(): void {
   for (const { call, client } of clients) {
     call.cancel();
     client.close();
+    for (const { call, client } of deaf) {
+      call.cancel();
+      client.close();
+    }
   }
   clients = [];
 }
@@ -69,16 +75,25 @@ function close(): void {
 async function answer(question: Record<string, string | number>): Promise<object> {
   if (question.open !== undefined) {
     options = question;
+    for (let at = 0; at < Number(options.deaf ?? 0); at++) open(new Map(), false);
     return { ms: await openAll(new Map()) };
   }
   if (question.reopen !== undefined) {
     close();
+    for (const { call, client } of deaf) {
+      call.cancel();
+      client.close();
+    }
     const versions = new Map<string, string>();
     for (let at = 0; at < Number(options.resources); at++) versions.set(`Kubernetes//Pod/ns/pod-${at}`, "1");
     return { ms: await openAll(versions) };
   }
   if (question.close !== undefined) {
     close();
+    for (const { call, client } of deaf) {
+      call.cancel();
+      client.close();
+    }
     return {};
   }
   if (question.arm !== undefined) {
@@ -100,3 +115,7 @@ for await (const chunk of Deno.stdin.readable.pipeThrough(new TextDecoderStream(
   }
 }
 close();
+for (const { call, client } of deaf) {
+  call.cancel();
+  client.close();
+}
