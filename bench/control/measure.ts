@@ -130,7 +130,7 @@ async function churn(plan: Case, api: ApiWriter, { readings, notes, processes, p
   const missing = reports.reduce((sum, it) => sum + it.missing, 0),
     ended = reports.reduce((sum, it) => sum + it.ended, 0);
   if (missing > 0) notes.push(`${missing} of ${missing + latencies.length} arrivals did not come`);
-  if (ended > 0) notes.push(`${ended} streams ended`);
+  if (ended > 0) notes.push(`${ended} proxies had to come again`);
 }
 
 /** A pod goes and its successor comes. @returns When the API server had the successor's address. */

@@ -39,6 +39,11 @@ export class Methods {
     this.#byPath.set(method.path, { method, begin: this.#metrics.of(method.path, method.kind) });
   }
 
+  /** Names of the services that there are methods of. */
+  services(): readonly string[] {
+    return [...new Set([...this.#byPath.keys()].map((path) => path.split("/")[1]!))].sort();
+  }
+
   /** Serves a request, or says why not. @param fields undefined if its head was too large to be read. */
   serve(stream: ServerStream, peer: Peer, fields: RequestFields | undefined): void {
     const head = judgeHead(fields);

@@ -9,6 +9,7 @@ import type { RequestFields } from "../../wire/h2/request_fields.ts";
 import { Connection, type ConnectionLimits, type ConnectionOwner } from "./connection.ts";
 import { type Method, Methods } from "./methods.ts";
 import type { GrpcMetrics } from "./metrics.ts";
+import { reflectionMethods } from "./reflection.ts";
 import type { ServerStream } from "./server_stream.ts";
 import { SocketCarrier } from "./socket_carrier.ts";
 import { type ListenerCredentials, tlsOptions, verifiedPeer } from "./listener_credentials.ts";
@@ -37,6 +38,7 @@ export class GrpcServer implements ConnectionOwner {
     this.#options = options;
     this.limits = options.limits;
     this.#methods = new Methods(options.metrics);
+    for (const method of reflectionMethods(() => this.#methods.services())) this.#methods.add(method);
   }
 
   /** Offers a method. */

@@ -16,6 +16,7 @@ import {
   encodeDeltaDiscoveryRequest,
   encodeDeltaDiscoveryResponse,
 } from "./discovery_codec.ts";
+import { decodeReflectionRequest, encodeReflectionResponse } from "./reflection_codec.ts";
 import {
   decodeDiscoveryRequest,
   decodeDiscoveryResponse,
@@ -173,4 +174,26 @@ Deno.test("zds.proto agrees with its codec", () => {
   }
   const acknowledgement = encodeZdsAcknowledgement({ error: "e" });
   check("zds.proto", "istio.workload.zds.WorkloadResponse", acknowledgement, decodeZdsAcknowledgement);
+});
+
+Deno.test("reflection.proto agrees with its codec", () => {
+  const name = "grpc.reflection.v1.ServerReflection", question = typeOf("reflection.proto", `${name}Request`);
+  const ask = (plain: object) =>
+    decodeReflectionRequest(new Uint8Array(question.encode(question.fromObject(plain)).finish()));
+  assertEquals(ask({ host: "h", listServices: "*" }), { host: "h", listsServices: true });
+  assertEquals(ask({ fileContainingSymbol: "a.B" }), { host: "", listsServices: false });
+  const response = typeOf("reflection.proto", `${name}Response`);
+  const read = (bytes: Uint8Array) => response.toObject(response.decode(bytes));
+  const bytes = question.encode(question.fromObject({ host: "h", listServices: "*" })).finish();
+  const asked = { host: "h", question: new Uint8Array(bytes) }, originalRequest = { host: "h", listServices: "*" };
+  assertEquals(read(encodeReflectionResponse({ ...asked, answer: { services: ["a", "b"] } })), {
+    validHost: "h",
+    originalRequest,
+    listServicesResponse: { service: [{ name: "a" }, { name: "b" }] },
+  });
+  assertEquals(read(encodeReflectionResponse({ ...asked, answer: { code: 5, message: "m" } })), {
+    validHost: "h",
+    originalRequest,
+    errorResponse: { errorCode: 5, errorMessage: "m" },
+  });
 });

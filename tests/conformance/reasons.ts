@@ -12,7 +12,6 @@ export const REASONS: Readonly<Record<string, string>> = {
   ...EBPF_REASONS,
   ...BARE_NODE_REASONS,
   "ZT-064": "the sizes are no part of the contract; ours follow the sizes of records",
-  "CP-002": "the paths are what our own ztunnel and Istio's call in tests/interop; server reflection is not there",
   "CP-451": "it is ztunnel's side: ZT-125 to ZT-131 hold it",
   "CP-556": "deploying waypoints and gateways comes with the waypoint itself; istiod says so in a Gateway's status",
   "CP-557": "deploying waypoints and gateways comes with the waypoint itself; istiod says so in a Gateway's status",

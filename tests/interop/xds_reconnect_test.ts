@@ -10,8 +10,9 @@ import { GrpcServer } from "../../control/grpc/server.ts";
 import { LIMITS } from "../../control/grpc/testing.ts";
 import { makeRequest } from "../../dataplane/agent/workload_certificate.ts";
 import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
+import { decodeIstioCertificateResponse, encodeIstioCertificateRequest } from "../../mesh/proto/ca_codec.ts";
 import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
-import { ADS_METHOD, ControlRig, headers, until } from "./control_rig.ts";
+import { ADS_METHOD, CA_METHOD, ControlRig, headers, raw, until } from "./control_rig.ts";
 import { ClientRig, FAILING, NODE, resource, Stream } from "./xds_rig.ts";
 
 Deno.test(
@@ -145,5 +146,43 @@ Deno.test(
       assertEquals(pauses.slice(0, 3), ["20", "40", "80"]);
     }
     await hostile.stop(0);
+  },
+);
+
+Deno.test(
+  "AdsService and the CA take a client certificate of the mesh instead of a token (CP-430, CP-477)",
+  FAILING,
+  async () => {
+    await using rig = await ControlRig.start();
+    const identity = "spiffe://cluster.local/ns/istio-system/sa/ztunnel";
+    const request = await makeRequest(identity);
+    const encoded = Buffer.from(encodeIstioCertificateRequest({ csr: request.csrPem, validitySeconds: 600 }));
+    const call = (client: grpc.Client, metadata: grpc.Metadata) =>
+      new Promise<Buffer>((resolve, reject) =>
+        client.makeUnaryRequest(
+          CA_METHOD,
+          raw,
+          raw,
+          encoded,
+          metadata,
+          (error, value) => error === null ? resolve(value!) : reject(error),
+        )
+      );
+    const plain = rig.client();
+    const chain = decodeIstioCertificateResponse(await call(plain, headers(await rig.token()))).certChain;
+    plain.close();
+    using stream = new Stream(rig.client({ chainPem: chain[0]!, keyPem: request.privateKeyPem }), headers(undefined));
+    stream.send({ node: NODE });
+    await until(() => stream.responses.length === 1, "served by certificate alone");
+    const renewed = decodeIstioCertificateResponse(await call(stream.client, headers(undefined))).certChain;
+    assertEquals(renewed.length, 2);
+    await using other = await ControlRig.start(); // The same names, but another root.
+    using stranger = new Stream(
+      other.client({ chainPem: chain[0]!, keyPem: request.privateKeyPem }),
+      headers(undefined),
+    );
+    stranger.send({ node: NODE });
+    await until(() => stranger.ended !== undefined, "a certificate of another root ends the connection (CP-003)");
+    assertEquals([stranger.ended!.code, stranger.responses.length], [grpc.status.UNAVAILABLE, 0]);
   },
 );

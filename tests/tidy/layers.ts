@@ -18,7 +18,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   kube: { imports: ["base"], packages: { "@std/yaml": "", "node:": "" } },
   control: {
     imports: ["base", "wire", "mesh", "kube"],
-    packages: { [GRPC]: "", [X509]: "", jose: "", "@std/yaml": "", "node:": "" },
+    packages: { [X509]: "", jose: "", "@std/yaml": "", "node:": "" },
   },
   dataplane: {
     imports: ["base", "wire", "mesh", "os"],

@@ -10,6 +10,7 @@ import { type Endpoint, nowMs } from "./messages.ts";
 const METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 const TYPES = [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL];
 const POD = /\/\/Pod\/[^/]+\/(pod-\d+)$/;
+const AGAIN_MS = 250;
 const raw = (bytes: Buffer): Buffer => bytes;
 
 /** A channel to a control plane, one connection of its own. */
@@ -37,19 +38,31 @@ export class Proxy {
   readonly arrivedAtMs = new Map<string, number>();
   resources = 0;
   bytes = 0;
+  /** Why its last stream ended, if one did. It has come again then, as real ones do. */
   ended: string | undefined;
   readonly #waiting = new Set(TYPES);
   readonly #synced = Promise.withResolvers<number>();
   #call: grpc.ClientDuplexStream<Buffer, Buffer> | undefined;
+  #again = async () => {};
 
-  /** Connects. @returns When the whole mesh was here. */
+  /** Connects. @returns When the whole mesh was here; from then on a stream that ends is followed by another. */
   async connect(endpoint: Endpoint, number: number): Promise<number> {
+    await this.#open(endpoint, number);
+    const atMs = await this.#synced.promise;
+    this.#again = async () => {
+      for (const typeUrl of TYPES) this.#waiting.add(typeUrl);
+      await this.#open(endpoint, number);
+    };
+    return atMs;
+  }
+
+  async #open(endpoint: Endpoint, number: number): Promise<void> {
     const client = await openChannel(endpoint),
       call = client.makeBidiStreamRequest(METHOD, raw, raw, callHeaders(endpoint));
     this.#call = call;
     call.on("data", (bytes: Buffer) => this.#take(bytes));
-    call.on("error", (error: Error) => this.#end(error.message));
-    call.on("end", () => this.#end("the stream was closed"));
+    call.on("error", (error: Error) => this.#end(call, error.message));
+    call.on("end", () => this.#end(call, "the stream was closed"));
     const pod = `ztunnel-${number}`;
     const node = {
       id: `ztunnel~10.0.0.${number % 250}~${pod}.istio-system~istio-system.svc.cluster.local`,
@@ -62,7 +75,6 @@ export class Proxy {
       },
     };
     for (const [at, typeUrl] of TYPES.entries()) this.#send(typeUrl, "", at === 0 ? node : undefined, ["*"]);
-    return await this.#synced.promise;
   }
 
   #send(
@@ -79,7 +91,7 @@ export class Proxy {
       initialResourceVersions: new Map(),
       responseNonce,
     });
-    this.#call!.write(Buffer.from(bytes));
+    this.#call?.write(Buffer.from(bytes));
   }
 
   #take(bytes: Buffer): void {
@@ -97,8 +109,11 @@ export class Proxy {
     }
   }
 
-  #end(why: string): void {
-    this.ended ??= why;
+  #end(call: grpc.ClientDuplexStream<Buffer, Buffer>, why: string): void {
+    if (call !== this.#call) return; // Told twice.
+    this.#call = undefined;
+    this.ended = why;
     this.#synced.reject(new Error(why));
+    setTimeout(() => void this.#again().catch((error) => this.ended = String(error)), AGAIN_MS);
   }
 }

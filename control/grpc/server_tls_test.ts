@@ -1,0 +1,77 @@
+/** Some break their channel: its back-off timers outlive it, so that these tests stand in a file of their own. */
+import { Buffer } from "node:buffer";
+import net from "node:net";
+import tls from "node:tls";
+import { assert, assertEquals } from "@std/assert";
+import { verifiedPeer } from "./listener_credentials.ts";
+
+import { clientPair, echo, FAILING, newAuthority, Rig, serverTls } from "./server_testing.ts";
+
+Deno.test(
+  "GrpcServer knows a client by its certificate, and reads nothing of one that does not verify (CP-003)",
+  FAILING,
+  async () => {
+    await using rig = await Rig.start();
+    const known = rig.client(await clientPair(rig.authority));
+    assertEquals(await echo(known), 5);
+    assert(rig.calls[0]!.peer.certificate!.length > 100);
+    const stranger = rig.client(await clientPair(await newAuthority()));
+    assertEquals([await echo(stranger), rig.calls.length], ["UNAVAILABLE", 1]);
+    known.close();
+    stranger.close();
+  },
+);
+
+Deno.test("GrpcServer closes who says nothing in the handshake, as the runtime would not", async () => {
+  await using rig = await Rig.start({ tlsVersionMin: "TLSV1_2", handshakeMsMax: 100 });
+  const socket = net.connect(rig.port, "127.0.0.1"), closed = new Promise((resolve) => socket.on("close", resolve));
+  socket.on("error", () => {}).on("data", () => {});
+  await closed;
+});
+
+Deno.test("GrpcServer takes no TLS below the version that it was given (CP-003)", async () => {
+  await using rig = await Rig.start({ tlsVersionMin: "TLSV1_3" });
+  const connect = (maxVersion: "TLSv1.2" | "TLSv1.3") =>
+    new Promise<string>((resolve) => {
+      const options = { port: rig.port, ca: rig.authority.material.rootsPem, servername: "localhost" };
+      const socket = tls.connect({ ...options, maxVersion, ALPNProtocols: ["h2"] }, () => {
+        resolve(socket.getProtocol() ?? "");
+        socket.destroy();
+      });
+      socket.on("error", () => resolve("refused"));
+    });
+  assertEquals([await connect("TLSv1.2"), await connect("TLSv1.3")], ["refused", "TLSv1.3"]);
+});
+
+Deno.test(
+  "GrpcServer presents what it is given from then on, and keeps the connections there are (CP-006)",
+  FAILING,
+  async () => {
+    await using rig = await Rig.start();
+    const other = await newAuthority(), standing = rig.client(), late = rig.client(undefined, other);
+    assertEquals([await echo(standing), await echo(late)], [5, "UNAVAILABLE"]);
+    rig.credentials.update(await serverTls(other));
+    const newer = rig.client(await clientPair(other), other),
+      older = rig.client(await clientPair(rig.authority), other);
+    assertEquals([await echo(standing), await echo(newer), await echo(older)], [5, 5, "UNAVAILABLE"]);
+    for (const client of [standing, late, newer, older]) client.close();
+  },
+);
+
+Deno.test("verifiedPeer() takes a resumed session's certificate only while the roots stand and it is valid (CP-003, CP-505)", () => {
+  const peer = (authorized: boolean, reused: boolean, validTo: string) => ({
+    authorized,
+    authorizationError: new Error("of another root"),
+    isSessionReused: () => reused,
+    getPeerCertificate: () => ({ raw: Buffer.from([1]), valid_to: validTo }),
+  });
+  const known = (it: ReturnType<typeof peer>, changed: boolean) =>
+    !("refused" in verifiedPeer(it as unknown as Parameters<typeof verifiedPeer>[0], changed));
+  const later = new Date(Date.now() + 60_000).toString(), past = new Date(Date.now() - 60_000).toString();
+  assertEquals(known(peer(false, false, later), false), false);
+  assertEquals(known(peer(true, false, later), true), true);
+  assertEquals(known(peer(true, true, later), false), true);
+  assertEquals(known(peer(true, true, later), true), false);
+  assertEquals(known(peer(true, true, past), false), false);
+  assertEquals(known(peer(true, true, "whenever"), false), false);
+});
