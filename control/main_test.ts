@@ -1,4 +1,5 @@
 /** The whole role from its settings: start, pages, changes of the folder, stop. */
+import { connect, type Settings } from "node:http2";
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { MeshError } from "../base/errors.ts";
 import { Logger } from "../base/log.ts";
@@ -152,4 +153,25 @@ Deno.test("startIstiod() does not sign in the stead of another signer that was a
     const error = await assertRejects(() => rig.start(flag), MeshError, "is not offered");
     assertEquals(error.code, "AMB0259");
   }
+});
+
+Deno.test("startIstiod() takes the limits of its gRPC from Istio's settings (CP-003, CP-008)", async () => {
+  const env = new Map([["ISTIO_GPRC_MAXSTREAMS", "7"], ["ISTIO_GPRC_MAXRECVMSGSIZE", "70000"]]);
+  const { config } = ISTIOD_CONFIG.parse(["--config-dir=/"], (name) => env.get(name));
+  assertEquals([config.grpcStreamsMax, config.grpcRequestBytesMax, config.connectionAgeMsMax], [7, 70_000, 1_800_000]);
+  await using rig = await Rig.create();
+  const { secureGrpcPort, rootsPem } = await rig.start(
+    "--max-grpc-streams=7",
+    "--max-grpc-request-size=70000",
+    "--tls-min-version=TLSV1_3",
+  );
+  const options = { ca: rootsPem, maxVersion: "TLSv1.2" } as const, url = `https://localhost:${secureGrpcPort}`;
+  const old = connect(url, options), refused = new Promise((resolve) => old.on("error", resolve));
+  assert(await refused instanceof Error);
+  const session = connect(url, { ca: rootsPem });
+  const settings = await new Promise<Settings>((resolve) => session.on("remoteSettings", resolve));
+  assertEquals(settings.maxConcurrentStreams, 7);
+  const closed = new Promise<void>((resolve) => session.on("close", resolve));
+  session.close();
+  await closed;
 });

@@ -33,7 +33,7 @@ export interface ConnectionOwner {
 
 const GREETING_MS_MAX = 10_000; // from TLS to the client's SETTINGS: one round trip
 const LEAVE_MS_MAX = 5_000; // for a client that does not answer the ping of a farewell
-const LAST_WORDS_MS_MAX = 1_000; // for what was written to leave, before the connection is cut
+const LAST_WORDS_MS_MAX = 1_000; // for what was written to leave, and the client's own end, before the connection is cut
 const KEEPALIVE_WORD = 1, FAREWELL_WORD = 2;
 const PING_STRIKES_MAX = 2; // gRPC's own servers forgive two
 const TOO_MANY_PINGS = "too_many_pings"; // what clients look for, to ping less often
@@ -85,9 +85,9 @@ export class Connection extends ConnectionInput {
   /** Looks at what is due. Called several times a second. */
   tick(): void {
     const nowMs = this.now(), { keepaliveIntervalMs, keepaliveTimeoutMs, stallMsMax, ageGraceMs } = this.#owner.limits;
-    if (this.closed) return;
+    if (this.#over) return;
     if (this.ending) {
-      if (nowMs - this.#endingSinceMs > LAST_WORDS_MS_MAX) this.die("it does not read");
+      if (nowMs - this.#endingSinceMs > LAST_WORDS_MS_MAX) this.die("it does not close");
       return;
     }
     if (!this.greeted && nowMs - this.#openedAtMs > GREETING_MS_MAX) return this.die("it says nothing");

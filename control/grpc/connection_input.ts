@@ -24,6 +24,8 @@ import { ServerStream } from "./server_stream.ts";
 export const HEADER_LIST_BYTES_MAX = 64 * 1024;
 const HEADER_BLOCK_BYTES_MAX = HEADER_LIST_BYTES_MAX + 1024;
 const HEADER_TABLE_BYTES = 4_096;
+/** Of all decoders: each is done with it when it returns. */
+const SCRATCH = new Uint8Array(HpackDecoder.scratchBytesFor(HEADER_TABLE_BYTES, HEADER_LIST_BYTES_MAX));
 
 export abstract class ConnectionInput extends ConnectionOutput implements FrameSink {
   protected lastStreamId = 0;
@@ -33,7 +35,7 @@ export abstract class ConnectionInput extends ConnectionOutput implements FrameS
   protected clientLeaves = false;
   readonly #streamsMax: number;
   readonly #receiver = new FrameReceiver(this, PAYLOAD_BYTES_MAX_DEFAULT);
-  readonly #decoder = new HpackDecoder(HEADER_TABLE_BYTES, HEADER_LIST_BYTES_MAX);
+  readonly #decoder = new HpackDecoder(HEADER_TABLE_BYTES, HEADER_LIST_BYTES_MAX, SCRATCH);
   readonly #glitches: GlitchBudget;
   #prefaceBytes = 0;
   /** The client's SETTINGS came first (RFC 9113 §3.4). */

@@ -343,3 +343,11 @@ Deno.test("Connection tells its calls when it ends, whoever ends it", async () =
     assertEquals([end, over, it.connection.streams.size], [end, 1, 0]);
   }
 });
+
+Deno.test("Connection is cut a second after its last words, should its client not close it", async () => {
+  const it = await greeted();
+  await it.receive(frame(FrameType.DATA, 0, 9, hex("00")));
+  assertEquals([it.carrier.ended, it.carrier.destroyed], [true, false]);
+  await it.pass(1_500);
+  assertEquals([it.carrier.destroyed, it.closedBecause], [true, "it does not close"]);
+});

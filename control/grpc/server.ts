@@ -100,21 +100,21 @@ export class GrpcServer implements ConnectionOwner {
   }
 
   #plain(): NetServer {
-    return createServer({ noDelay: true }, (socket) => this.#accept(socket, undefined));
+    return createServer((socket) => this.#accept(socket, undefined));
   }
 
   #secure(credentials: ListenerCredentials): NetServer {
-    const server = createTlsServer({ ...tlsOptions(credentials.now, credentials.rules), noDelay: true });
+    const server = createTlsServer(tlsOptions(credentials.now, credentials.rules));
     server.on("secureConnection", (socket: TLSSocket) => {
       const peer = verifiedPeer(socket, credentials.rootsChanged);
       if ("refused" in peer) {
         this.#options.log.debug("client refused", { address: socket.remoteAddress ?? "", reason: peer.refused });
-        socket.destroy();
+        drop(socket);
       } else this.#accept(socket, peer.certificate);
     });
     server.on("tlsClientError", (error: Error, socket: TLSSocket) => {
       this.#options.log.debug("tls handshake failed", { address: socket.remoteAddress ?? "", error: error.message });
-      socket.destroy(); // The runtime leaves it open: a client that says nothing would hold it for ever.
+      drop(socket); // The runtime leaves it open: a client that says nothing would hold it for ever.
     });
     this.#forgetCredentials = credentials.subscribe((tls) =>
       server.setSecureContext(tlsOptions(tls, credentials.rules))
@@ -124,6 +124,7 @@ export class GrpcServer implements ConnectionOwner {
 
   #accept(socket: Socket, certificate: Uint8Array | undefined): void {
     const { remoteAddress: host = "", remotePort: port = 0 } = socket;
+    socket.setNoDelay(true); // Each write is whole frames: none is worth waiting for another.
     const carrier = new SocketCarrier(socket), now = () => performance.now();
     const connection = new Connection(carrier, { host, port, certificate }, this, now, Math.random);
     this.#connections.add(connection);
@@ -133,4 +134,10 @@ export class GrpcServer implements ConnectionOwner {
   #tick(): void {
     for (const connection of [...this.#connections]) connection.tick();
   }
+}
+
+/** Closes a socket that nobody listens to: how it ends is no news. */
+function drop(socket: Socket): void {
+  socket.on("error", () => {});
+  socket.destroy();
 }

@@ -28,14 +28,12 @@ export function serveCall<R>(
     refuse("INTERNAL", "internal error");
   };
   const onMessage = (bytes: Uint8Array, caller: Caller) => {
-    let request: R;
     try {
-      request = decode(bytes);
+      onRequest(decode(bytes), caller);
     } catch (error) {
       if (!(error instanceof WireFormatError)) return fail(error);
-      return refuse("INVALID_ARGUMENT", error.message);
+      refuse("INVALID_ARGUMENT", error.message);
     }
-    onRequest(request, caller);
   };
   call.whenOver(onEnd);
   admit().then((caller) => {
