@@ -29,21 +29,48 @@ export function formatPluginKubeconfig({ server, ca, token }: PluginAccess): str
   return `${JSON.stringify(config, undefined, 2)}\n`;
 }
 
-/** Reads what {@link formatPluginKubeconfig} wrote. Throws when it is something else. */
+/** Reads what {@link formatPluginKubeconfig} wrote, or Istio's agent in the same place. Throws when it is something else. */
 export function parsePluginKubeconfig(text: string): KubeAccess {
-  const config = JSON.parse(text), cluster = config.clusters[0].cluster, ca = cluster["certificate-authority-data"];
-  const token: unknown = config.users[0].user.token;
-  if (typeof token !== "string" || (ca !== undefined && typeof ca !== "string")) {
+  const fields = text.startsWith("{") ? ownFields(text) : istioFields(text), { ca, server, token } = fields;
+  if (typeof token !== "string" || typeof server !== "string" || (ca !== undefined && typeof ca !== "string")) {
     throw new TypeError("not our kubeconfig");
   }
   return {
-    server: new URL(cluster.server),
+    server: new URL(server),
     ca: ca === undefined ? undefined : new TextDecoder().decode(Uint8Array.fromBase64(ca)),
     serverName: undefined,
-    insecure: cluster["insecure-skip-tls-verify"] === true,
+    insecure: fields.insecure,
     credentials: fixedCredentials({ token }),
     headers: {},
     namespace: "",
     source: "the plugin's kubeconfig",
+  };
+}
+
+interface KubeconfigFields {
+  readonly server: unknown;
+  readonly ca: unknown;
+  readonly insecure: boolean;
+  readonly token: unknown;
+}
+
+function ownFields(text: string): KubeconfigFields {
+  const config = JSON.parse(text), cluster = config.clusters[0].cluster;
+  return {
+    server: cluster.server,
+    ca: cluster["certificate-authority-data"],
+    insecure: cluster["insecure-skip-tls-verify"] === true,
+    token: config.users[0].user.token,
+  };
+}
+
+/** Istio's agent writes YAML, always of one form, a key a line (CNI-034): for that the plugin needs no reader of YAML (CNI-021). */
+function istioFields(text: string): KubeconfigFields {
+  const field = (key: string) => new RegExp(`^ *${key}: *"?([^"\\s]+)"? *$`, "m").exec(text)?.[1];
+  return {
+    server: field("server"),
+    ca: field("certificate-authority-data"),
+    insecure: field("insecure-skip-tls-verify") === "true",
+    token: field("token"),
   };
 }

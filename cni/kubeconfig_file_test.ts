@@ -17,3 +17,33 @@ Deno.test("the plugin's kubeconfig is one that Kubernetes' own tools read, and w
     assertThrows(() => parsePluginKubeconfig(bad));
   }
 });
+
+Deno.test("the plugin reads the kubeconfig of Istio's node agent, too (CNI-021, CNI-034)", async () => {
+  const istio = (trust: string) =>
+    `apiVersion: v1
+clusters:
+- cluster:
+    ${trust}
+    server: https://10.96.0.1:443
+  name: local
+contexts:
+- context:
+    cluster: local
+    user: istio-cni
+  name: istio-cni-context
+current-context: istio-cni-context
+kind: Config
+users:
+- name: istio-cni
+  user:
+    token: a.b.c
+`;
+  const unseen = parsePluginKubeconfig(istio("insecure-skip-tls-verify: true"));
+  assertEquals([unseen.server.href, unseen.insecure, unseen.ca], ["https://10.96.0.1/", true, undefined]);
+  assertEquals((await unseen.credentials.current(AbortSignal.timeout(1_000))).token, "a.b.c");
+  const seen = parsePluginKubeconfig(
+    istio(`certificate-authority-data: ${new TextEncoder().encode("a CA\n").toBase64()}`),
+  );
+  assertEquals([seen.insecure, seen.ca], [false, "a CA\n"]);
+  assertThrows(() => parsePluginKubeconfig("kind: Config\nusers: []\n"), TypeError);
+});

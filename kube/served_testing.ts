@@ -112,7 +112,7 @@ async function serve(api: InMemoryKubeApi, request: IncomingMessage, response: S
     labelSelector: query.get("labelSelector") ?? undefined,
     fieldSelector: query.get("fieldSelector") ?? undefined,
   };
-  if (query.get("watch") === "1") return await watch(api, type, scope, query, response);
+  if (["1", "true"].includes(query.get("watch") ?? "")) return await watch(api, type, scope, query, response);
   const place = { namespace, name: name ?? "", subresource };
   const contentType = request.headers["content-type"] ?? "";
   if (request.method === "POST") {
@@ -164,7 +164,10 @@ async function watch(
   };
   try {
     for await (const event of api.watch(type, scope, options)) {
-      const object = event.type !== "BOOKMARK" ? event.object : {
+      // What clients of other makes tell a kind by, in the midst of a stream.
+      const apiVersion = type.group === "" ? type.version : `${type.group}/${type.version}`;
+      const object = event.type !== "BOOKMARK" ? { apiVersion, kind: type.kind, ...event.object } : {
+        apiVersion,
         kind: type.kind,
         metadata: {
           resourceVersion: event.resourceVersion,

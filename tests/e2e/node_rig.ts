@@ -192,7 +192,11 @@ export class NodeRig implements AsyncDisposable {
   }
 
   namespace(name: string, ambient: boolean): void {
-    this.api.put(NAMESPACES, { metadata: { name, labels: ambient ? AMBIENT : {} } });
+    this.api.put(NAMESPACES, {
+      apiVersion: "v1",
+      kind: "Namespace",
+      metadata: { name, labels: ambient ? AMBIENT : {} },
+    });
   }
 
   /** A pod with its address, whose process is seen below the node's `/proc`. */
@@ -202,7 +206,13 @@ export class NodeRig implements AsyncDisposable {
     this.pods.push(pod);
     this.place(pod);
     const metadata = { name, namespace: "shop", uid };
-    this.api.put(PODS, { metadata, spec: { nodeName: "n1" }, status: { podIP: pod.ip } });
+    this.api.put(PODS, {
+      apiVersion: "v1",
+      kind: "Pod",
+      metadata,
+      spec: { nodeName: "n1" },
+      status: { podIP: pod.ip },
+    });
     return pod;
   }
 
