@@ -4,16 +4,18 @@ import { runControl } from "./control/control.ts";
 import { CONTROL_USAGE } from "./control/options.ts";
 import { runL4 } from "./macro/l4.ts";
 import { USAGE } from "./macro/options.ts";
+import { REDIRECT_USAGE, runRedirect } from "./redirect/redirect.ts";
 
 const EXIT_USAGE = 64; // EX_USAGE of sysexits.h
 
 const BENCHMARKS: Readonly<Record<string, { usage: string; run: (args: readonly string[]) => Promise<number> }>> = {
   l4: { usage: USAGE, run: runL4 },
   control: { usage: CONTROL_USAGE, run: runControl },
+  redirect: { usage: REDIRECT_USAGE, run: runRedirect },
 };
 
 async function main(args: readonly string[]): Promise<number> {
-  const [name = "", ...rest] = args, wanted = rest.some(isHelp), all = `${USAGE}\n${CONTROL_USAGE}`;
+  const [name = "", ...rest] = args, wanted = rest.some(isHelp), all = `${USAGE}\n${CONTROL_USAGE}\n${REDIRECT_USAGE}`;
   if (isHelp(name)) return say(all, 0);
   const benchmark = BENCHMARKS[name];
   if (benchmark === undefined) return say(all, EXIT_USAGE);

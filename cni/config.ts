@@ -73,6 +73,14 @@ export const CNI_CONFIG = defineConfig("ambit cni", {
     defaultText: "the root of the node's hierarchy",
     help: "with --redirect=bpf: the cgroup (v2) above all processes of enrolled pods",
   },
+  bpfForeignZtunnel: {
+    kind: optional(text("DIR")),
+    flag: "bpf-foreign-ztunnel",
+    env: "AMBIT_BPF_FOREIGN_ZTUNNEL",
+    default: undefined,
+    defaultText: "ztunnel is ours",
+    help: "with --redirect=bpf and a ztunnel of another make: its cgroup (v2), in which SO_ORIGINAL_DST is answered",
+  },
   nativeNftables: {
     kind: optional(toggle()),
     flag: "native-nftables",

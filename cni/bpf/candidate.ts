@@ -26,16 +26,16 @@ export function bpfCandidate(
     missing: () => places === undefined ? ["no cgroup hierarchy of version 2 is mounted"] : tryBpf(places),
     open: () =>
       new BpfRedirection(places!, {
-        splice: settings.bpfSplice,
         residue: new Residue("tables", { runner, log }),
         runner,
       }),
   };
 }
 
-function placesOf({ bpfPins, bpfCgroup, hostRoot }: RedirectSettings): BpfPlaces | undefined {
+function placesOf({ bpfPins, bpfCgroup, bpfForeignZtunnel, hostRoot }: RedirectSettings): BpfPlaces | undefined {
   const cgroup = bpfCgroup ?? findCgroupRoot(hostRoot ?? "");
-  return cgroup === undefined ? undefined : { pins: bpfPins ?? PIN_FOLDER, cgroup };
+  if (cgroup === undefined) return undefined;
+  return { pins: bpfPins ?? PIN_FOLDER, cgroup, foreignZtunnel: bpfForeignZtunnel };
 }
 
 /** Has another backend release the pods that a former agent redirected by eBPF, each as soon as it has its rules. */

@@ -112,6 +112,7 @@ function passExceptions(a: Assembler, maps: NodeMapFds): void {
   a.load(R1, R0, word(0)).jumpIf(R1, "!=", CidrReason.OWN, "excluded");
   jumpUnlessDnsOverTcp(a, "pass");
   a.label("not by address");
+  a.load(R1, R6, SOCK_ADDR.protocol).jumpIf(R1, "!=", PROTOCOL.TCP, "no exception"); // Ports are TCP's.
   a.load(R1, FRAME, half(NETNS)).store(FRAME, half(PORT + PORT_KEY.cookie), R1);
   a.store(FRAME, word(PORT + PORT_KEY.port), R9);
   a.storeValue(FRAME, word(PORT + PORT_KEY.direction), PortDirection.OUTBOUND);

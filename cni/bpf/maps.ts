@@ -9,8 +9,6 @@ export const CidrReason = { EXCLUDED: 1, OWN: 2 } as const;
 /** Ports that are not captured: the namespace's cookie, the port (a number), the direction. */
 export const PORT_KEY = { cookie: 0, port: 8, direction: 12, bytes: 16 } as const;
 export const PortDirection = { OUTBOUND: 0, INBOUND: 1 } as const;
-/** A connection as one of its ends sees it: cookie, own address and port, the other's. Ports are numbers. */
-export const PEER_KEY = { cookie: 0, local: 8, remote: 24, localPort: 40, remotePort: 44, bytes: 48 } as const;
 
 /** What the programs count. */
 export const Counter = {
@@ -37,7 +35,6 @@ export const NODE_MAPS = {
     valueBytes: ORIGINAL.bytes,
     entriesMax: 65_536,
   },
-  peers: { name: "peers", type: MapType.SOCKHASH, keyBytes: PEER_KEY.bytes, valueBytes: 8, entriesMax: 65_536 },
   stats: { name: "stats", type: MapType.PER_CPU_ARRAY, keyBytes: 4, valueBytes: 8, entriesMax: COUNTERS_MAX },
 } as const;
 export type NodeMapKey = keyof typeof NODE_MAPS;

@@ -8,6 +8,7 @@ import { BpfProgram, mapsOfProgram, type ProgramKind, programsOfCgroup } from ".
 import { cookieKey } from "../../os/bpf/shared_maps.ts";
 import { connectProgram } from "./connect.ts";
 import { Counter, NODE_MAPS, type NodeMapFds, type NodeMapKey } from "./maps.ts";
+import { originalDestinationProgram } from "./getsockopt.ts";
 import { nameProgram } from "./names.ts";
 import { type BpfPlaces, preparePins } from "./places.ts";
 import { ensureLink, ensureMap, removePodPins } from "./pinned.ts";
@@ -16,7 +17,7 @@ import { recoveryProgram } from "./sock_ops.ts";
 type NodeMaps = Readonly<Record<NodeMapKey, BpfMap>>;
 
 /** What runs on the cgroup, and how it is written. */
-const HOOKS: Partial<Record<ProgramKind, (maps: NodeMapFds) => Uint8Array<ArrayBuffer>>> = {
+const HOOKS: Readonly<Record<string, (maps: NodeMapFds) => Uint8Array<ArrayBuffer>>> = {
   sockOps: recoveryProgram, // First: a connection that is redirected must be found again.
   connect4: (maps) => connectProgram(maps, 4),
   connect6: (maps) => connectProgram(maps, 6),
@@ -27,7 +28,8 @@ const HOOKS: Partial<Record<ProgramKind, (maps: NodeMapFds) => Uint8Array<ArrayB
   getpeername4: (maps) => nameProgram(maps, 4, { dnsOnly: false }),
   getpeername6: (maps) => nameProgram(maps, 6, { dnsOnly: false }),
 };
-const HOOK_KINDS = Object.keys(HOOKS) as ProgramKind[];
+/** As well, where ztunnel is of another make. */
+const FOREIGN_HOOKS: typeof HOOKS = { getsockopt: originalDestinationProgram };
 
 /** As bpftool shows it. */
 export function programName(kind: ProgramKind): string {
@@ -38,6 +40,8 @@ export class NodeObjects implements Disposable {
   readonly places: BpfPlaces;
   readonly maps: NodeMaps;
   readonly fds: NodeMapFds;
+  /** ztunnel is of another make, and knows nothing of our maps (CNI-202, CNI-208). */
+  readonly foreignZtunnel: boolean;
   readonly #opened: DisposableStack;
   readonly #hooks: ReadonlyMap<ProgramKind, BpfLink>;
 
@@ -50,6 +54,7 @@ export class NodeObjects implements Disposable {
     this.places = places;
     this.maps = maps;
     this.fds = fdsOf(maps);
+    this.foreignZtunnel = places.foreignZtunnel !== undefined;
     this.#hooks = hooks;
     this.#opened = opened;
   }
@@ -62,15 +67,19 @@ export class NodeObjects implements Disposable {
     using opening = new DisposableStack();
     preparePins(places.pins);
     const maps = openMaps(opening, places.pins);
-    const cgroup = opening.adopt(openCgroup(places.cgroup), (fd) => libc.close(fd)), fds = fdsOf(maps);
-    const hooks = new Map(HOOK_KINDS.map((kind) => {
-      using program = BpfProgram.load(kind, programName(kind), HOOKS[kind]!(fds));
-      const path = `${places.pins}/link_${kind.toLowerCase()}`;
-      return [
-        kind,
-        opening.use(ensureLink(path, program, cgroupNumber(places.cgroup), () => BpfLink.attach(program, cgroup))),
-      ];
-    }));
+    const hooks = new Map<ProgramKind, BpfLink>(), fds = fdsOf(maps);
+    const attach = (kinds: typeof HOOKS, path: string) => {
+      using cgroup = folderOf(path);
+      for (const [key, instructions] of Object.entries(kinds)) {
+        const kind = key as ProgramKind, number = cgroupNumber(path);
+        using program = BpfProgram.load(kind, programName(kind), instructions(fds));
+        const attached = ensureLink(pinOf(places, kind), program, number, () => BpfLink.attach(program, cgroup.fd));
+        hooks.set(kind, opening.use(attached));
+      }
+    };
+    attach(HOOKS, places.cgroup);
+    if (places.foreignZtunnel !== undefined) attach(FOREIGN_HOOKS, places.foreignZtunnel);
+    else for (const kind of Object.keys(FOREIGN_HOOKS)) unpin(pinOf(places, kind));
     return new NodeObjects(places, maps, hooks, opening.move());
   }
 
@@ -134,6 +143,10 @@ function openMaps(opening: DisposableStack, folder: string): NodeMaps {
   return Object.fromEntries(
     Object.entries(NODE_MAPS).map(([key, shape]) => [key, opening.use(ensureMap(`${folder}/${shape.name}`, shape))]),
   ) as unknown as NodeMaps;
+}
+
+function pinOf({ pins }: BpfPlaces, kind: string): string {
+  return `${pins}/link_${kind.toLowerCase()}`;
 }
 
 function openCgroup(path: string): number {

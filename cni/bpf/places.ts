@@ -7,6 +7,8 @@ export interface BpfPlaces {
   readonly pins: string;
   /** Folder of the cgroup (v2) whose processes are looked at; the enrolled among them are told by their network namespace. */
   readonly cgroup: string;
+  /** Folder of the cgroup of a ztunnel of another make; undefined: ztunnel is ours, and knows where to look. */
+  readonly foreignZtunnel?: string;
 }
 
 /**

@@ -1,25 +1,42 @@
-/** The eBPF objects of one pod: its listeners' map, the lookup hook in its namespace, and the guard at its interfaces. */
+/** The eBPF objects of one pod: its listeners' map, what captures inbound connections, and the guard at its interfaces. */
+import type { Exclusions } from "../../mesh/enrolment.ts";
 import { BpfLink } from "../../os/bpf/links.ts";
 import { BpfMap } from "../../os/bpf/maps.ts";
 import { openPinned, pin, unpin } from "../../os/bpf/pins.ts";
-import { BpfProgram, programById } from "../../os/bpf/programs.ts";
+import { BpfProgram, programById, type ProgramKind } from "../../os/bpf/programs.ts";
 import { LISTENERS_SHAPE, podPinFolder } from "../../os/bpf/shared_maps.ts";
 import { type Netns, readSysctl, withinNetns, writeSysctl } from "../../os/netns.ts";
 import { guardProgram } from "./guard.ts";
+import { ingressProgram, loopbackProgram } from "./ingress.ts";
 import { type NodeObjects, programName } from "./node_objects.ts";
 import { ensureLink, ensureMap, pinNames, removePodPins } from "./pinned.ts";
 import type { PodFacts } from "./pod_facts.ts";
 import { inboundProgram } from "./sk_lookup.ts";
 
 const FWMARK_ACCEPT = "net/ipv4/tcp_fwmark_accept"; // It holds for both families.
-const MARKER = "fwmark_was_on", LOOKUP = "sk_lookup", GUARD = "guard_";
+/** Stands beside a pod's links if the setting was somebody else's wish before it was ours. */
+export const MARKER = "fwmark_was_on";
+const LOOPBACK_INTERFACE = 1;
 
 export interface PodOptions {
   readonly dns: boolean;
   /** Inbound is not captured. */
   readonly ingress: boolean;
+  /** What is left out of capture (CNI-099). */
+  readonly exclude: Exclusions;
   /** What arrives there counts as outbound, and is redirected by rules (CNI-210). */
   readonly virtualInterfaces: readonly string[];
+}
+
+/** A program that should run in the pod's namespace. */
+interface Wanted {
+  readonly pin: string;
+  /** In words. */
+  readonly what: string;
+  readonly kind: ProgramKind;
+  readonly instructions: Uint8Array<ArrayBuffer>;
+  /** Of an interface; undefined: of the namespace. */
+  readonly interface: number | undefined;
 }
 
 export class PodObjects {
@@ -37,102 +54,116 @@ export class PodObjects {
 
   /** First what refuses, then what captures: while this runs nothing passes. Throws AMB7150, AMB7151, AMB7001. */
   apply(facts: PodFacts, options: PodOptions): void {
-    const first = this.#names().length === 0;
+    const first = pinNames(this.#folder).length === 0;
     Deno.mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
     using listeners = ensureMap(`${this.#folder}/${LISTENERS_SHAPE.name}`, LISTENERS_SHAPE);
     if (readSysctl(this.#netns, FWMARK_ACCEPT) !== "1") writeSysctl(this.#netns, FWMARK_ACCEPT, "1");
     else if (first) pin(listeners.fd, `${this.#folder}/${MARKER}`); // Somebody else's wish: it stays on when we go.
-    this.#guard(facts, options);
-    if (options.ingress) return unpin(`${this.#folder}/${LOOKUP}`);
-    using program = this.#loadInbound(listeners.fd, facts, options);
-    using _lookup = ensureLink(
-      `${this.#folder}/${LOOKUP}`,
-      program,
-      this.#netns.inode,
-      () => BpfLink.attach(program, this.#netns.fd),
-    );
+    const wanted = this.#wanted(facts, options, listeners.fd);
+    for (const it of wanted) {
+      using program = load(it);
+      using _link = ensureLink(
+        `${this.#folder}/${it.pin}`,
+        program,
+        this.#targetOf(it),
+        () => this.#attach(it, program),
+      );
+    }
+    for (const name of this.#links()) if (wanted.every((it) => it.pin !== name)) unpin(`${this.#folder}/${name}`);
   }
 
   /** Inbound and outbound pass; what ztunnel has keeps its way. */
   release(): void {
-    for (const name of this.#names()) if (name === LOOKUP || name.startsWith(GUARD)) unpin(`${this.#folder}/${name}`);
+    const way = `loopback_${LOOPBACK_INTERFACE}`;
+    for (const name of this.#links()) if (name !== way) unpin(`${this.#folder}/${name}`);
   }
 
   remove(): void {
-    const names = this.#names();
+    const names = pinNames(this.#folder);
     if (names.length > 0 && !names.includes(MARKER)) writeSysctl(this.#netns, FWMARK_ACCEPT, "0");
     removePodPins(this.#folder);
   }
 
   /** What is missing or different, in words. */
   check(facts: PodFacts, options: PodOptions): string[] {
-    const differences: string[] = [];
     const fd = openPinned(`${this.#folder}/${LISTENERS_SHAPE.name}`);
     using listeners = fd === undefined ? undefined : BpfMap.adopt(fd, LISTENERS_SHAPE);
     if (listeners === undefined) return ["the map of ztunnel's listeners is missing"];
-    if (readSysctl(this.#netns, FWMARK_ACCEPT) !== "1") differences.push(`${FWMARK_ACCEPT} is off`);
-    if (options.ingress) {
-      if (this.#has(LOOKUP)) differences.push("inbound traffic is captured");
-    } else {
-      using program = this.#loadInbound(listeners.fd, facts, options);
-      differences.push(...this.#compare(LOOKUP, "inbound capture", program, this.#netns.inode));
-    }
-    using guard = this.#loadGuard(options);
-    for (const { index, name } of guarded(facts, options)) {
-      differences.push(...this.#compare(`${GUARD}${index}`, `the guard of ${name}`, guard, index));
-    }
-    return differences;
+    const wanted = this.#wanted(facts, options, listeners.fd);
+    return [
+      ...readSysctl(this.#netns, FWMARK_ACCEPT) === "1" ? [] : [`${FWMARK_ACCEPT} is off`],
+      ...wanted.flatMap((it) => this.#compare(it)),
+      ...this.#links().filter((name) => wanted.every((it) => it.pin !== name)).map((name) =>
+        `${name} should not be there`
+      ),
+    ];
   }
 
-  #guard(facts: PodFacts, options: PodOptions): void {
-    using program = this.#loadGuard(options);
-    const wanted = new Set<string>();
-    for (const { index } of guarded(facts, options)) {
-      wanted.add(`${GUARD}${index}`);
-      withinNetns(this.#netns, () => {
-        using _link = ensureLink(
-          `${this.#folder}/${GUARD}${index}`,
-          program,
-          index,
-          () => BpfLink.attachToInterface(program, index),
-        );
-      });
+  #wanted(facts: PodFacts, options: PodOptions, listeners: number): Wanted[] {
+    const { fds, foreignZtunnel } = this.#node, { virtualInterfaces, exclude, ingress, dns } = options;
+    const isVirtual = ({ name }: { name: string }) => virtualInterfaces.includes(name);
+    const outside = facts.interfaces.filter((it) => !isVirtual(it)), own = [...facts.ipv4, ...facts.ipv6];
+    const passing = facts.interfaces.filter(isVirtual).map(({ index }) => index);
+    const inbound = { own, excludedPorts: exclude.inboundPorts, passing };
+    const at = (
+      kind: ProgramKind,
+      what: string,
+      instructions: Uint8Array<ArrayBuffer>,
+      index: number,
+      name: string,
+    ) => ({
+      pin: `${what}_${index}`,
+      what: `the ${what} of ${name}`,
+      kind,
+      instructions,
+      interface: index,
+    });
+    const guard = guardProgram(fds, { cookie: this.#cookie, dns });
+    const wanted: Wanted[] = outside.map(({ index, name }) => at("tcxEgress", "guard", guard, index, name));
+    if (foreignZtunnel) wanted.push(at("tcxIngress", "loopback", loopbackProgram(own), LOOPBACK_INTERFACE, "lo"));
+    if (ingress) return wanted;
+    if (foreignZtunnel) {
+      const capture = ingressProgram(fds, inbound);
+      return [...wanted, ...outside.map(({ index, name }) => at("tcxIngress", "ingress", capture, index, name))];
     }
-    for (const name of this.#names()) {
-      if (name.startsWith(GUARD) && !wanted.has(name)) unpin(`${this.#folder}/${name}`);
-    }
+    const instructions = inboundProgram(fds, listeners, inbound);
+    return [...wanted, {
+      pin: "sk_lookup",
+      what: "inbound capture",
+      kind: "skLookup",
+      instructions,
+      interface: undefined,
+    }];
   }
 
-  #loadGuard({ dns }: PodOptions): BpfProgram {
-    return BpfProgram.load("tcxEgress", "am_guard", guardProgram(this.#node.fds, { cookie: this.#cookie, dns }));
+  #targetOf(wanted: Wanted): number {
+    return wanted.interface ?? this.#netns.inode;
   }
 
-  #loadInbound(listeners: number, facts: PodFacts, options: PodOptions): BpfProgram {
-    const { virtualInterfaces } = options;
-    const passing = facts.interfaces.filter(({ name }) => virtualInterfaces.includes(name)).map(({ index }) => index);
-    const own = [...facts.ipv4, ...facts.ipv6];
-    const instructions = inboundProgram(this.#node.fds, listeners, { own, excludedPorts: [], passing });
-    return BpfProgram.load("skLookup", programName("skLookup"), instructions);
+  #attach(wanted: Wanted, program: BpfProgram): BpfLink {
+    const index = wanted.interface;
+    if (index === undefined) return BpfLink.attach(program, this.#netns.fd);
+    return withinNetns(this.#netns, () => BpfLink.attachToInterface(program, index));
   }
 
-  #compare(pinned: string, what: string, program: BpfProgram, target: number): string[] {
-    const fd = openPinned(`${this.#folder}/${pinned}`);
-    if (fd === undefined) return [`${what} is missing`];
+  #compare(wanted: Wanted): string[] {
+    const fd = openPinned(`${this.#folder}/${wanted.pin}`);
+    if (fd === undefined) return [`${wanted.what} is missing`];
     using link = new BpfLink(fd);
     const info = link.info();
-    if (info.target !== target) return [`${what} is detached`];
-    return programById(info.programId)?.tag === program.info().tag ? [] : [`${what} is another than it should be`];
+    if (info.target !== this.#targetOf(wanted)) return [`${wanted.what} is detached`];
+    using program = load(wanted);
+    return programById(info.programId)?.tag === program.info().tag
+      ? []
+      : [`${wanted.what} is another than it should be`];
   }
 
-  #has(name: string): boolean {
-    return this.#names().includes(name);
-  }
-
-  #names(): string[] {
-    return pinNames(this.#folder);
+  /** Names of what is pinned, maps apart. */
+  #links(): string[] {
+    return pinNames(this.#folder).filter((name) => name !== LISTENERS_SHAPE.name && name !== MARKER);
   }
 }
 
-function guarded(facts: PodFacts, { virtualInterfaces }: PodOptions): PodFacts["interfaces"] {
-  return facts.interfaces.filter(({ name }) => !virtualInterfaces.includes(name));
+function load({ kind, instructions }: Wanted): BpfProgram {
+  return BpfProgram.load(kind, programName(kind), instructions);
 }

@@ -1,7 +1,8 @@
 /** Redirection by eBPF: hooks on the node's sockets and a lookup in each pod, without a rule and without connection tracking (CNI-200 to CNI-217). */
 import { MeshError } from "../../base/errors.ts";
-import { cookieKey, ENROLLED, podPinFolder } from "../../os/bpf/shared_maps.ts";
+import { cookieKey, ENROLLED } from "../../os/bpf/shared_maps.ts";
 import { netnsCookie } from "../../os/bpf/netns_cookie.ts";
+import type { Exclusions } from "../../mesh/enrolment.ts";
 import { FirewallSocket } from "../../os/netlink/nftables.ts";
 import type { Netns } from "../../os/netns.ts";
 import { HostProbes } from "../host_probes.ts";
@@ -11,26 +12,32 @@ import type { NodeProbes, PodRuleOptions, Redirection } from "../redirection/red
 import { addPolicyRoutes, deletePolicyRoutes, missingPolicyRoutes } from "../redirection/policy_routes.ts";
 import { NodeObjects } from "./node_objects.ts";
 import { type PodFacts, podFacts } from "./pod_facts.ts";
-import { removePodPins } from "./pinned.ts";
+import { forgetGone } from "./gone_pods.ts";
 import { PodObjects, type PodOptions } from "./pod_objects.ts";
-import { enrolledValue, ownAddressEntries, sameEnrolment, syncExceptions } from "./pod_values.ts";
+import {
+  enrolledValue,
+  excludedEntries,
+  ownAddressEntries,
+  sameEnrolment,
+  syncExceptions,
+  syncPorts,
+} from "./pod_values.ts";
 import type { BpfPlaces } from "./places.ts";
 import { virtualInterfaceTables } from "./virtual_interfaces.ts";
 
 export class BpfRedirection implements Redirection, Disposable {
   readonly name = "bpf";
   readonly node: NodeObjects;
-  readonly #splice: boolean;
   readonly #residue: Residue | undefined;
   readonly #runner: Disposable | undefined;
 
   /** Throws AMB7150 to AMB7153. @param options.residue what other backends may have left besides tables of nf_tables. @param options.runner taken over. */
   constructor(
     places: BpfPlaces,
-    options: { readonly splice?: boolean; readonly residue?: Residue; readonly runner?: Disposable },
+    options: { readonly residue?: Residue; readonly runner?: Disposable },
   ) {
     this.node = NodeObjects.open(places);
-    this.#splice = options.splice ?? false;
+    forgetGone(this.node);
     this.#residue = options.residue;
     this.#runner = options.runner;
   }
@@ -42,7 +49,9 @@ export class BpfRedirection implements Redirection, Disposable {
     addPolicyRoutes(netns, options);
     new PodObjects(this.node, netns, cookie).apply(facts, pod);
     const { maps } = this.node, key = cookieKey(cookie), value = this.#enrolled(facts, pod);
-    syncExceptions(maps, cookie, ownAddressEntries(cookie, facts));
+    const { outboundCidrs, outboundPorts } = pod.exclude;
+    syncExceptions(maps, cookie, [...excludedEntries(cookie, outboundCidrs), ...ownAddressEntries(cookie, facts)]);
+    syncPorts(maps, cookie, outboundPorts);
     const before = maps.enrolled.lookup(key);
     const generation = before === undefined ? 0 : new DataView(before.buffer).getUint32(ENROLLED.generation, true);
     new DataView(value.buffer).setUint32(ENROLLED.generation, generation + 1, true);
@@ -64,6 +73,7 @@ export class BpfRedirection implements Redirection, Disposable {
     this.release(netns);
     const cookie = netnsCookie(netns);
     syncExceptions(this.node.maps, cookie, []);
+    syncPorts(this.node.maps, cookie, []);
     new PodObjects(this.node, netns, cookie).remove();
     using firewall = FirewallSocket.open(netns);
     firewall.deleteTables(Object.values(TABLE_NAMES));
@@ -98,23 +108,15 @@ export class BpfRedirection implements Redirection, Disposable {
     return new HostProbes(netns);
   }
 
-  /** Takes away what pins a former agent left of namespaces that are no more. @param live those that stay. */
-  forgetOthers(live: readonly Netns[]): void {
-    const kept = new Set(live.map((netns) => podPinFolder(this.node.places.pins, netnsCookie(netns))));
-    for (const { name, isDirectory } of [...Deno.readDirSync(this.node.places.pins)]) {
-      const folder = `${this.node.places.pins}/${name}`;
-      if (isDirectory && !kept.has(folder)) removePodPins(folder);
-    }
-  }
-
   /** Closes descriptors; pods stay captured. */
   [Symbol.dispose](): void {
     this.node[Symbol.dispose]();
     this.#runner?.[Symbol.dispose]();
   }
 
-  #enrolled(facts: PodFacts, { dns, ingress }: PodOptions): Uint8Array<ArrayBuffer> {
-    return enrolledValue(facts, { dns, ingress, splice: this.#splice });
+  #enrolled(facts: PodFacts, { dns, ingress, exclude }: PodOptions): Uint8Array<ArrayBuffer> {
+    const exceptions = exclude.outboundCidrs.length + exclude.outboundPorts.length > 0;
+    return enrolledValue(facts, { dns, ingress, exceptions });
   }
 
   #refuse(cookie: bigint, facts: PodFacts): void {
@@ -130,6 +132,14 @@ export class BpfRedirection implements Redirection, Disposable {
   }
 }
 
-function podOptions({ dnsCapture, ingress, virtualInterfaces }: PodRuleOptions): PodOptions {
-  return { dns: dnsCapture === true, ingress: ingress === true, virtualInterfaces: virtualInterfaces ?? [] };
+const NOTHING_EXCLUDED: Exclusions = { outboundPorts: [], outboundCidrs: [], inboundPorts: [] };
+
+/** Connections that stand before are never touched: a hook sees none but new ones, so that every enrolment is graceful. */
+function podOptions({ dnsCapture, ingress, exclude, virtualInterfaces }: PodRuleOptions): PodOptions {
+  return {
+    dns: dnsCapture === true,
+    ingress: ingress === true,
+    exclude: exclude ?? NOTHING_EXCLUDED,
+    virtualInterfaces: virtualInterfaces ?? [],
+  };
 }

@@ -18,8 +18,8 @@ export interface RedirectSettings {
   readonly bpfPins?: string;
   /** The cgroup whose processes eBPF's hooks see; undefined: all of the node's. */
   readonly bpfCgroup?: string;
-  /** Whether eBPF carries bytes between application and ztunnel (CNI-211). */
-  readonly bpfSplice?: boolean;
+  /** The cgroup of a ztunnel of another make; undefined: ztunnel is ours. */
+  readonly bpfForeignZtunnel?: string;
   /** Where the node's files are mounted, in a container. */
   readonly hostRoot?: string;
 }

@@ -62,19 +62,6 @@ export const PACKET = {
   protocol: word(16),
 } as const;
 
-/** struct sk_msg_md. */
-export const SK_MSG = {
-  family: word(16),
-  remoteIp4: word(20),
-  localIp4: word(24),
-  remoteIp6: words(28),
-  localIp6: words(44),
-  /** As in {@link SOCK_OPS}. */
-  remotePort: word(60),
-  /** A number. */
-  localPort: word(64),
-} as const;
-
 /** struct bpf_sock, which contexts point to. */
 export const SOCKET = {
   family: word(4),
@@ -86,7 +73,7 @@ export const SOCKET = {
 } as const satisfies Record<string, Field | readonly Field[]>;
 
 /** What sock_ops tells of (BPF_SOCK_OPS_…). */
-export const SocketEvent = { CONNECTING: 3, CONNECTED: 4, ACCEPTED: 5, STATE: 10 } as const;
+export const SocketEvent = { CONNECTING: 3, STATE: 10 } as const;
 /** Asks sock_ops to tell of changes of state. */
 export const STATE_EVENTS = 4;
 export const TCP_CLOSED = 7;

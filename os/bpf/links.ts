@@ -1,6 +1,5 @@
-/** Where programs run: on a cgroup, in a network namespace, at an interface, for the sockets of a map. A link ends with its last descriptor or pin. */
+/** Where programs run: on a cgroup, in a network namespace, at an interface. A link ends with its last descriptor or pin. */
 import { accepted, Attributes, bpf, BpfObject, Command, infoOf } from "./kernel.ts";
-import type { BpfMap } from "./maps.ts";
 import { type BpfProgram, ProgramKind } from "./programs.ts";
 
 const TCX_ATTRIBUTE_BYTES = 32, LINK_INFO_BYTES = 32;
@@ -39,10 +38,4 @@ export class BpfLink extends BpfObject {
     const attributes = new Attributes(16).u32(0, this.fd).u32(4, program.fd);
     accepted(bpf(Command.LINK_UPDATE, attributes), `replace the BPF program ${program.kind}`);
   }
-}
-
-/** Has a program see what is sent on the sockets of a map, as long as the map lives. Throws AMB7150. */
-export function attachToMap(program: BpfProgram, map: BpfMap): void {
-  const attributes = new Attributes(20).u32(0, map.fd).u32(4, program.fd).u32(8, ProgramKind[program.kind].attach);
-  accepted(bpf(Command.PROGRAM_ATTACH, attributes), `attach the BPF program ${program.kind} to a map`);
 }

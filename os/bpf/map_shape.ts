@@ -5,7 +5,6 @@ export const MapType = {
   LRU_HASH: 9,
   LPM_TRIE: 11,
   SOCKMAP: 15,
-  SOCKHASH: 18,
 } as const;
 export type MapType = (typeof MapType)[keyof typeof MapType];
 

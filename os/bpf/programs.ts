@@ -20,7 +20,6 @@ export const ProgramKind = {
   sockOps: { type: 13, attach: 3 },
   getsockopt: { type: 25, attach: 21 },
   skLookup: { type: 30, attach: 36 },
-  skMessage: { type: 16, attach: 7 },
   tcxIngress: { type: 3, attach: 46 },
   tcxEgress: { type: 3, attach: 47 },
 } as const;

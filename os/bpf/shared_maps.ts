@@ -15,7 +15,7 @@ export const TUPLE = { cookie: 0, address: 8, port: 24, bytes: 28 } as const;
 export const ENROLLED = { flags: 0, generation: 4, workload: 8, ipv4: 16, ipv6: 32, bytes: 48 } as const;
 
 /** Bits of `ENROLLED.flags`. */
-export const EnrolledFlag = { DNS: 1, INGRESS: 2, EXCEPTIONS: 4, SPLICE: 8 } as const;
+export const EnrolledFlag = { DNS: 1, INGRESS: 2, EXCEPTIONS: 4 } as const;
 
 export const SHARED_MAPS = {
   enrolled: {

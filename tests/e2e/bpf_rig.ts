@@ -2,6 +2,7 @@
 import { assert } from "@std/assert";
 import { parseIp } from "../../base/address.ts";
 import { PROBE_ADDRESS } from "../../cni/nft_rules.ts";
+import type { BpfPlaces } from "../../cni/bpf/places.ts";
 import { BpfRedirection } from "../../cni/bpf/redirection.ts";
 import type { PodRuleOptions } from "../../cni/redirection/redirection.ts";
 import { netnsCookie } from "../../os/bpf/netns_cookie.ts";
@@ -25,20 +26,24 @@ export class BpfRig implements Disposable {
   readonly pod: Netns;
   readonly peer: Netns;
   readonly cookie: bigint;
-  readonly places: { readonly pins: string; readonly cgroup: string };
+  readonly places: BpfPlaces;
   redirection: BpfRedirection;
   readonly #owned = new DisposableStack();
 
   /** The process is in a cgroup of its own until the rig is disposed of: its sockets are those of the pod. */
-  static async start(options: PodRuleOptions = {}, families: readonly Family[] = FAMILIES): Promise<BpfRig> {
+  static async start(
+    options: PodRuleOptions = {},
+    families: readonly Family[] = FAMILIES,
+    { foreign = false }: { foreign?: boolean } = {},
+  ): Promise<BpfRig> {
     using making = new DisposableStack();
-    const rig = making.use(new BpfRig(families));
+    const rig = making.use(new BpfRig(families, foreign));
     await rig.redirection.apply(rig.pod, options);
     making.move();
     return rig;
   }
 
-  private constructor(families: readonly Family[]) {
+  private constructor(families: readonly Family[], foreign: boolean) {
     using making = new DisposableStack();
     const bpffs = making.use(new PrivateBpffs()), cgroup = making.use(new ScratchCgroup());
     cgroup.enter();
@@ -46,8 +51,12 @@ export class BpfRig implements Disposable {
     this.peer = making.use(createAnonymousNetns());
     join(this.pod, this.peer, families);
     this.cookie = netnsCookie(this.pod);
-    this.places = { pins: `${bpffs.folder}/ambit`, cgroup: cgroup.path };
-    this.redirection = new BpfRedirection(this.places, { splice: false });
+    this.places = {
+      pins: `${bpffs.folder}/ambit`,
+      cgroup: cgroup.path,
+      foreignZtunnel: foreign ? cgroup.path : undefined,
+    };
+    this.redirection = new BpfRedirection(this.places, {});
     making.defer(() => this.redirection[Symbol.dispose]());
     this.#owned.use(making.move());
   }

@@ -20,6 +20,8 @@ export interface SocketOptions {
   readonly transport?: "tcp" | "udp";
   readonly mark?: number;
   readonly transparent?: boolean;
+  /** How long to wait at most for a connection or for data. */
+  readonly timeoutS?: number;
   /** Interface to be bound to. */
   readonly device?: string;
   /** `address port` to bind to; without it the kernel chooses. */
@@ -53,7 +55,7 @@ export class RawSocket implements Disposable {
     const type = options.transport === "udp" ? libc.SOCK.DGRAM : libc.SOCK.STREAM;
     const fd = withinNetns(netns, () => libc.socket(v6 ? libc.AF.INET6 : libc.AF.INET, type, 0));
     const socket = new RawSocket(must(fd, "create a socket"));
-    const timeout = new Uint8Array(BigInt64Array.of(TIMEOUT_S, 0n).buffer);
+    const timeout = new Uint8Array(BigInt64Array.of(BigInt(options.timeoutS ?? TIMEOUT_S), 0n).buffer);
     must(libc.setSocketOption(fd, SOL_SOCKET, SO_RCVTIMEO, timeout), "set SO_RCVTIMEO");
     must(libc.setSocketOption(fd, SOL_SOCKET, SO_SNDTIMEO, timeout), "set SO_SNDTIMEO");
     must(libc.setSocketFlag(fd, SOL_SOCKET, SO_REUSEADDR, 1), "set SO_REUSEADDR");
