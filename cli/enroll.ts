@@ -11,7 +11,13 @@ import {
   toggle,
 } from "../base/config.ts";
 import { MeshError } from "../base/errors.ts";
-import { type EnrolmentStatus, type NodeStatus, TARGET_FORMS } from "../mesh/enrolment.ts";
+import {
+  type EnrolmentStatus,
+  type NodeStatus,
+  parseEnrolRequest,
+  parseEnrolTarget,
+  TARGET_FORMS,
+} from "../mesh/enrolment.ts";
 import { oneTarget, splitArguments, writeOut } from "./arguments.ts";
 import { askNodeAgent, ENROL_SOCKET } from "./enrol_client.ts";
 import { unitDropIn } from "./unit_drop_in.ts";
@@ -104,6 +110,9 @@ export async function runEnroll(args: string[]): Promise<number> {
   if (config.list) return await showStatus(config.enrolSocket, config.output);
   const target = oneTarget(ENROLL_CONFIG.command, positionals);
   const { namespace, serviceAccount, name, dns: dnsCapture } = config;
+  if (parseEnrolTarget(target) === undefined) {
+    throw new MeshError("AMB7500", `${target} is no target`, { remedy: `Name it as ${TARGET_FORMS}.` });
+  }
   const missing = ["namespace", "service-account", "name"].filter((_, at) =>
     [namespace, serviceAccount, name][at] === undefined
   );
@@ -117,6 +126,10 @@ export async function runEnroll(args: string[]): Promise<number> {
     return 0;
   }
   const body = { target, namespace, serviceAccount, name, dnsCapture, ...captureOf(config) }; // JSON leaves out what is undefined.
+  const parsed = parseEnrolRequest(JSON.parse(JSON.stringify(body)));
+  if ("wrong" in parsed) {
+    throw new MeshError("AMB7500", parsed.wrong, { remedy: "Correct it; see ambit enroll --help." });
+  }
   const request = { method: "POST", path: "/enrol", body } as const;
   const status = await askPatiently(config.enrolSocket, request, config.waitMs) as EnrolmentStatus;
   writeOut(

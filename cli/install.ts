@@ -21,7 +21,7 @@ import { askNodeAgent, ENROL_SOCKET } from "./enrol_client.ts";
 import { applyAll } from "./install/apply.ts";
 import { placeText } from "./install/kinds.ts";
 import { DEFAULT_IMAGE, DEFAULT_NAMESPACE, fitManifests, readManifests } from "./install/manifests.ts";
-import { installNode, type NodeOptions, uninstallNode } from "./install/node.ts";
+import { installNode, isInstalled, type NodeOptions, uninstallNode } from "./install/node.ts";
 import { profileOf, PROFILES } from "./install/profiles.ts";
 import { removalOrder, removeAll } from "./install/remove.ts";
 
@@ -224,7 +224,8 @@ async function releaseAll(
   try {
     status = await askNodeAgent(enrolSocket, { method: "GET", path: "/status" }) as NodeStatus;
   } catch (cause) {
-    if (!(cause instanceof MeshError) || force) return;
+    if (!(cause instanceof MeshError)) throw cause;
+    if (force || !isInstalled()) return; // Where there never was an agent, nothing is captured.
     throw new MeshError(
       "AMB7176",
       "the node agent does not answer, and only it can take what is enrolled out of the mesh",

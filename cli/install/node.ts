@@ -13,6 +13,8 @@ const PLACES = {
   documents: "/usr/local/share/doc/ambit",
 } as const;
 /** What roles make as they run; an uninstallation takes it, too. */
+/** Where units of a hardened service see nothing. */
+const HOMES = /^\/(root|home)\//;
 const STATE = ["/run/ambit", "/run/ztunnel", "/var/lib/ambit", "/var/lib/private/ambit"];
 
 export interface NodeOptions {
@@ -48,7 +50,7 @@ export async function installNode(part: NodePart, options: NodeOptions): Promise
   }
   write(options, "program", PLACES.program, writeProgram);
   for (const unit of wanted) {
-    write(options, "unit", `${PLACES.units}/${unit}`, (path) => copyText(UNITS_FOLDER, unit, path, 0o644));
+    write(options, "unit", `${PLACES.units}/${unit}`, (path) => writeUnit(unit, path));
   }
   for (const file of SETTINGS.filter((it) => wanted.includes(`ambit-${it.replace(".env", "")}.service` as never))) {
     const path = `${PLACES.settings}/${file}`;
@@ -75,6 +77,9 @@ export async function installNode(part: NodePart, options: NodeOptions): Promise
       }`,
   );
 }
+
+/** Whether a node agent may have run here as a unit. */
+export const isInstalled = (root = ""): boolean => isThere(`${root}${PLACES.units}/ambit-cni.service`);
 
 /** Stops the units, then removes all of it, state and settings too. Whoever calls has taken the workloads out of the mesh. */
 export async function uninstallNode(options: NodeOptions): Promise<void> {
@@ -131,12 +136,26 @@ function writeProgram(path: string): void {
   Deno.renameSync(draft, path); // One that runs goes on with the file that it was started from.
 }
 
+/** A clone in somebody's home is seen by its owner alone: the units must be let see it, and run as root. */
+function writeUnit(unit: string, path: string): void {
+  const text = Deno.readTextFileSync(new URL(unit, UNITS_FOLDER));
+  const atHome = !Deno.build.standalone && [Deno.execPath(), MAIN.pathname, packages()].some((it) => HOMES.test(it));
+  const fitted = atHome
+    ? text.replace("ProtectHome=yes", "ProtectHome=read-only").replace("DynamicUser=yes", "DynamicUser=no")
+    : text;
+  Deno.writeTextFileSync(path, fitted, { mode: 0o644 });
+}
+
+/** Where the runtime keeps our packages. */
+const packages = () => Deno.env.get("DENO_DIR") ?? `${Deno.env.get("HOME") ?? ""}/.cache/deno`;
+
 function startScript(): string {
   const { tasks } = JSON.parse(Deno.readTextFileSync(new URL("../../deno.json", import.meta.url)));
   const flags = `${tasks.ambit.command}`.split(" ").slice(2, -1).join(" "); // "deno run … main.ts"
   return `#!/bin/sh
 # Ambit ${VERSION}, from the clone that it was installed from.
-exec "${Deno.execPath()}" run --quiet --unstable-worker-options ${flags} "${MAIN.pathname}" "$@"
+export DENO_DIR="\${DENO_DIR:-${packages()}}" DENO_NO_UPDATE_CHECK=1
+exec "${Deno.execPath()}" run --quiet --cached-only --unstable-worker-options ${flags} "${MAIN.pathname}" "$@"
 `;
 }
 

@@ -47,7 +47,10 @@ Deno.test("installNode() puts a program that runs, its units and settings on a n
     0o600,
     "it may come to hold secrets",
   );
-  const { success, stdout } = await new Deno.Command(`${bench.root}/usr/local/bin/ambit`, { args: ["cni", "render"] })
+  const { success, stdout } = await new Deno.Command(`${bench.root}/usr/local/bin/ambit`, {
+    args: ["cni", "render"],
+    clearEnv: true, // As a unit has it: no HOME, so that the packages must be found without.
+  })
     .output();
   assert(success && new TextDecoder().decode(stdout).startsWith("add table inet"), "the program runs");
   Deno.writeTextFileSync(`${bench.root}/etc/ambit/cni.env`, "AMBIT_NEVER_CAPTURE=10.0.0.1\n");

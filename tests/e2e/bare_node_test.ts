@@ -157,3 +157,56 @@ bareTest(
     assert(direct.reply !== "");
   },
 );
+
+bareTest(
+  "two units of one account share port 15008 of their host: each request finds its own, and nothing else of the host is reached (CNI-275)",
+  async (bare) => {
+    const { mesh, cgroups } = bare, [a, b] = [mesh.nodes["node-a"], mesh.nodes["node-b"]];
+    const [clientGroup, webGroup, apiGroup] = [cgroups.add("client"), cgroups.add("web"), cgroups.add("api")];
+    await bare.describe("client", "node-a");
+    await bare.describe("web", "node-b", "shared");
+    await bare.describe("api", "node-b", "shared");
+    const client = await bare.start("client", "node-a", clientGroup);
+    const web = await bare.start("web", "node-b", webGroup), api = await bare.start("api", "node-b", apiGroup);
+    await web.do("listen", { port: PORT, kind: "line" });
+    await api.do("listen", { port: PORT + 1, kind: "line" });
+    await api.do("listen", { port: PORT + 2, kind: "line" });
+    const host = bare.ip("node-b");
+    await enrol(a, { target: `cgroup/${clientGroup.path}`, serviceAccount: "client", name: "client" });
+    const own = (name: string, { path }: Cgroup, port: number) =>
+      enrol(b, { target: `cgroup/${path}`, serviceAccount: "shared", name, inboundPorts: [port] });
+    await own("web", webGroup, PORT);
+    await own("api", apiGroup, PORT + 1);
+    await until("mutual TLS", 15_000, async () => {
+      return !("failure" in await client.attempt("line", { host, port: PORT, text: "x" })) &&
+        await mutualTls(mesh, "client", "shared") > 0;
+    });
+    // Held open, so that one session carries both: whichever of the two workloads accepted it.
+    const { handle } = await client.do("open", { host, port: PORT });
+    for (let round = 0; round < 5; round++) {
+      for (const port of [PORT, PORT + 1]) {
+        assert((await client.do("line", { host, port, text: `round ${round}` })).reply !== "");
+      }
+    }
+    assert("failure" in await client.attempt("line", { host, port: PORT + 2, text: "x" }), "nobody declared it");
+    assert(await mutualTls(mesh, "client", "shared") >= 11);
+    // The proxy's own ports are for what was redirected there, and for nobody who finds them.
+    for (const port of [15100, 15101, 15300, 15301]) {
+      assert("failure" in await a.probe.attempt("line", { host, port, text: "x" }), `port ${port} from outside`);
+      assert(
+        "failure" in await b.probe.attempt("line", { host: "127.0.0.1", port, text: "x" }),
+        `port ${port} from the host`,
+      );
+    }
+    const line = await b.takeOver();
+    assert(line.includes("taken over"), line);
+    assert((await client.do("say", { handle, text: "over the takeover" })).reply !== "", "the connection goes on");
+    for (const port of [PORT, PORT + 1]) await client.do("line", { host, port, text: "and new ones" });
+    await unenrol(b, `cgroup/${webGroup.path}`);
+    await until(
+      "api is served on",
+      10_000,
+      async () => !("failure" in await client.attempt("line", { host, port: PORT + 1, text: "x" })),
+    );
+  },
+);
