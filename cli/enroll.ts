@@ -128,7 +128,9 @@ export async function runEnroll(args: string[]): Promise<number> {
   const body = { target, namespace, serviceAccount, name, dnsCapture, ...captureOf(config) }; // JSON leaves out what is undefined.
   const parsed = parseEnrolRequest(JSON.parse(JSON.stringify(body)));
   if ("wrong" in parsed) {
-    throw new MeshError("AMB7500", parsed.wrong, { remedy: "Correct it; see ambit enroll --help." });
+    throw new MeshError("AMB7500", `enrolling ${target}: ${parsed.wrong}`, {
+      remedy: "Correct it; see ambit enroll --help.",
+    });
   }
   const request = { method: "POST", path: "/enrol", body } as const;
   const status = await askPatiently(config.enrolSocket, request, config.waitMs) as EnrolmentStatus;

@@ -68,7 +68,7 @@ export function sharedTables(workloads: readonly SharedWorkload[], options: Shar
     levelOf(other.cgroup) - levelOf(one.cgroup) || one.slot - other.slot
   );
   for (const { slot, cgroup } of inner) {
-    add("output", tcp, cgroupIs(cgroup), { kind: "jump", chain: chainOf(slot) }, accept);
+    add("output", tcp, cgroupIs(cgroup), { kind: "jump", chain: chainOf(slot) });
   }
   for (const workload of captured) addOutbound(add, workload, options);
   const own = captured.map(({ slot }): FirewallChain => ({ name: chainOf(slot) }));
@@ -101,12 +101,12 @@ function addInbound(add: Add, { slot, request }: SharedWorkload, options: Shared
   }
 }
 
-/** What the group's sockets send, but for this host and what was excluded (R15, CNI-276). */
+/** What the group's sockets send, but for this host and what was excluded: that is not for a group around it either (R15, CNI-276). */
 function addOutbound(add: Add, { slot, request: { exclude } }: SharedWorkload, options: SharedRuleOptions): void {
   const chain = chainOf(slot);
-  add(chain, { kind: "localDestination" }, leave);
-  for (const port of exclude?.outboundPorts ?? []) add(chain, toPort(port), leave);
-  for (const range of rangesOf(exclude?.outboundCidrs ?? [], options)) add(chain, range, leave);
+  add(chain, { kind: "localDestination" }, accept);
+  for (const port of exclude?.outboundPorts ?? []) add(chain, toPort(port), accept);
+  for (const range of rangesOf(exclude?.outboundCidrs ?? [], options)) add(chain, range, accept);
   add(chain, tcp, counter, { kind: "redirect", port: SHARED_PORTS.outbound + slot });
 }
 

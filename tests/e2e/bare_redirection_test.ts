@@ -178,6 +178,28 @@ test(
 );
 
 test(
+  "of nested groups the inner one is meant, also in what it leaves out (CNI-274, CNI-276)",
+  (bench, family) => {
+    const at = ADDRESS[family],
+      { host, peer, cgroups } = bench,
+      outer = cgroups.add("app"),
+      inner = cgroups.add("app/web");
+    const exclude = { outboundPorts: [9001], outboundCidrs: [], inboundPorts: [] };
+    bench.on(() => bench.node.apply(0, outer, request()));
+    bench.on(() => bench.node.apply(1, inner, request({ exclude })));
+    using outers = RawSocket.listen(host, "::", SHARED_PORTS.outbound);
+    using inners = RawSocket.listen(host, "::", SHARED_PORTS.outbound + 1);
+    using remote = RawSocket.listen(peer, "::", 9001);
+    const from = (cgroup: typeof outer, port: number) => () =>
+      cgroups.within(cgroup, () => RawSocket.connect(host, at.peer, port));
+    meets(outers, from(outer, 9000), family);
+    meets(inners, from(inner, 9000), family);
+    meets(remote, from(inner, 9001), family); // Left out by the inner one, so not the outer one's either.
+    meets(outers, from(outer, 9001), family);
+  },
+);
+
+test(
   "a control group that was made anew is another: captured once its rule is written, and not before (CNI-274, CNI-278)",
   (bench, family) => {
     const at = ADDRESS[family], { host, peer, cgroups } = bench;

@@ -255,3 +255,34 @@ Deno.test("a process of the host's network is not enrolled as a namespace (CNI-2
     deleteNamedNetns(name);
   }
 });
+
+Deno.test("an enrolment with --wait waits for a node agent and a ztunnel that come later (CNI-277)", async () => {
+  const folder = Deno.makeTempDirSync(), socket = `${folder}/run/enrol.sock`, zds = `${folder}/zds.sock`;
+  Deno.mkdirSync(`${folder}/run`);
+  using cgroups = new ScratchCgroups();
+  const group = cgroups.add("early"), log = new Logger("cni", { sink: () => {} });
+  const args = ["--node-mode", "--zds-socket", zds, "--enrol-socket", socket, "--state-dir", `${folder}/state`];
+  const { config } = CNI_CONFIG.parse([...args, "--enrol-dir", `${folder}/enrol.d`, "--release"], () => undefined);
+  const stop = new AbortController(), pods = new Pods(), write = Deno.stdout.writeSync;
+  Deno.stdout.writeSync = (bytes) => bytes.length;
+  const flags = ["--namespace", "shop", "--service-account", "web", "--name", "web", "--enrol-socket", socket];
+  const target = `cgroup/${group.path}`;
+  try {
+    assertEquals((await assertRejects(() => runEnroll([target, ...flags]), MeshError)).code, "AMB7501");
+    const enrolled = runEnroll([target, ...flags, "--wait", "30s"]);
+    const agent = await startCni(config, { signal: stop.signal, log });
+    using ztunnel = new ZdsClient({ path: zds, pods, log });
+    const running = ztunnel.run(stop.signal);
+    try {
+      assertEquals(await enrolled, 0);
+      assertEquals(pods.names(), ["web"]);
+    } finally {
+      stop.abort();
+      await agent.done;
+      await running;
+    }
+  } finally {
+    Deno.stdout.writeSync = write;
+    Deno.removeSync(folder, { recursive: true });
+  }
+});
