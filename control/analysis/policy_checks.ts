@@ -6,12 +6,6 @@ import { mergedLabels } from "../ambient/workload_pod.ts";
 import { keyOf, type Labels, objectKey, type TargetReference } from "../objects.ts";
 import type { Finding } from "./findings.ts";
 
-/** Whoever a selector may choose: a pod or a WorkloadEntry. */
-interface Selectable {
-  readonly namespace: string;
-  readonly labels: Labels;
-}
-
 /** Policies of the graph, with whom they are for; an empty selector is no selector here. */
 interface Selecting {
   readonly object: string;
@@ -20,6 +14,7 @@ interface Selecting {
 }
 
 const NO_LABELS: Labels = new Map();
+const NO_MAPS: ReadonlySet<Labels> = new Set();
 
 export function* checkPolicies(graph: AmbientGraph): Iterable<Finding> {
   yield* checkSelectors(graph);
@@ -32,36 +27,39 @@ export function* checkPolicies(graph: AmbientGraph): Iterable<Finding> {
 }
 
 function* checkSelectors(graph: AmbientGraph): Iterable<Finding> {
-  const byNamespace = selectables(graph), rootNamespace = graph.mesh.rootNamespace.value;
-  const ofNamespace = (namespace: string) =>
-    namespace === rootNamespace ? [...byNamespace.values()].flat() : byNamespace.get(namespace) ?? [];
+  const { byNamespace, everywhere } = labelsOfAll(graph), rootNamespace = graph.mesh.rootNamespace.value;
   for (const { object, namespace, selector } of selecting(graph)) {
-    const matched = ofNamespace(namespace).filter(({ labels }) => selects(selector, labels));
+    const among = namespace === rootNamespace ? everywhere : byNamespace.get(namespace) ?? NO_MAPS;
+    const matched = [...among].filter((labels) => selects(selector, labels));
     if (matched.length === 0) {
       const labels = [...selector].map(([key, value]) => `${key}=${value}`).join(",");
       const message = `No matching workloads for this resource with the following labels: ${labels}`;
       yield { code: "IST0127", object, message };
     }
-    for (const gateway of new Set(matched.flatMap(({ labels }) => labels.get(GATEWAY_NAME) ?? []))) {
+    for (const gateway of new Set(matched.flatMap((labels) => labels.get(GATEWAY_NAME) ?? []))) {
       const message = `Ineffective selector on Kubernetes Gateway ${gateway}. Use the targetRefs field instead.`;
       yield { code: "IST0166", object, message };
     }
   }
 }
 
-/** By namespace, all pods and WorkloadEntries. */
-function selectables({ sources }: AmbientGraph): ReadonlyMap<string, readonly Selectable[]> {
-  const found = new Map<string, Selectable[]>();
+/**
+ * The labels of all pods and WorkloadEntries, whom a selector may choose. Pods of one template have theirs in common, so
+ * that a policy looks at templates, not at pods.
+ */
+function labelsOfAll({ sources }: AmbientGraph) {
+  const byNamespace = new Map<string, Set<Labels>>(), everywhere = new Set<Labels>();
   const add = (namespace: string, labels: Labels) => {
-    const already = found.get(namespace);
-    if (already === undefined) found.set(namespace, [{ namespace, labels }]);
-    else already.push({ namespace, labels });
+    everywhere.add(labels);
+    const already = byNamespace.get(namespace);
+    if (already === undefined) byNamespace.set(namespace, new Set([labels]));
+    else already.add(labels);
   };
   for (const [, { meta }] of sources.Pod.entries()) add(meta.namespace, meta.labels);
   for (const [, { meta, spec }] of sources.WorkloadEntry.entries()) {
     add(meta.namespace, mergedLabels(spec.labels, meta.labels));
   }
-  return found;
+  return { byNamespace, everywhere };
 }
 
 function* selecting({ sources }: AmbientGraph): Iterable<Selecting> {
