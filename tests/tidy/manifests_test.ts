@@ -132,3 +132,45 @@ Deno.test("deploy/kubernetes: istiods are several, one stays while a node is dra
   assertEquals(spec("Deployment").strategy, { rollingUpdate: { maxSurge: "100%", maxUnavailable: "25%" } });
   assertEquals(ISTIOD_CONFIG.table.connectionAgeMsMax.default, 30 * 60_000);
 });
+
+Deno.test("deploy/kubernetes: the node agent has the rights of CNI-031 and CNI-055, the mounts of CNI-030, and no others", () => {
+  const agent = the("DaemonSet", "istio-cni-node").spec as unknown as {
+    updateStrategy: unknown;
+    template: {
+      spec: {
+        priorityClassName: string;
+        terminationGracePeriodSeconds: number;
+        tolerations: unknown;
+        containers: [{
+          securityContext: { privileged: boolean; runAsUser: number; capabilities: unknown };
+          volumeMounts: { mountPath: string; readOnly?: boolean; mountPropagation?: string }[];
+        }];
+      };
+    };
+  };
+  const { priorityClassName, terminationGracePeriodSeconds, tolerations, containers } = agent.template.spec;
+  assertEquals(agent.updateStrategy, { rollingUpdate: { maxUnavailable: 1 } });
+  assertEquals([priorityClassName, terminationGracePeriodSeconds], ["system-node-critical", 30]);
+  assertEquals(tolerations, [{ operator: "Exists" }]);
+  const { privileged, runAsUser, capabilities } = containers[0].securityContext;
+  assertEquals([privileged, runAsUser], [false, 0]);
+  const add = ["NET_ADMIN", "NET_RAW", "SYS_PTRACE", "SYS_ADMIN", "DAC_OVERRIDE"];
+  assertEquals(capabilities, { drop: ["ALL"], add });
+  const mounts = new Map(containers[0].volumeMounts.map((it) => [it.mountPath, it]));
+  for (const path of ["/host/opt/cni/bin", "/host/etc/cni/net.d", "/var/run/istio-cni", "/var/run/ztunnel"]) {
+    assertEquals(mounts.has(path), true, path);
+  }
+  assertEquals(mounts.get("/host/proc")?.readOnly, true);
+  assertEquals(mounts.get("/host/var/run/netns")?.mountPropagation, "HostToContainer");
+  const rules = (kind: string, name: string) =>
+    (the(kind, name) as unknown as { rules: { resources: string[]; verbs: string[] }[] }).rules
+      .flatMap(({ resources, verbs }) => resources.map((resource) => `${resource}: ${verbs.join()}`));
+  assertEquals(rules("ClusterRole", "istio-cni-istio-system").toSorted(), [
+    "events: create",
+    "namespaces: get,list,watch",
+    "nodes: get",
+    "pods/status: patch",
+    "pods: get,list,watch",
+  ]);
+  assertEquals(rules("Role", "istio-cni"), ["daemonsets: get"]);
+});
