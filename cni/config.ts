@@ -119,6 +119,14 @@ export const CNI_CONFIG = defineConfig("ambit cni", {
     default: Object.freeze([]) as readonly string[],
     help: "addresses and ranges that no unit's or control group's traffic is captured to: those of the control plane",
   },
+  branchEniProbe: {
+    kind: toggle(),
+    flag: "branch-eni-probe",
+    env: "AMBIENT_ENABLE_AWS_BRANCH_ENI_PROBE",
+    default: true,
+    help:
+      "in a cluster: lead probes to pods with branch network interfaces of AWS by their veth; elsewhere it does nothing",
+  },
   permitExclusions: {
     kind: toggle(),
     flag: "permit-exclusions",

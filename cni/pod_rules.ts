@@ -12,7 +12,7 @@ import type { PodRuleOptions } from "./redirection/redirection.ts";
 export function applyPodRules(netns: Netns, options: PodRuleOptions): void {
   const tables = redirectionTables({ ...options, ipv6: hasIpv6(netns, options) });
   using firewall = FirewallSocket.open(netns);
-  firewall.replace(tables, unusedTableNames(tables));
+  firewall.replace(tables, present(firewall, unusedTableNames(tables)));
   addPolicyRoutes(netns, options);
 }
 
@@ -28,18 +28,24 @@ export function releasePodRules(netns: Netns): void {
 /** Removes tables, rule and routes of both families; what is not there is fine (CNI-122, CNI-133). */
 export function deletePodRules(netns: Netns): void {
   using firewall = FirewallSocket.open(netns);
-  firewall.deleteTables(Object.values(TABLE_NAMES));
+  firewall.deleteTables(present(firewall, Object.values(TABLE_NAMES)));
   deletePolicyRoutes(netns);
+}
+
+/** Those of the tables that are there: after a deletion the kernel lets nobody go before it has waited for all readers. */
+function present(firewall: FirewallSocket, names: readonly string[]): string[] {
+  const there = firewall.tableNames();
+  return names.filter((name) => there.includes(name));
 }
 
 /** What is missing or different, in words; nothing when all is in place. */
 export function checkPodRules(netns: Netns, options: PodRuleOptions): string[] {
   const tables = redirectionTables({ ...options, ipv6: hasIpv6(netns, options) });
   using firewall = FirewallSocket.open(netns);
-  const present = firewall.tableNames();
+  const found = firewall.tableNames();
   const differences = firewall.differences(tables);
   for (const name of unusedTableNames(tables)) {
-    if (present.includes(name)) differences.push(`table ${name} should not be there`);
+    if (found.includes(name)) differences.push(`table ${name} should not be there`);
   }
   return [...differences, ...missingPolicyRoutes(netns, options)];
 }

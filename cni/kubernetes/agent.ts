@@ -8,6 +8,7 @@ import { NAMESPACES, PODS } from "../../kube/resource_types.ts";
 import type { Enablement } from "../enablement.ts";
 import { EVENT_SOCKET } from "../plugin_event.ts";
 import { LOG_SOCKET } from "../plugin_log_lines.ts";
+import { BranchEniProbes } from "../redirection/branch_eni.ts";
 import type { Redirection } from "../redirection/redirection.ts";
 import { ZdsServer } from "../zds_server.ts";
 import { annotate } from "./annotation.ts";
@@ -30,6 +31,8 @@ export interface AgentConfig {
   readonly systemNamespace: string;
   readonly enablement: Enablement;
   readonly rules: PodDefaults;
+  /** Whether pods with network interfaces of their own are looked for (CNI-187). */
+  readonly branchEniProbe?: boolean;
   /** What redirects, in the pods and on the node. */
   readonly redirection: Redirection;
   readonly runDir: string;
@@ -67,7 +70,10 @@ export async function startAgent(config: AgentConfig, options: AgentOptions): Pr
     await servePluginLog(`${config.runDir}/${LOG_SOCKET}`, log.child("cni-plugin")),
     (it) => it.shutdown(),
   );
-  const probes = cleanup.use(config.redirection.openNode());
+  const own = config.redirection.openNode();
+  const probes = cleanup.use(
+    config.branchEniProbe === true ? new BranchEniProbes(own, { log: log.child("probes") }) : own,
+  );
   await ensureHostRules(probes, { signal, log });
   const node = options.node ?? cleanup.use(new ProcNode(config.procDir, log.child("netns")));
   const state = new NodeState(config.enablement, config.systemNamespace);

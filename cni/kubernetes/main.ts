@@ -12,6 +12,7 @@ import type { CniConfig } from "../config.ts";
 import { DEFAULT_SELECTORS_WRITTEN, type Enablement, parseEnablement } from "../enablement.ts";
 import { Installer } from "../install/installer.ts";
 import { loadedLibraries, type PluginProgram } from "../install/plugin_program.ts";
+import { BranchEniProbes } from "../redirection/branch_eni.ts";
 import { chooseRedirection } from "../redirection/choose.ts";
 import type { Redirection } from "../redirection/redirection.ts";
 import { type RunningAgent, startAgent } from "./agent.ts";
@@ -51,6 +52,7 @@ export async function runKubernetesMode(config: CniConfig, { signal, log }: Role
       enablement,
       rules: { dnsCapture: config.dnsCapture, permitExclusions: config.permitExclusions },
       redirection,
+      branchEniProbe: config.branchEniProbe,
       runDir: config.runDir,
       zdsSocket: config.zdsSocket,
       procDir: `${config.hostRoot}/proc`,
@@ -196,7 +198,7 @@ async function verifyToken(access: KubeAccess, token: string, signal: AbortSigna
 
 async function uninstall(installer: Installer, redirection: Redirection, log: Logger): Promise<void> {
   installer.uninstall();
-  using probes = redirection.openNode();
+  using probes = new BranchEniProbes(redirection.openNode(), { log });
   await probes.uninstall();
   log.info("uninstalled from this node");
 }

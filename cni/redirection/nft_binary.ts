@@ -2,6 +2,7 @@
 import { MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { FirewallTable } from "../../os/netlink/nft_model.ts";
+import { FirewallSocket } from "../../os/netlink/nftables.ts";
 import { createAnonymousNetns, type Netns } from "../../os/netns.ts";
 import { leavingTable, redirectionTables, TABLE_NAMES, unusedTableNames } from "../nft_rules.ts";
 import { renderDeletionText, renderNftText } from "../nft_text.ts";
@@ -31,7 +32,8 @@ export class NftBinaryRedirection implements Redirection {
   async apply(netns: Netns, options: PodRuleOptions): Promise<void> {
     using own = netns.duplicate();
     const tables = redirectionTables({ ...options, ipv6: hasIpv6(own, options) });
-    await runNft(this.#runner, own, renderNftText(tables) + renderDeletionText(unusedTableNames(tables)));
+    const unused = present(own, unusedTableNames(tables));
+    await runNft(this.#runner, own, renderNftText(tables) + renderDeletionText(unused));
     await this.#residue.remove(own);
     addPolicyRoutes(own, options);
   }
@@ -43,7 +45,8 @@ export class NftBinaryRedirection implements Redirection {
 
   async remove(netns: Netns): Promise<void> {
     using own = netns.duplicate();
-    await runNft(this.#runner, own, renderDeletionText(Object.values(TABLE_NAMES)));
+    const names = present(own, Object.values(TABLE_NAMES));
+    if (names.length > 0) await runNft(this.#runner, own, renderDeletionText(names));
     await this.#residue.remove(own);
     deletePolicyRoutes(own);
   }
@@ -102,6 +105,13 @@ export function nftBinaryCandidate(options: NftOptions): Candidate {
     },
     open: () => new NftBinaryRedirection(options),
   };
+}
+
+/** Those of the tables that are there: after a deletion the kernel lets nobody go before it has waited for all readers. */
+function present(netns: Netns, names: readonly string[]): string[] {
+  using firewall = FirewallSocket.open(netns);
+  const there = firewall.tableNames();
+  return names.filter((name) => there.includes(name));
 }
 
 /** One transaction. Throws AMB7144. */

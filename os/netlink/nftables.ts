@@ -68,7 +68,7 @@ export class FirewallSocket implements Disposable {
 
   /** Removes the tables; those that are not there are fine (CNI-133). */
   deleteTables(names: readonly string[]): void {
-    this.#transact(names.flatMap(deleteSteps));
+    if (names.length > 0) this.#transact(names.flatMap(deleteSteps));
   }
 
   /** Names of the tables of family inet. */
