@@ -88,7 +88,7 @@ export abstract class ConnectionInput extends ConnectionOutput implements FrameS
     this.receiveWindow -= flowBytes;
     this.#dataFlowBytes = flowBytes;
     const stream = this.#dataStream = this.streams.get(streamId);
-    if (stream === undefined) return this.#glitch(); // It was given up, or never looked at.
+    if (stream === undefined) return this.#onLate(streamId);
     if (stream.endReceived) return H2Error.STREAM_CLOSED;
     if (flowBytes > stream.receiveWindow) return H2Error.FLOW_CONTROL_ERROR;
     stream.receiveWindow -= flowBytes;
@@ -97,6 +97,7 @@ export abstract class ConnectionInput extends ConnectionOutput implements FrameS
 
   onDataPiece(at: number, bytes: number): void {
     const stream = this.#dataStream;
+    if (stream?.promisedBytes !== undefined) stream.promisedBytes -= bytes;
     if (stream === undefined || stream.endSent || stream.sink === null) this.creditConnection(bytes);
     else stream.sink.onData(this.#input, at, at + bytes);
   }
@@ -104,9 +105,11 @@ export abstract class ConnectionInput extends ConnectionOutput implements FrameS
   onDataEnd(endStream: boolean, paddingBytes: number): void {
     const stream = this.#dataStream;
     this.#dataStream = undefined;
-    if (this.#dataFlowBytes === 0 && !endStream && this.#glitch() !== 0) return; // DATA that says nothing
+    // DATA that says nothing is an oddity.
+    const odd = this.#dataFlowBytes === paddingBytes && !endStream ? this.#glitch() : 0;
     if (paddingBytes > 0) stream === undefined ? this.creditConnection(paddingBytes) : stream.credit(paddingBytes);
-    if (endStream && stream !== undefined) this.#endRequest(stream);
+    const error = endStream && stream !== undefined ? this.#endRequest(stream) : odd;
+    if (error !== 0) this.fail(error, `it broke HTTP/2: ${errorName(error)}`);
   }
 
   onFrame(type: number, flags: number, streamId: number, bytes: Uint8Array, start: number, end: number): number {
@@ -196,7 +199,9 @@ export abstract class ConnectionInput extends ConnectionOutput implements FrameS
       this.onHeadTooLarge(stream);
       return this.#glitch();
     }
-    if (fields.malformed) return this.#resetFor(stream, H2Error.PROTOCOL_ERROR);
+    stream.promisedBytes = contentLength(fields);
+    const lies = endStream && (stream.promisedBytes ?? 0) !== 0;
+    if (fields.malformed || lies) return this.#resetFor(stream, H2Error.PROTOCOL_ERROR);
     this.onRequest(stream, fields);
     if (endStream && !stream.endSent) stream.sink?.onEnd();
     return 0;
@@ -207,17 +212,19 @@ export abstract class ConnectionInput extends ConnectionOutput implements FrameS
     const result = this.#decoder.decode(bytes, start, end, DISCARD); // So that the table stays the sender's.
     if (result < 0) return -result;
     const stream = this.streams.get(streamId);
-    if (stream === undefined) return this.#glitch();
-    if (stream.endReceived) return H2Error.STREAM_CLOSED;
+    if (stream === undefined && this.#mayBeLate(streamId)) return this.#glitch();
+    if (stream === undefined || stream.endReceived) return H2Error.STREAM_CLOSED;
     if (!endStream) return this.#resetFor(stream, H2Error.PROTOCOL_ERROR);
-    this.#endRequest(stream);
-    return 0;
+    return this.#endRequest(stream);
   }
 
-  #endRequest(stream: ServerStream): void {
-    if (stream.endReceived) return;
+  /** @returns 0 or the H2Error that ends the connection. */
+  #endRequest(stream: ServerStream): number {
+    if (stream.endReceived || stream.endSent) return 0;
     stream.endReceived = true;
-    if (!stream.endSent) stream.sink?.onEnd();
+    if ((stream.promisedBytes ?? 0) !== 0) return this.#resetFor(stream, H2Error.PROTOCOL_ERROR); // RFC 9113 §8.1.1
+    stream.sink?.onEnd();
+    return 0;
   }
 
   /** A stream ends for what its client did. That, too, has its bound: whoever makes us reset streams makes us work. */
@@ -235,6 +242,7 @@ export abstract class ConnectionInput extends ConnectionOutput implements FrameS
     const refused = stream?.answered ? 0 : this.#glitch();
     if (stream !== undefined && refused === 0) {
       stream.abandon();
+      stream.endReceived = true;
       this.forget(stream);
       stream.sink?.onGone(`reset by the client: ${errorName(error)}`);
     }
@@ -289,6 +297,19 @@ export abstract class ConnectionInput extends ConnectionOutput implements FrameS
     return 0;
   }
 
+  /** DATA of a stream that is over (RFC 9113 §5.1). */
+  #onLate(streamId: number): number {
+    if (!this.#mayBeLate(streamId)) {
+      this.sendControl(13, (target, at) => frames.writeRstStream(target, at, streamId, H2Error.STREAM_CLOSED));
+    }
+    return this.#glitch();
+  }
+
+  /** Whether a stream that is over is over for us alone: its client may not have known yet. */
+  #mayBeLate(streamId: number): boolean {
+    return this.wasCutShort(streamId) || streamId > this.lastStreamIdTaken;
+  }
+
   /** Whether no such stream was ever opened. */
   #isIdle(streamId: number): boolean {
     return (streamId & 1) === 0 || (streamId > this.lastStreamId && streamId <= this.lastStreamIdTaken);
@@ -298,4 +319,10 @@ export abstract class ConnectionInput extends ConnectionOutput implements FrameS
   #glitch(): number {
     return this.#glitches.spend(this.now()) ? 0 : H2Error.ENHANCE_YOUR_CALM;
   }
+}
+
+/** The length of the body as the head says it; NaN, which no body has, if it says no number. */
+function contentLength(fields: RequestFields): number | undefined {
+  const text = fields.first("content-length");
+  return text === undefined ? undefined : /^\d{1,15}$/.test(text) ? Number(text) : NaN;
 }

@@ -8,6 +8,7 @@ import type { ServerStream } from "./server_stream.ts";
 /** What is handed to the carrier in one write: several TLS records, yet little for each of many clients that do not read. */
 const WRITE_BYTES_MAX = 128 * 1024;
 const PAYLOAD_BYTES_MAX = 64 * 1024; // of a frame, should a client take more than the usual 16 KiB
+const CUT_SHORT_MAX = 256; // streams that are remembered for what may still come of them
 const NOTHING = new Uint8Array(0);
 const CONTROL_BYTES_MAX = 64 * 1024; // answers that a client asks for but does not read
 /** What a client may send on all streams together before somebody reads it. */
@@ -35,6 +36,7 @@ export abstract class ConnectionOutput {
   #controlBytes = 0;
   /** Streams with something to send, the next one first. */
   readonly #ready = new Set<ServerStream>();
+  readonly #cutShort = new Set<number>();
   #flushDue = false;
   #credit = 0;
 
@@ -70,7 +72,22 @@ export abstract class ConnectionOutput {
   /** The stream is over on both sides. */
   protected forget(stream: ServerStream): void {
     this.#ready.delete(stream);
+    if (!stream.endReceived) this.#noteCutShort(stream.id);
     if (this.streams.delete(stream.id)) this.onStreamGone();
+  }
+
+  /** Whether we ended the stream of late, before its client had: what it sent until it knew is not its fault (RFC 9113 §5.1). */
+  protected wasCutShort(streamId: number): boolean {
+    return this.#cutShort.has(streamId);
+  }
+
+  #noteCutShort(streamId: number): void {
+    this.#cutShort.add(streamId);
+    if (this.#cutShort.size <= CUT_SHORT_MAX) return;
+    for (const oldest of this.#cutShort) {
+      this.#cutShort.delete(oldest);
+      return;
+    }
   }
 
   /** Lets the client send more on a stream; 0 is the connection. */

@@ -240,6 +240,14 @@ Deno.test("Connection ends with who does not speak HTTP/2, or says nothing", asy
 /** What a hostile client repeats, and how often before it is told to calm down at the latest. */
 const FLOODS: readonly (readonly [string, (streamId: number) => Uint8Array, number])[] = [
   ["streams opened and reset", (id) => joined(headers(id), reset(id)), 2_002],
+  ["DATA of nothing", (id) => id === 1 ? headers(1) : frame(FrameType.DATA, 0, 1), 2_002],
+  [
+    "DATA of nothing but padding",
+    (id) => id === 1 ? headers(1) : frame(FrameType.DATA, FrameFlag.PADDED, 1, hex("00")),
+    2_002,
+  ],
+  ["CONTINUATION of nothing", (id) => id === 1 ? headers(1, REQUEST, 0) : frame(FrameType.CONTINUATION, 0, 1), 2_002],
+  ["DATA for streams that are over", (id) => id === 1 ? joined(headers(1), reset(1)) : message(1, hex("00")), 2_002],
   ["SETTINGS", () => setting(Setting.INITIAL_WINDOW_SIZE, 1_000), 2_002],
   ["empty SETTINGS acknowledgements", () => frame(FrameType.SETTINGS, ACK, 0), 2_002],
   ["PING", () => ping(), 10],
@@ -350,4 +358,36 @@ Deno.test("Connection is cut a second after its last words, should its client no
   assertEquals([it.carrier.ended, it.carrier.destroyed], [true, false]);
   await it.pass(1_500);
   assertEquals([it.carrier.destroyed, it.closedBecause], [true, "it does not close"]);
+});
+
+Deno.test("Connection bears what is late for a stream that it has ended, and answers what is not (RFC 9113 §5.1)", async () => {
+  const { method, calls } = held(), it = await greeted(method);
+  await it.receive(headers(1), headers(3));
+  calls[0]!.finish("ABORTED");
+  await settle();
+  it.said();
+  const trailers = headers(1, [["a", "b"]], END_HEADERS | END_STREAM);
+  await it.receive(message(1, hex("00")), trailers, reset(3), windowUpdate(3, 1));
+  assertEquals([it.saidTexts(), it.carrier.ended], [[], false]);
+  await it.receive(message(3, hex("00")));
+  assertEquals([it.saidTexts(), it.carrier.ended], [["RST_STREAM 3 0,0,0,5"], false]);
+  await it.receive(headers(3));
+  assertEquals([it.saidTexts(), it.carrier.ended], [["GOAWAY 0 0,0,0,3,0,0,0,5"], true]);
+});
+
+Deno.test("Connection resets a stream whose body is not as long as its head says (RFC 9113 §8.1.1)", async () => {
+  const told = (bytes: string) => headers(1, [...REQUEST, ["content-length", bytes]]);
+  const cases: readonly (readonly [string, readonly Uint8Array[], boolean])[] = [
+    ["8", [message(1, hex("010203"), END_STREAM)], true],
+    ["8", [message(1, hex("01")), frame(FrameType.DATA, END_STREAM, 1, hex("0102"))], true],
+    ["7", [message(1, hex("010203"), END_STREAM)], false],
+    ["9", [message(1, hex("010203"), END_STREAM)], false],
+    ["many", [message(1, hex("010203"), END_STREAM)], false],
+    ["8", [headers(1, [["a", "b"]], END_HEADERS | END_STREAM)], false],
+  ];
+  for (const [bytes, parts, well] of cases) {
+    const it = await greeted();
+    await it.receive(told(bytes), ...parts);
+    assertEquals(it.saidTexts().at(-1)!.startsWith("RST_STREAM 1 0,0,0,1"), !well, bytes);
+  }
 });

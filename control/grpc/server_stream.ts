@@ -27,6 +27,8 @@ export class ServerStream {
   sink: StreamSink | null = null;
   sendWindow: number;
   receiveWindow = STREAM_WINDOW_BYTES;
+  /** Bytes of body that the request's head has promised and that have not come; undefined if it has promised none. */
+  promisedBytes: number | undefined;
   /** The client has sent all. */
   endReceived = false;
   /** All is sent, or the stream was reset: nothing leaves any more. */
