@@ -81,6 +81,11 @@ const COMMANDS: readonly Command[] = [
     run: async (args) => (await import("./cli/unenroll.ts")).runUnenroll([...args]),
   },
   {
+    name: "oci-hook",
+    summary: "what a container runtime calls, so that a container starts in the mesh or not at all",
+    run: async (args) => (await import("./cli/oci_hook.ts")).runOciHook([...args]),
+  },
+  {
     name: "status",
     summary: "what of this node is in the mesh, and what is wrong",
     run: async (args) => (await import("./cli/status.ts")).runStatus([...args]),
