@@ -364,6 +364,13 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     default: false,
     help: "take every connection over from the ztunnel that runs already, which ends then; without one start as usual",
   },
+  takeoverSurge: {
+    kind: toggle(),
+    flag: "takeover-surge",
+    env: "AMBIT_TAKEOVER_SURGE",
+    default: false,
+    help: "for pods of a DaemonSet: after a hand-over wait for SIGTERM, and start beside one that refuses to hand over",
+  },
   takeoverSocket: {
     kind: text("PATH"),
     flag: "takeover-socket",

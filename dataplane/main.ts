@@ -75,6 +75,13 @@ export interface ZtunnelOptions {
 
 /** Runs until `signal` aborts and the drain is over. @throws MeshError when it cannot start, or a worker dies. */
 export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions): Promise<void> {
+  if (await serveUntilEnd(config, options) !== "handedOver" || !config.takeoverSurge) return;
+  // A container that ends would be started again, and would take everything back from the successor.
+  options.log.info("a successor has everything: waiting to be told to end");
+  await aborted(options.signal);
+}
+
+async function serveUntilEnd(config: ZtunnelConfig, options: ZtunnelOptions): Promise<"handedOver" | "stopped"> {
   const { signal: outer, log, filter, sources } = options;
   const { proxyMode } = config, dedicated = proxyMode === "dedicated";
   checkServers({ proxy: config.enableProxy, dns: config.dnsCapture, onDemand: config.xdsOnDemand });
@@ -263,6 +270,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     pods,
     zds,
     publisher,
+    goesOnBeside: config.takeoverSurge,
     log: log.child("takeover"),
   });
   // A predecessor has the ports until it has handed over.
@@ -312,11 +320,12 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     await own.start();
     await aborted(signal);
   });
+  let handedOver = false;
   try {
     own?.bind();
     await Promise.race([
       aborted(signal),
-      succession.handedOver,
+      succession.handedOver.then(() => handedOver = true),
       workers.failure.promise,
       dns?.done ?? aborted(signal),
       poller.done,
@@ -340,6 +349,7 @@ export async function runZtunnel(config: ZtunnelConfig, options: ZtunnelOptions)
     zds[Symbol.dispose]();
   }
   log.info("ztunnel stopped");
+  return handedOver ? "handedOver" : "stopped";
 }
 
 /** The user timeout, where it is on, lets keepalive finish first (ZT-049). */

@@ -6,6 +6,7 @@ import { parseArgs } from "@std/cli";
 import { MeshError } from "../base/errors.ts";
 import { VERSION } from "../base/version.ts";
 import { ONE_FILE } from "../os/openssl_library.ts";
+import { cachePackages, copy, librariesOf, output } from "./image_parts.ts";
 import { writeOciArchive } from "./oci_archive.ts";
 import { isFile, PROGRAM_ENTRIES, runtimeFlags } from "./program_parts.ts";
 
@@ -21,19 +22,6 @@ interface Module {
   readonly kind?: string;
 }
 
-async function output(program: string, args: readonly string[], env: Record<string, string> = {}): Promise<string> {
-  const { success, stdout, stderr } = await new Deno.Command(program, { args: [...args], cwd: ROOT, env }).output();
-  if (success) return new TextDecoder().decode(stdout);
-  throw new MeshError("AMB9012", `${program} ${args[0]} failed:\n${new TextDecoder().decode(stderr).trim()}`, {
-    remedy: "see what it says above",
-  });
-}
-
-async function copy(from: string, to: string): Promise<void> {
-  await Deno.mkdir(to.replace(/\/[^/]*$/, ""), { recursive: true });
-  await Deno.copyFile(await Deno.realPath(from), to);
-}
-
 /** The files of ours that the roles import, from the repository's root. */
 async function modules(): Promise<string[]> {
   const found = new Set<string>();
@@ -42,12 +30,6 @@ async function modules(): Promise<string[]> {
     for (const { local } of graph.modules) if (local?.startsWith(ROOT)) found.add(local.slice(ROOT.length));
   }
   return [...found].sort();
-}
-
-/** The shared libraries of a program, and the loader that loads them, by absolute path. */
-async function librariesOf(file: string): Promise<string[]> {
-  const text = await output("ldd", [file]);
-  return [...text.matchAll(/(\/\S+) \(0x/g)].map(([, path]) => path!);
 }
 
 /** Where the loader finds a library of the system, if it does. */
@@ -83,13 +65,8 @@ async function makeProgramLayer(folder: string): Promise<void> {
   for (const file of files) await copy(`${ROOT}${file}`, `${folder}${PROGRAM}/${file}`);
   const own = `${ROOT}dist/${ONE_FILE}`;
   if (await isFile(own)) await copy(own, `${folder}${PROGRAM}/dist/${ONE_FILE}`);
-  // Only the packages: what else the runtime keeps there names the folders of this machine.
-  const cache = `${folder}${CACHE}`;
   const entries = PROGRAM_ENTRIES.map((entry) => `${folder}${PROGRAM}/${entry}`);
-  await output(Deno.execPath(), ["cache", "--quiet", ...entries], { DENO_DIR: cache });
-  for await (const { name } of Deno.readDir(cache)) {
-    if (name !== "npm") await Deno.remove(`${cache}/${name}`, { recursive: true });
-  }
+  await cachePackages(`${folder}${CACHE}`, entries);
 }
 
 async function build(name: string, into: string): Promise<void> {

@@ -10,6 +10,9 @@ const FRAMES_PER_TURN = 2_000;
 const WAIT_MS = 100;
 const DIRECTIONS_MAX = 50_000; // forgotten oldest first, so that a long run stays small
 
+/** Pods of the lab. */
+const POD = /^(10\.80\.[12]\.|fd80:[12]:)/;
+
 /** One direction of one connection between two pods. */
 export interface Direction {
   readonly source: string;
@@ -32,14 +35,17 @@ export class Wiretap implements AsyncDisposable {
   readonly #stop = new AbortController();
   readonly #done: Promise<void>;
 
-  /** Listens on `interfaceName` for frames in which `marker` can be read. */
-  constructor(netns: Netns, interfaceName: string, marker: string) {
+  readonly #pods: RegExp;
+
+  /** Listens on `interfaceName` for frames in which `marker` can be read. @param pods matches addresses of pods. */
+  constructor(netns: Netns, interfaceName: string, marker: string, pods = POD) {
+    this.#pods = pods;
     this.#capture = PacketCapture.open(netns, interfaceName);
     this.#marker = Buffer.from(marker);
     this.#done = this.#run();
   }
 
-  /** What was seen so far of directions between pods (10.80.1, 10.80.2, fd80:1, fd80:2). */
+  /** What was seen so far of directions between pods. */
   get directions(): Direction[] {
     return [...this.#directions.values()];
   }
@@ -62,11 +68,15 @@ export class Wiretap implements AsyncDisposable {
   async #run(): Promise<void> {
     const onFrame = (frame: Uint8Array<ArrayBuffer>) => {
       const segment = readSegment(frame);
-      if (segment !== undefined && betweenPods(segment)) this.#take(segment);
+      if (segment !== undefined && this.#betweenPods(segment)) this.#take(segment);
     };
     while (!this.#stop.signal.aborted) {
       if (await this.#capture.wait(WAIT_MS)) this.#capture.drain(onFrame, FRAMES_PER_TURN);
     }
+  }
+
+  #betweenPods({ source, destination }: Segment): boolean {
+    return this.#pods.test(source) && this.#pods.test(destination);
   }
 
   #take(segment: Segment): void {
@@ -104,12 +114,6 @@ export class Wiretap implements AsyncDisposable {
     direction.tls.feed(payload);
     direction.nextSequence = (sequence + payload.length) >>> 0;
   }
-}
-
-const POD = /^(10\.80\.[12]\.|fd80:[12]:)/;
-
-function betweenPods({ source, destination }: Segment): boolean {
-  return POD.test(source) && POD.test(destination);
 }
 
 export function isHbone({ sourcePort, destinationPort }: { sourcePort: number; destinationPort: number }): boolean {

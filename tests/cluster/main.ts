@@ -2,6 +2,7 @@
 import { parseArgs } from "@std/cli";
 import { chain, MeshError } from "../../base/errors.ts";
 import { output, say } from "../kube/go_tools.ts";
+import { appsImage } from "./apps_image.ts";
 import { bringUp, load } from "./cluster.ts";
 import { type ClusterParts, clusterParts } from "./parts.ts";
 import { requireRoot, RunFolder, runInSandbox } from "./sandbox.ts";
@@ -31,6 +32,7 @@ async function outside(args: readonly string[]): Promise<number> {
   await output(Deno.execPath(), ["run", "-A", "--quiet", "tools/build_image.ts"], { cwd: ROOT });
   await using folder = await RunFolder.make();
   await Deno.writeTextFile(`${folder.path}/parts.json`, JSON.stringify(parts));
+  await Deno.symlink(await appsImage(), `${folder.path}/apps.tar`);
   const interrupted = new AbortController(), interrupt = () => interrupted.abort();
   for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, interrupt);
   const again = [Deno.execPath(), "run", "-A", "--unstable-worker-options", SELF, "--inside", folder.path, ...args];
@@ -43,7 +45,7 @@ async function outside(args: readonly string[]): Promise<number> {
 async function inside(folder: string, { shell, ...settings }: { shell: boolean } & Settings): Promise<number> {
   const parts = JSON.parse(await Deno.readTextFile(`${folder}/parts.json`)) as ClusterParts;
   const startedAt = performance.now(), place = await bringUp(folder, parts, NODES);
-  await load(place, `${ROOT}dist/ambit.tar`);
+  for (const archive of [`${ROOT}dist/ambit.tar`, `${folder}/apps.tar`]) await load(place, archive);
   say(`a cluster of ${NODES} nodes is ready, after ${((performance.now() - startedAt) / 1_000).toFixed(1)} s`);
   const path = `${parts.kube.kubectl.replace(/\/[^/]*$/, "")}:${Deno.env.get("PATH")}`;
   const env = { AMBIT_CLUSTER: folder, KUBECONFIG: place.kubeconfig, PATH: path, ...environment(settings) };

@@ -11,6 +11,7 @@ import { enter, type NodePlace } from "./node.ts";
 export const SYSTEM = "istio-system";
 export const MANIFESTS = new URL("../../deploy/kubernetes", import.meta.url).pathname;
 const WAIT_MS = 60_000;
+const TAIL_LINES = 15;
 const RUN_BY = "not run: `deno task test:cluster` runs";
 
 export interface PodStatus {
@@ -100,15 +101,20 @@ export class Cluster {
     await until(enough, `${count} pods ${selector} of ${namespace} are as wanted`, ms);
   }
 
-  /** A process of a pod's first container, as we see it. */
-  pidOf({ metadata: { uid } }: PodStatus): number {
-    const names = [uid, uid.replaceAll("-", "_")];
-    for (const { name } of Deno.readDirSync("/proc")) {
-      if (!/^\d+$/.test(name)) continue;
-      const groups = textOf(`/proc/${name}/cgroup`);
-      if (groups !== undefined && names.some((it) => groups.includes(`pod${it}`))) return Number(name);
-    }
-    throw new Error(`no process of pod ${uid} runs`);
+  /** A process of a pod, as we see it. */
+  pidOf(pod: PodStatus): number {
+    const [pid] = this.pidsOf(pod);
+    if (pid === undefined) throw new Error(`no process of pod ${pod.metadata.name} runs`);
+    return pid;
+  }
+
+  /** All processes of a pod. */
+  pidsOf({ metadata: { uid } }: PodStatus): number[] {
+    const names = [`pod${uid}`, `pod${uid.replaceAll("-", "_")}`];
+    return [...Deno.readDirSync("/proc")].map(({ name }) => name).filter((name) => {
+      const groups = /^\d+$/.test(name) ? textOf(`/proc/${name}/cgroup`) : undefined;
+      return groups !== undefined && names.some((it) => groups.includes(it));
+    }).map(Number);
   }
 
   /** A pod's network namespace; the caller closes it. */
@@ -147,16 +153,43 @@ function textOf(path: string): string | undefined {
   }
 }
 
-/** Defines a test of the suite: all run, or those that `--only` names and what stands `always`. */
+interface TestOptions {
+  /** Whether it runs whatever `--only` names. */
+  readonly always?: boolean;
+  /** Removed afterwards, however the test ends. */
+  readonly namespaces?: readonly string[];
+}
+
+/** Defines a test of the suite: all run, or those that `--only` names. What it knows of a failure is printed with it. */
 export function clusterTest(
   name: string,
+  { always = false, namespaces = [] }: TestOptions,
   run: (cluster: Cluster) => Promise<void>,
-  { always = false }: { always?: boolean } = {},
 ): void {
   if (Deno.env.get("AMBIT_CLUSTER") === undefined) return report(`${RUN_BY}: ${name}`);
   const only = Deno.env.get("AMBIT_CLUSTER_ONLY")?.split(",");
-  const ignored = !always && only !== undefined && !only.some((word) => name.includes(word));
-  if (!ignored) Deno.test(name, () => run(Cluster.open()));
+  if (!always && only !== undefined && !only.some((word) => name.includes(word))) return;
+  Deno.test(name, async () => {
+    const cluster = Cluster.open();
+    try {
+      await run(cluster);
+    } catch (error) {
+      await describe(cluster);
+      throw error;
+    } finally {
+      if (namespaces.length > 0) await cluster.remove(...namespaces);
+    }
+  });
+}
+
+/** Prints what somebody would look at first. */
+async function describe(cluster: Cluster): Promise<void> {
+  report(await cluster.kubectl(["get", "pods", "-A", "-o", "wide"]));
+  report(await cluster.kubectl(["get", "events", "-A", "--field-selector", "type!=Normal"]));
+  for (const { metadata: { name } } of await cluster.pods(SYSTEM)) {
+    const log = await cluster.kubectl(["logs", "-n", SYSTEM, name, `--tail=${TAIL_LINES}`]).catch(String);
+    report(`${name}:\n${log}`);
+  }
 }
 
 /** How often or how many, from the command line. */

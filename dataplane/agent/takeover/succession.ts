@@ -6,11 +6,12 @@ import type { Pods } from "../pods.ts";
 import type { Publisher } from "../publisher.ts";
 import type { WorkerPool } from "../worker_pool.ts";
 import type { ZdsClient } from "../zds_client.ts";
-import { Predecessor } from "./client.ts";
+import { Predecessor, type Taken } from "./client.ts";
 import { Inheritance } from "./inheritance.ts";
 import { TakeoverServer } from "./server.ts";
 import { WorkerPhases } from "./worker_phases.ts";
 
+const REFUSED = "AMB2420";
 /** The predecessor gives up its ports and its socket as soon as it has heard that we serve. */
 const RETRY_MS = 10, RETRIES_MAX = 1_000;
 
@@ -23,6 +24,8 @@ export interface SuccessionOptions {
   readonly pods: Pods;
   readonly zds: ZdsClient;
   readonly publisher: Publisher;
+  /** Whether it may serve beside a predecessor that refuses, each with ports of its own, instead of ending. */
+  readonly goesOnBeside?: boolean;
   readonly log: Logger;
 }
 
@@ -54,7 +57,15 @@ export class Succession implements AsyncDisposable {
       return false;
     }
     const inheritance = new Inheritance(this.#options);
-    const taken = await predecessor.takeOver(this.#phases, tables, inheritance.prepare, log);
+    let taken: Taken;
+    try {
+      taken = await predecessor.takeOver(this.#phases, tables, inheritance.prepare, log);
+    } catch (error) {
+      const refused = error instanceof MeshError && error.code === REFUSED; // It has told us of no pod yet.
+      if (!refused || this.#options.goesOnBeside !== true) throw error;
+      log.warn("starting beside the other ztunnel, which keeps its connections", { reason: chain(error) });
+      return false;
+    }
     const { receivedMs, builtMs, pauseMs, ...counts } = taken;
     log.info("taken over", {
       ...counts,
