@@ -1,4 +1,5 @@
 /** Role cni in a cluster: the node agent, the plugin's installation, and what is shown of both (CNI-017, CNI-052). */
+import { removeRunFiles } from "./run_files.ts";
 import { parse } from "@std/yaml";
 import { MeshError } from "../../base/errors.ts";
 import { Logger } from "../../base/log.ts";
@@ -85,7 +86,7 @@ export async function runKubernetesMode(config: CniConfig, { signal, log }: Role
       owned: config.ownedConf,
       log,
     });
-    if (leaving === "uninstalled") await uninstall(installer, redirection, log);
+    if (leaving === "uninstalled") await uninstall(installer, redirection, config.runDir, log);
     else log.info("stopping; pods stay captured, and new ones wait for the next agent");
   } finally {
     api.close();
@@ -196,9 +197,15 @@ async function verifyToken(access: KubeAccess, token: string, signal: AbortSigna
   }
 }
 
-async function uninstall(installer: Installer, redirection: Redirection, log: Logger): Promise<void> {
+async function uninstall(
+  installer: Installer,
+  redirection: Redirection,
+  runDir: string,
+  log: Logger,
+): Promise<void> {
   installer.uninstall();
   using probes = new BranchEniProbes(redirection.openNode(), { log });
   await probes.uninstall();
+  removeRunFiles(runDir);
   log.info("uninstalled from this node");
 }

@@ -31,6 +31,13 @@ export class NamespacesFile {
   }
 }
 
+/** Takes away all files of the run folder, which is ours alone; the folder itself is the node's mount. */
+export function removeRunFiles(runDir: string): void {
+  for (const { name, isDirectory } of [...Deno.readDirSync(runDir)]) {
+    if (!isDirectory) removeNodeFile(`${runDir}/${name}`);
+  }
+}
+
 /** Pods that an enrolment has begun with and not ended, over the agent's death: their rules may be there without any annotation. */
 export interface Journal {
   /** Throws MeshError if it cannot be noted: then nothing may begin. */

@@ -94,12 +94,12 @@ async function postgres(): Promise<Asker> {
     return bytes;
   };
   await stream.write(message("", "\0\x03\0\0user\0postgres\0database\0postgres\0\0"));
-  const idle = /Z\0\0\0\x05I/;
+  const idle = new RegExp("[^]*?Z\0\0\0\u0005I"); // ReadyForQuery, idle
   await stream.until(idle);
   return {
     ask: async (question) => {
       await stream.write(message("Q", `SELECT '${question}'\0`));
-      const [all] = await stream.until(/[^]*?Z\0\0\0\x05I/);
+      const [all] = await stream.until(idle);
       return /ambit-plain-\d+/.exec(all)?.[0] ?? all;
     },
     close: () => stream.close(),

@@ -44,7 +44,7 @@ async function drive(lane: typeof lanes[number], kept: boolean): Promise<never> 
   }
 }
 
-for (const lane of lanes) drive(lane, lane.name.startsWith("kept")).catch((error) => console.error(lane.name, error));
+for (const lane of lanes) drive(lane, lane.name.startsWith("kept"));
 
 Deno.addSignalListener("SIGTERM", () => Deno.exit(0));
 Deno.serve({ hostname: "127.0.0.1", port: 9000, onListen: () => undefined }, (request) => {
