@@ -96,7 +96,8 @@ async function look(
   const probed = await observer.probed(host), verdicts: Verdict[] = [];
   for (const subject of subjects.filter(isWanted)) verdicts.push(judge(await observer.look(subject, probed)));
   for (const { target, pod, problem } of unseen.filter(isWanted)) {
-    verdicts.push(failed(target, problem, "see the node agent's log, and that the workload runs", pod));
+    if (problem === undefined) verdicts.push(trusted(target, pod));
+    else verdicts.push(failed(target, problem, "see the node agent's log, and that the workload runs", pod));
   }
   for (const name of wanted.filter((it) => !verdicts.some(({ target, pod }) => target === it || pod === it))) {
     verdicts.push(failed(name, "it is not enrolled", "see its labels in a cluster; on a bare node run `ambit enroll`"));
@@ -107,6 +108,12 @@ async function look(
 function failed(target: string, cause: string, cure: string, pod?: string): Verdict {
   const findings = [{ check: "agent", cause, cure }] as const;
   return { target, pod, captured: false, backend: undefined, proof: "not tried", findings, notes: [] };
+}
+
+/** A unit or control group shares the host's namespace: what there is to see of it its agent checks. */
+function trusted(target: string, pod?: string): Verdict {
+  const notes = ["as the node agent says, which checks it"];
+  return { target, pod, captured: true, backend: undefined, proof: "not tried", findings: [], notes };
 }
 
 /** Whichever agent answers; with neither, the kernel itself. */

@@ -1,5 +1,8 @@
 /** Looks at one namespace: which backend has rules there, what differs, who listens, and whether a connection is captured. Changes nothing. */
 import type { Logger } from "../../base/log.ts";
+import { netnsCookie } from "../../os/bpf/netns_cookie.ts";
+import { RedirectedPods } from "../../os/bpf/redirected_pods.ts";
+import { PIN_FOLDER } from "../../os/bpf/shared_maps.ts";
 import { tryConnection } from "../../os/connect_trial.ts";
 import { legacyTableNames } from "../../os/legacy_tables.ts";
 import { FirewallSocket } from "../../os/netlink/nftables.ts";
@@ -10,6 +13,7 @@ import { createAnonymousNetns, type Netns } from "../../os/netns.ts";
 import { TABLE_NAMES } from "../nft_rules.ts";
 import { allCandidates } from "../redirection/candidates.ts";
 import { hasResidue, parseSaved } from "../redirection/iptables_state.ts";
+import { missingPolicyRoutes } from "../redirection/policy_routes.ts";
 import type { ProgramRunner } from "../redirection/programs.ts";
 import type { BackendName, PodRuleOptions, ProbedAddress, Redirection } from "../redirection/redirection.ts";
 import type { Observation } from "./judge.ts";
@@ -77,6 +81,8 @@ export class Observer implements Disposable {
 
   /** By what stands in the kernel; old iptables is asked only where the kernel says that it has tables. */
   async usedBackend(netns: Netns): Promise<BackendName | undefined> {
+    using redirected = RedirectedPods.open(PIN_FOLDER);
+    if (redirected?.has(netnsCookie(netns)) === true) return "bpf";
     if (foreignChains(netns, OUTPUT_CHAIN.tables).length > 0) return "nft";
     if (foreignChains(netns, OUTPUT_CHAIN.iptables).length > 0) return "iptables-nft";
     for (const family of FAMILIES) {
@@ -108,6 +114,8 @@ export class Observer implements Disposable {
     name: BackendName,
     { netns, rules }: Subject,
   ): Promise<{ rules: PodRuleOptions; differences: readonly string[] }> {
+    // Opening eBPF's backend would attach its programs anew: only the agent may; here the connection tells.
+    if (name === "bpf") return { rules: rules ?? {}, differences: missingPolicyRoutes(netns, rules ?? {}) };
     const redirection = await this.#open(name);
     if (redirection === undefined) {
       return { rules: rules ?? {}, differences: [`rules of ${name} cannot be read here: its programs are missing`] };

@@ -8,11 +8,11 @@ import { openTarget } from "../target.ts";
 import type { FoundNamespace } from "./namespaces.ts";
 import type { Observer, Subject } from "./observe.ts";
 
-/** A workload that cannot be looked at, and why. */
+/** A workload that cannot be looked at, and what is wrong with it as far as its agent knows; nothing where all is well. */
 export interface Unseen {
   readonly target: string;
   readonly pod?: string;
-  readonly problem: string;
+  readonly problem?: string;
 }
 
 export interface Subjects {
@@ -28,8 +28,7 @@ export function subjectsOfNode({ pods }: NodeStatus): Subjects {
   for (const status of pods) {
     const pod = `${status.namespace}/${status.name}`, target = parseEnrolTarget(status.target);
     if (target === undefined || isShared(target)) {
-      const problem = problemsOf(status).join("; ");
-      if (problem !== "") unseen.push({ target: status.target, pod, problem });
+      unseen.push({ target: status.target, pod, problem: problemsOf(status).join("; ") || undefined });
       continue;
     }
     try {

@@ -45,10 +45,13 @@ interface Answer {
 }
 
 /** Asks as a user does, on a node on which no agent runs; what else stands on this machine is left out. */
-async function check(...args: string[]): Promise<Answer> {
-  const nowhere = ["--enrol-socket=/nowhere", "--introspection-address=127.0.0.1:1"];
+async function check(
+  { targets = [`netns/${NAME}`], socket = "/nowhere" } = {},
+  ...args: string[]
+): Promise<Answer> {
+  const agents = [`--enrol-socket=${socket}`, "--introspection-address=127.0.0.1:1"];
   const command = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", MAIN, "cni", "check", `netns/${NAME}`, ...nowhere, "-o", "json", ...args],
+    args: ["run", "-A", MAIN, "cni", "check", ...targets, ...agents, "-o", "json", ...args],
   });
   const { code, stdout, stderr } = await command.output();
   assert(code === 0 || code === 1, new TextDecoder().decode(stderr));
@@ -73,7 +76,7 @@ for (const name of NETFILTER_BACKENDS) {
 
     using routes = RouteSocket.open(pod.netns);
     routes.deleteRule({ family: "ipv4", mark: 0x111, mask: 0xfff, priority: 32764, table: 100 });
-    const damaged = await check("--prove=false");
+    const damaged = await check({}, "--prove=false");
     assertEquals([damaged.status, damaged.verdicts[0]!.proof], [1, "not tried"]);
     assertEquals(damaged.verdicts[0]!.findings.map(({ cause }) => cause), ["the ipv4 rule for mark 0x111 is missing"]);
   });
@@ -91,6 +94,35 @@ Deno.test("cni check sees by a connection that nothing captures although the rul
   const answer = await check();
   assertEquals([answer.status, answer.verdicts[0]!.proof], [1, "no"]);
   assertEquals(answer.verdicts[0]!.findings.map((it) => it.check), ["proof"]);
+});
+
+Deno.test("cni check goes by the list of an agent that answers, its problems included", async () => {
+  using backend = await openBackend("nft"), pod = new Pod();
+  await backend.apply(pod.netns, {});
+  using listeners = new DisposableStack();
+  for (const port of PORTS) listeners.use(RawSocket.listen(pod.netns, "0.0.0.0", port));
+  const row = { uid: "a", namespace: "shop", serviceAccount: "web", name: "web", netnsInode: pod.netns.inode };
+  const pods = [
+    { ...row, target: `netns/${NAME}`, state: "enrolled", problems: [] as string[] },
+    { ...row, target: "unit/web.service", state: "enrolled", problems: [] },
+    { ...row, target: "netns/ambit-gone", state: "enrolled", problems: [] },
+  ];
+  const folder = Deno.makeTempDirSync(), path = `${folder}/enrol.sock`;
+  await using server = Deno.serve({ path, onListen: () => {} }, () => Response.json({ pods, problems: [] }));
+  const all = await check({ targets: [], socket: path });
+  assertEquals(all.verdicts.map(({ target, captured }) => [target, captured]), [
+    [`netns/${NAME}`, true],
+    ["unit/web.service", true],
+    ["netns/ambit-gone", false],
+  ]);
+  assertEquals((await check({ targets: ["shop/web", "shop/none"], socket: path })).status, 1);
+  pods[0]!.problems.push("ztunnel did not answer");
+  const problem = await check({ targets: [`netns/${NAME}`], socket: path });
+  assertEquals([problem.status, problem.verdicts[0]!.findings.map(({ cause }) => cause)], [1, [
+    "ztunnel did not answer",
+  ]]);
+  await server.shutdown();
+  Deno.removeSync(folder, { recursive: true });
 });
 
 Deno.test("cni check of what is not enrolled says so", async () => {
