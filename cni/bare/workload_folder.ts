@@ -4,6 +4,7 @@ import type { Logger } from "../../base/log.ts";
 import { type EnrolRequest, type EnrolTarget, parseEnrolTarget } from "../../mesh/enrolment.ts";
 import { findCgroupRoot, findCgroups } from "./cgroups.ts";
 import { findContainers } from "./containers.ts";
+import { effectiveUserId } from "../../os/process.ts";
 import type { Machine } from "./place.ts";
 import { type NodeWorkload, parseWorkloadFile, targetsOf } from "./workload_file.ts";
 
@@ -131,9 +132,11 @@ export class WorkloadFolder {
     const path = `${this.#folder}/${name}`;
     let text: string, stamp: string;
     try {
-      const { size, mtime, ino } = Deno.statSync(path);
-      stamp = `${size} ${mtime?.getTime()} ${ino}`;
+      const stat = Deno.statSync(path), { size, mtime, ino, uid, mode } = stat;
+      stamp = `${size} ${mtime?.getTime()} ${ino} ${uid} ${mode}`;
       if (this.#files.get(name)?.stamp === stamp) return;
+      const stranger = strangerTo(stat) ?? strangerTo(Deno.statSync(this.#folder));
+      if (stranger !== undefined) throw new Error(stranger);
       if (size > FILE_BYTES_MAX) throw new Error(`it is longer than ${FILE_BYTES_MAX} bytes`);
       text = Deno.readTextFileSync(path);
     } catch (error) {
@@ -162,4 +165,13 @@ export class WorkloadFolder {
       throw error;
     }
   }
+}
+
+/** Who can write such a file can give any process any identity: that is for root and our own user. */
+function strangerTo({ uid, mode }: Deno.FileInfo): string | undefined {
+  const WRITABLE_BY_OTHERS = 0o022;
+  if (uid !== 0 && uid !== effectiveUserId()) return `it, or its folder, belongs to user ${uid}, not to root`;
+  return ((mode ?? 0) & WRITABLE_BY_OTHERS) === 0
+    ? undefined
+    : "it, or its folder, can be written by others: chmod go-w";
 }

@@ -128,6 +128,11 @@ bareTest(
     assertEquals(pods.names(), ["db", "web"], "what a bad file named before a restart stays");
     write("web.yaml", workload("web", `cgroup: ${web.path}`, "  inboundPorts: [8080]\n"));
     await until("nothing is wrong", 10_000, async () => (await status()).problems.length === 0);
+    // Who may write a file may give an identity: one that others can write is as good as none.
+    write("api.yaml", workload("api", `cgroup: ${cgroups.add("api").path}`));
+    Deno.chmodSync(`${enrolDir}/api.yaml`, 0o666);
+    await until("it is refused", 10_000, async () => (await status()).problems.some((it) => it.includes("chmod go-w")));
+    Deno.removeSync(`${enrolDir}/api.yaml`);
     Deno.removeSync(`${enrolDir}/db.yaml`);
     await until("db is out", 10_000, () => pods.names().join() === "web");
     Deno.removeSync(`${enrolDir}/web.yaml`);
