@@ -92,7 +92,6 @@ export class SharedNode {
       }
       return;
     }
-    // A chain that no rule jumps to any more stays in a table that is only filled anew: so that is made anew.
     firewall.replaceWhole(this.#tables(netns));
     for (const family of families(netns)) {
       const { rule, route } = policyRoute(family);

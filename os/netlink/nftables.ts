@@ -16,6 +16,7 @@ const NFT = {
   DELTABLE: type(2),
   NEWCHAIN: type(3),
   GETCHAIN: type(4),
+  DELCHAIN: type(5),
   NEWRULE: type(6),
   GETRULE: type(7),
   DELRULE: type(8),
@@ -61,9 +62,17 @@ export class FirewallSocket implements Disposable {
     this.#transact([...tables.flatMap(replaceSteps), ...absent.flatMap(deleteSteps)]);
   }
 
-  /** As {@link replace}, and chains that the tables had before and have no more are gone, too. */
+  /**
+   * As {@link replace}, and chains that the tables had before and have no more are gone, too. Chains that stay are the same
+   * all the while: of a hook that were taken away and made anew a packet could see neither.
+   */
   replaceWhole(tables: readonly FirewallTable[]): void {
-    this.#transact(tables.flatMap((table) => [...deleteSteps(table.name), ...replaceSteps(table)]));
+    const present = this.#dump("list chains", NFT.GETCHAIN, () => {});
+    const stale = tables.flatMap(({ name: table, chains }) =>
+      present.filter((it) => it.string(CHAIN.TABLE) === table).map((it) => it.string(CHAIN.NAME)!)
+        .filter((name) => chains.every((chain) => chain.name !== name)).map((name) => ({ table, name }))
+    );
+    this.#transact([...tables.flatMap(replaceSteps), ...stale.map(deleteChainStep)]);
   }
 
   /** Removes the tables; those that are not there are fine (CNI-133). */
@@ -205,6 +214,15 @@ function replaceSteps(table: FirewallTable): Step[] {
       },
     })),
   ];
+}
+
+function deleteChainStep({ table, name }: { readonly table: string; readonly name: string }): Step {
+  return {
+    doing: `delete chain ${table} ${name}`,
+    type: NFT.DELCHAIN,
+    flags: 0,
+    body: (writer) => writer.string(CHAIN.TABLE, table).string(CHAIN.NAME, name),
+  };
 }
 
 /** Added first, so that deleting succeeds whether the table was there or not. */

@@ -40,6 +40,12 @@ export class ScratchCgroups implements Disposable {
     }
   }
 
+  /** Puts this process, with all its threads, into the group until it is disposed of. */
+  stay({ path }: Cgroup): Disposable {
+    this.#enter(path, Deno.pid);
+    return { [Symbol.dispose]: () => this.#enter(this.#home, Deno.pid) };
+  }
+
   /** Moves a process. */
   put({ path }: Cgroup, pid: number): void {
     this.#enter(path, pid);
