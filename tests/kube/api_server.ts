@@ -5,6 +5,7 @@ import { freePort } from "./free_port.ts";
 import { PartProcess } from "./part_process.ts";
 import { AUDIT_POLICY, type AuditedCall, readAudit } from "./audit.ts";
 import { writeKeyPair } from "./account_key.ts";
+import { until } from "./until.ts";
 
 const ISSUER = "https://kubernetes.default.svc";
 const SERVICE_RANGE = "10.96.0.0/16";
@@ -229,7 +230,18 @@ export class ApiServer implements AsyncDisposable {
   async #define(set: Definitions): Promise<void> {
     const path = this.#parts.definitions[set];
     await this.kubectl(["apply", "--server-side", "-f", path]);
-    await this.kubectl(["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"]);
+    // Not `kubectl wait`: it fails at one that is so new that it has no conditions at all.
+    await until(() => this.#areEstablished(), "the definitions are established", 60_000);
+  }
+
+  async #areEstablished(): Promise<boolean> {
+    const { items } = JSON.parse(await this.kubectl(["get", "crd", "-o", "json"])) as {
+      items: { status?: { conditions?: { type: string; status: string }[] | null } }[];
+    };
+    return items.length > 0 &&
+      items.every(({ status }) =>
+        status?.conditions?.some(({ type, status }) => type === "Established" && status === "True") === true
+      );
   }
 }
 
