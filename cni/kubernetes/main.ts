@@ -4,6 +4,7 @@ import { parse } from "@std/yaml";
 import { MeshError } from "../../base/errors.ts";
 import { Logger } from "../../base/log.ts";
 import { requireCapabilities } from "../../os/capabilities.ts";
+import { raiseOpenFileLimit } from "../../os/limits.ts";
 import { fixedCredentials, type KubeAccess } from "../../kube/access.ts";
 import { openKubeApi } from "../../kube/client.ts";
 import { inClusterAccess } from "../../kube/in_cluster.ts";
@@ -39,6 +40,7 @@ export async function runKubernetesMode(config: CniConfig, { signal, log }: Role
   requireCapabilities(["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
   const enablement = enablementOf(config), nodeName = config.nodeName ?? Deno.hostname();
   const access = config.kubeconfig === undefined ? await inClusterAccess() : await loadKubeconfig(config.kubeconfig);
+  raiseOpenFileLimit(); // Three descriptors a pod, and more with eBPF.
   const parts: Parts = {}; // As they come up; the pages are there before them.
   const metrics = new NodeMetrics(gaugesOf(config, parts));
   const ended = new AbortController(); // By a failure, too.

@@ -129,7 +129,7 @@ export class MeshPods implements Disposable {
       netns?.[Symbol.dispose]();
       if (lives) await annotate(pod, "none");
       this.#options.journal.end(pod.uid);
-      news.unenrolled(pod);
+      news.unenrolled(pod, { lives });
       log.info("pod unenrolled", { pod: podName(pod) });
     });
   }

@@ -56,9 +56,10 @@ export class PodEvents implements PodNews {
     this.#change(pod, "AmbientEnrollFailed", `${chain(error)}; ${next}`);
   }
 
-  unenrolled(pod: NodePod): void {
-    this.#change(pod, "AmbientUnenrolled", "the pod's traffic is captured no more");
-    if (pod.ended) this.#spoken.delete(pod.uid);
+  /** Of a pod that has ended nobody needs to hear it. */
+  unenrolled(pod: NodePod, { lives }: { readonly lives: boolean }): void {
+    if (lives) this.#change(pod, "AmbientUnenrolled", "the pod's traffic is captured no more");
+    else this.#spoken.delete(pod.uid);
   }
 
   repaired(pod: NodePod, what: Repair, found: string): void {

@@ -35,7 +35,8 @@ Deno.test("PodEvents says each change once, whatever the retries, and a repair o
   }
   said.unreadable(POD, "x is neither true nor false");
   said.unreadable(POD, "x is neither true nor false");
-  said.unenrolled(POD);
+  said.unenrolled(POD, { lives: true });
+  said.unenrolled(POD, { lives: false });
   await said.written;
   assertEquals(lines(), [
     "Warning AmbientEnrollFailed: no ztunnel is connected; it is tried again, at first after 5 ms, then up to every 5 s",

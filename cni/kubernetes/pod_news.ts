@@ -10,7 +10,8 @@ export type Repair = "rules" | "listeners" | "netns" | "annotation" | "probe_set
 export interface PodNews {
   enrolled(pod: NodePod, how: { readonly path: EnrolPath; readonly ms: number }): void;
   failed(pod: NodePod, how: { readonly path: EnrolPath; readonly ms: number; readonly error: unknown }): void;
-  unenrolled(pod: NodePod): void;
+  /** `lives`: it goes on without the mesh; else it has ended. */
+  unenrolled(pod: NodePod, how: { readonly lives: boolean }): void;
   repaired(pod: NodePod, what: Repair, found: string): void;
   /** An annotation that cannot be read, and is passed over. */
   unreadable(pod: NodePod, problem: string): void;
@@ -22,7 +23,7 @@ export function toAll(listeners: readonly PodNews[]): PodNews {
   return {
     enrolled: (pod, how) => each((it) => it.enrolled(pod, how)),
     failed: (pod, how) => each((it) => it.failed(pod, how)),
-    unenrolled: (pod) => each((it) => it.unenrolled(pod)),
+    unenrolled: (pod, how) => each((it) => it.unenrolled(pod, how)),
     repaired: (pod, what, found) => each((it) => it.repaired(pod, what, found)),
     unreadable: (pod, problem) => each((it) => it.unreadable(pod, problem)),
   };
