@@ -142,6 +142,7 @@ Deno.test("the agent enrols the running pods of its own node, says so to all who
   cluster.pod("dns", { namespace: "kube-system", ip: "10.0.0.4", inode: 3 });
   await cluster.start();
   await using ztunnel = new Ztunnel(cluster.zds, cluster.node);
+  await until("ztunnel has its snapshot", () => ztunnel.told.length === 1);
   cluster.namespace("shop", AMBIENT);
   await until("the pod is enrolled", () => cluster.annotation("web") === "enabled");
   assertEquals([cluster.annotation("elsewhere"), cluster.annotation("dns", "kube-system")], [undefined, undefined]);
