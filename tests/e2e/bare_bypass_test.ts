@@ -9,7 +9,7 @@ import { RouteSocket } from "../../os/netlink/rtnetlink.ts";
 import { RawSocket } from "./raw_socket.ts";
 import { ScratchCgroups } from "./scratch_cgroup.ts";
 
-const ROUNDS = 200, F_SETFL = 4;
+const ROUNDS = 200, F_SETFL = 4, BACKLOG = 4096;
 
 /** Takes all connections that wait at a listener, and closes them. */
 function takeAll(listener: RawSocket): number {
@@ -38,7 +38,10 @@ Deno.test("no connection of a control group gets past the mesh while others are 
   withinNetns(host, () => node.apply(0, web, request));
   using outbound = RawSocket.listen(host, "0.0.0.0", SHARED_PORTS.outbound);
   using remote = RawSocket.listen(peer, "0.0.0.0", 9000);
-  for (const { fd } of [outbound, remote]) libc.fcntl(fd, F_SETFL, libc.O.NONBLOCK);
+  for (const { fd } of [outbound, remote]) {
+    libc.fcntl(fd, F_SETFL, libc.O.NONBLOCK);
+    libc.listen(fd, BACKLOG);
+  }
   using _inside = cgroups.stay(web);
   const worker = new Worker(new URL("./connect_worker.ts", import.meta.url), { type: "module" });
   const stop = new Int32Array(new SharedArrayBuffer(4));
