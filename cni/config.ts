@@ -119,6 +119,14 @@ export const CNI_CONFIG = defineConfig("ambit cni", {
     default: Object.freeze([]) as readonly string[],
     help: "addresses and ranges that no unit's or control group's traffic is captured to: those of the control plane",
   },
+  switchToHost: {
+    kind: toggle(),
+    flag: "allow-switch-to-host-ns",
+    env: "ALLOW_SWITCH_TO_HOST_NS",
+    default: false,
+    help:
+      "in a cluster: write the host's rules in the network namespace of the host's first process; else in the agent's own, which must be the host's",
+  },
   branchEniProbe: {
     kind: toggle(),
     flag: "branch-eni-probe",

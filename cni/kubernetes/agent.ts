@@ -8,6 +8,7 @@ import { NAMESPACES, PODS } from "../../kube/resource_types.ts";
 import type { Enablement } from "../enablement.ts";
 import { EVENT_SOCKET } from "../plugin_event.ts";
 import { LOG_SOCKET } from "../plugin_log_lines.ts";
+import type { Netns } from "../../os/netns.ts";
 import { BranchEniProbes } from "../redirection/branch_eni.ts";
 import type { Redirection } from "../redirection/redirection.ts";
 import { ZdsServer } from "../zds_server.ts";
@@ -31,6 +32,8 @@ export interface AgentConfig {
   readonly systemNamespace: string;
   readonly enablement: Enablement;
   readonly rules: PodDefaults;
+  /** The host's network namespace, open as long as the agent runs; absent: the one that this process is in (CNI-186). */
+  readonly hostNetns?: Netns;
   /** Whether pods with network interfaces of their own are looked for (CNI-187). */
   readonly branchEniProbe?: boolean;
   /** What redirects, in the pods and on the node. */
@@ -70,9 +73,9 @@ export async function startAgent(config: AgentConfig, options: AgentOptions): Pr
     await servePluginLog(`${config.runDir}/${LOG_SOCKET}`, log.child("cni-plugin")),
     (it) => it.shutdown(),
   );
-  const own = config.redirection.openNode();
+  const host = config.hostNetns, own = config.redirection.openNode(host);
   const probes = cleanup.use(
-    config.branchEniProbe === true ? new BranchEniProbes(own, { log: log.child("probes") }) : own,
+    config.branchEniProbe === true ? new BranchEniProbes(own, { log: log.child("probes"), host }) : own,
   );
   await ensureHostRules(probes, { signal, log });
   const node = options.node ?? cleanup.use(new ProcNode(config.procDir, log.child("netns")));
@@ -178,7 +181,7 @@ export async function startAgent(config: AgentConfig, options: AgentOptions): Pr
     repaired: (what) => metrics.repairedHost(what),
     log: log.child("host"),
   });
-  cleanup.use(node.watch(undefined, () => void hostAudit.look(), ["firewall"]));
+  cleanup.use(node.watch(host, () => void hostAudit.look(), ["firewall"]));
   started = true;
   look([...state.pods()].map(([key]) => key));
   log.info("node agent serves", { node: config.nodeName, restored: restored.length });

@@ -7,6 +7,7 @@ import { EVENTS, NAMESPACES, PODS } from "../../kube/resource_types.ts";
 import { InMemoryKubeApi } from "../../kube/testing.ts";
 import { decodeZdsRequest, encodeZdsAcknowledgement, encodeZdsHello } from "../../mesh/proto/zds_codec.ts";
 import { closeDescriptor, SeqpacketSocket } from "../../os/seqpacket.ts";
+import type { Netns } from "../../os/netns.ts";
 import { DEFAULT_SELECTORS } from "../enablement.ts";
 import { SocketAgent } from "../plugin/agent.ts";
 import { encodeEvent } from "../plugin_event.ts";
@@ -69,7 +70,7 @@ class Cluster implements AsyncDisposable {
     return `${this.runDir}/zds.sock`;
   }
 
-  async start(): Promise<void> {
+  async start(hostNetns?: Netns): Promise<void> {
     this.#stop = new AbortController();
     this.agent = await startAgent({
       nodeName: "n1",
@@ -81,6 +82,7 @@ class Cluster implements AsyncDisposable {
       zdsSocket: this.zds,
       procDir: "/proc",
       hostRoot: "",
+      hostNetns,
       auditIntervalMs: 3_600_000,
     }, {
       api: this.api,
@@ -303,4 +305,13 @@ Deno.test("host rules are tried ten times, and then the node cannot be served (C
   assertEquals([late.tries(), never.tries()], [10, 10]);
   const stopped = AbortSignal.abort(new Error("stopped"));
   await assertRejects(() => ensureHostRules(failing(99), { ...options, signal: stopped }), Error, "stopped");
+});
+
+Deno.test("the host's rules are written and watched in the agent's own namespace, or in the one it was given for the host's (CNI-186)", async () => {
+  await using cluster = new Cluster();
+  await cluster.start();
+  assertEquals([cluster.node.probedIn, [...cluster.node.watchers.keys()]], [undefined, ["host"]]);
+  await cluster.stop();
+  await cluster.start({ inode: 77 } as Netns);
+  assertEquals([cluster.node.probedIn, [...cluster.node.watchers.keys()]], [77, [77]]);
 });

@@ -14,6 +14,7 @@ import type { CniConfig } from "../config.ts";
 import { DEFAULT_SELECTORS_WRITTEN, type Enablement, parseEnablement } from "../enablement.ts";
 import { Installer } from "../install/installer.ts";
 import { loadedLibraries, type PluginProgram } from "../install/plugin_program.ts";
+import { type Netns, openNetns } from "../../os/netns.ts";
 import { BranchEniProbes } from "../redirection/branch_eni.ts";
 import { chooseRedirection } from "../redirection/choose.ts";
 import type { Redirection } from "../redirection/redirection.ts";
@@ -47,7 +48,8 @@ export async function runKubernetesMode(config: CniConfig, { signal, log }: Role
   const servers = servePagesOf(config, { parts, metrics, signal: AbortSignal.any([signal, ended.signal]) });
   const api = openKubeApi(access, { log: log.child("kube") });
   try {
-    using redirection = await chooseRedirection(config, { log: log.child("redirection") });
+    using host = config.switchToHost ? openNetns(`${config.hostRoot}/proc/1/ns/net`) : undefined;
+    using redirection = await chooseRedirection(config, { log: log.child("redirection"), host });
     parts.redirection = redirection;
     const agent = parts.agent = await startAgent({
       nodeName,
@@ -56,6 +58,7 @@ export async function runKubernetesMode(config: CniConfig, { signal, log }: Role
       rules: { dnsCapture: config.dnsCapture, permitExclusions: config.permitExclusions },
       redirection,
       branchEniProbe: config.branchEniProbe,
+      hostNetns: host,
       runDir: config.runDir,
       zdsSocket: config.zdsSocket,
       procDir: `${config.hostRoot}/proc`,
@@ -88,7 +91,7 @@ export async function runKubernetesMode(config: CniConfig, { signal, log }: Role
       owned: config.ownedConf,
       log,
     });
-    if (leaving === "uninstalled") await uninstall(installer, redirection, config.runDir, log);
+    if (leaving === "uninstalled") await uninstall(installer, { redirection, host, runDir: config.runDir, log });
     else log.info("stopping; pods stay captured, and new ones wait for the next agent");
   } finally {
     api.close();
@@ -201,12 +204,15 @@ async function verifyToken(access: KubeAccess, token: string, signal: AbortSigna
 
 async function uninstall(
   installer: Installer,
-  redirection: Redirection,
-  runDir: string,
-  log: Logger,
+  { redirection, host, runDir, log }: {
+    readonly redirection: Redirection;
+    readonly host: Netns | undefined;
+    readonly runDir: string;
+    readonly log: Logger;
+  },
 ): Promise<void> {
   installer.uninstall();
-  using probes = new BranchEniProbes(redirection.openNode(), { log });
+  using probes = new BranchEniProbes(redirection.openNode(host), { log, host });
   await probes.uninstall();
   removeRunFiles(runDir);
   log.info("uninstalled from this node");

@@ -120,6 +120,9 @@ export class FakeNode implements NodeView {
     return { [Symbol.dispose]: () => void (this.watchers.get(key) === onChange && this.watchers.delete(key)) };
   }
 
+  /** Inode of the namespace in which the host's rules are; undefined: the agent's own. */
+  probedIn: number | undefined;
+
   readonly redirection: Redirection = {
     name: "nft",
     apply: ({ inode }, options) => {
@@ -139,7 +142,10 @@ export class FakeNode implements NodeView {
       const same = JSON.stringify(rules) === JSON.stringify(options) && !released;
       return same ? [] : [rules === undefined ? "table istio-ambient-nat is missing" : "a rule differs"];
     },
-    openNode: () => this.probes(),
+    openNode: (host) => {
+      this.probedIn = host?.inode;
+      return this.probes();
+    },
     [Symbol.dispose]: () => {},
   };
 

@@ -2,6 +2,7 @@
 import { MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { withoutBpf } from "../bpf/candidate.ts";
+import type { Netns } from "../../os/netns.ts";
 import { allCandidates } from "./candidates.ts";
 import { candidateNames, type RedirectSettings } from "./choices.ts";
 import { Ipset } from "./ipset.ts";
@@ -12,6 +13,8 @@ export interface ChoiceParts {
   readonly log: Logger;
   readonly runner?: ProgramRunner;
   readonly candidates?: readonly Candidate[];
+  /** The host's network namespace, where iptables is tried; absent: this process's own. */
+  readonly host?: Netns;
 }
 
 /** Throws AMB7140, with what each lacks, when none can be used. The redirection owns the thread that runs its programs. */
@@ -19,8 +22,8 @@ export async function chooseRedirection(settings: RedirectSettings, parts: Choic
   const { log } = parts;
   using cleanup = new DisposableStack();
   const runner = cleanup.use(parts.runner ?? new ProgramThread(log));
-  const guarded = await guardMigration(settings, { runner, log });
-  const candidates = parts.candidates ?? allCandidates({ runner, settings: guarded, log });
+  const guarded = await guardMigration(settings, { runner, log, host: parts.host });
+  const candidates = parts.candidates ?? allCandidates({ runner, settings: guarded, log, host: parts.host });
   const lacks: string[] = [], usable: Candidate[] = [];
   for (const name of candidateNames(guarded)) {
     const candidate = candidates.find((it) => it.name === name);
@@ -53,10 +56,10 @@ function preferred(usable: readonly Candidate[]): Candidate | undefined {
 /** A node whose probes pass by an ipset still has pods of iptables: it stays with it until it is booted again (CNI-143). */
 async function guardMigration(
   settings: RedirectSettings,
-  { runner, log }: { readonly runner: ProgramRunner; readonly log: Logger },
+  { runner, log, host }: { readonly runner: ProgramRunner; readonly log: Logger; readonly host: Netns | undefined },
 ): Promise<RedirectSettings> {
   if (settings.redirect !== "auto" || settings.nativeNftables !== true) return settings;
-  const sets = new Ipset(undefined, runner);
+  const sets = new Ipset(host, runner);
   if (!await sets.exists("ipv4") && !await sets.exists("ipv6")) return settings;
   log.warn("the node has an ipset for probes: iptables stays until the next boot");
   return { ...settings, nativeNftables: false };

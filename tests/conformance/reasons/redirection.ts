@@ -1,6 +1,5 @@
 /** Rules in pods and on the host (CNI-120 to CNI-145, CNI-180 to CNI-190) that no test holds yet, each with the reason. */
 export const REDIRECTION_REASONS: Readonly<Record<string, string>> = {
-  "CNI-186": "the agent shares the host's network namespace; it does not switch to it yet",
   "CNI-189": "not there yet",
   "CNI-190": "not there yet",
 };
