@@ -27,8 +27,10 @@ export interface ConnectionLimits {
 export interface ConnectionOwner {
   readonly limits: ConnectionLimits;
   onRequest(connection: Connection, stream: ServerStream, fields: RequestFields | undefined): void;
-  /** It is over. Called once. */
-  onClosed(connection: Connection, reason: string): void;
+  /** A call was given up because its client took nothing of it. */
+  onStalled(): void;
+  /** It is over. Called once. @param byClient otherwise we ended it, for one of few reasons. */
+  onClosed(connection: Connection, reason: string, byClient: boolean): void;
 }
 
 const GREETING_MS_MAX = 10_000; // from TLS to the client's SETTINGS: one round trip
@@ -54,6 +56,8 @@ export class Connection extends ConnectionInput {
   #leaveGraceMs = 0;
   #finalGoaway = false;
   #over = false;
+  /** Why we have ended it, once we have. */
+  #lastWords: string | undefined;
   /** When it said its last. */
   #endingSinceMs = 0;
 
@@ -107,14 +111,14 @@ export class Connection extends ConnectionInput {
   /** The carrier has ended, whoever ended it. */
   carrierClosed(reason: string): void {
     this.closed = true;
-    this.#finish(reason);
+    this.#finish(this.#lastWords ?? reason, this.#lastWords === undefined);
   }
 
   override die(reason: string): void {
     if (this.#over) return;
     this.closed = true;
     this.carrier.destroy();
-    this.#finish(reason);
+    this.#finish(this.#lastWords ?? reason, false);
   }
 
   protected override fail(error: number, reason: string): void {
@@ -193,6 +197,7 @@ export class Connection extends ConnectionInput {
     if (this.ending) return;
     this.ending = true;
     this.#endingSinceMs = this.now();
+    this.#lastWords = reason;
     this.#loseStreams(reason);
     this.endAfterFlush();
   }
@@ -203,6 +208,7 @@ export class Connection extends ConnectionInput {
       const { sink } = stream;
       stream.reset(H2Error.CANCEL);
       sink?.onGone("it does not read");
+      this.#owner.onStalled();
     }
   }
 
@@ -214,10 +220,10 @@ export class Connection extends ConnectionInput {
     }
   }
 
-  #finish(reason: string): void {
+  #finish(reason: string, byClient: boolean): void {
     if (this.#over) return;
     this.#over = true;
     this.#loseStreams(reason);
-    this.#owner.onClosed(this, reason);
+    this.#owner.onClosed(this, reason, byClient);
   }
 }

@@ -144,6 +144,7 @@ Deno.test("Connection gives up a stream that makes no progress, and one that doe
   it.said();
   await it.pass(1_500);
   assertEquals([over, it.saidTexts(), it.closedBecause], [true, ["RST_STREAM 1 0,0,0,8"], undefined]);
+  assertEquals(it.stalled, 1);
   it.carrier.takes = false;
   await it.receive(ping());
   await it.pass(5_500);
@@ -357,7 +358,7 @@ Deno.test("Connection is cut a second after its last words, should its client no
   await it.receive(frame(FrameType.DATA, 0, 9, hex("00")));
   assertEquals([it.carrier.ended, it.carrier.destroyed], [true, false]);
   await it.pass(1_500);
-  assertEquals([it.carrier.destroyed, it.closedBecause], [true, "it does not close"]);
+  assertEquals([it.carrier.destroyed, it.closedBecause], [true, "it broke HTTP/2: PROTOCOL_ERROR"]);
 });
 
 Deno.test("Connection bears what is late for a stream that it has ended, and answers what is not (RFC 9113 §5.1)", async () => {

@@ -20,7 +20,10 @@ export class GrpcMetrics {
   readonly #received;
   readonly #sent;
   readonly #seconds;
+  readonly #ended;
+  readonly #stalled;
   readonly #now: () => number;
+  #connections = 0;
 
   /** @param now milliseconds of a monotonic clock. */
   constructor(metrics: Metrics, now: () => number) {
@@ -31,7 +34,26 @@ export class GrpcMetrics {
     this.#sent = metrics.counter("grpc_server_msg_sent_total", "Messages sent, by method.", labelled);
     const seconds = "Seconds that a call of one question and one answer took, by method.";
     this.#seconds = metrics.histogram("grpc_server_handling_seconds", seconds, HANDLING_SECONDS);
+    metrics.gauge("ambit_grpc_connections", "Open connections of gRPC clients.", () => this.#connections);
+    const ended = "Connections of gRPC clients that have ended, by reason.";
+    this.#ended = metrics.counter("ambit_grpc_connections_ended_total", ended, labelled);
+    const stalled = "Calls ended because their client took nothing of a message for too long.";
+    this.#stalled = metrics.counter("ambit_grpc_stalled_calls_total", stalled);
     this.#now = now;
+  }
+
+  connected(): void {
+    this.#connections++;
+  }
+
+  /** @param reason one of few. */
+  disconnected(reason: string): void {
+    this.#connections--;
+    this.#ended.increment({ reason });
+  }
+
+  stalled(): void {
+    this.#stalled.increment();
   }
 
   /** @returns What counts one call of a method, which begins now. @param path `/service/method` */

@@ -29,8 +29,11 @@ export class GrpcServer implements ConnectionOwner {
   readonly #options: GrpcServerOptions;
   readonly #methods: Methods;
   readonly #connections = new Set<Connection>();
+  /** All sockets, those too that are still in their handshake. */
+  readonly #sockets = new Set<Socket>();
   #listener: NetServer | undefined;
   #ticking: ReturnType<typeof setInterval> | undefined;
+  #stopping = false;
   #emptied = () => {};
   #forgetCredentials = () => {};
 
@@ -51,6 +54,10 @@ export class GrpcServer implements ConnectionOwner {
     const listener = credentials === undefined ? this.#plain() : this.#secure(credentials);
     this.#listener = listener;
     listener.maxConnections = CONNECTIONS_MAX;
+    listener.on("connection", (socket: Socket) => {
+      this.#sockets.add(socket);
+      socket.once("close", () => this.#sockets.delete(socket));
+    });
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     listener.once("error", reject);
     listener.listen(address.port, address.host, resolve);
@@ -75,6 +82,7 @@ export class GrpcServer implements ConnectionOwner {
 
   /** Takes no more connections, asks clients to leave, and cuts what is left of their calls after `graceMs`. */
   async stop(graceMs: number): Promise<void> {
+    this.#stopping = true;
     const closed = new Promise<void>((resolve) => this.#listener?.close(() => resolve()) ?? resolve());
     const emptied = new Promise<void>((resolve) => this.#emptied = resolve);
     for (const connection of this.#connections) connection.leave(graceMs);
@@ -84,6 +92,7 @@ export class GrpcServer implements ConnectionOwner {
     }, graceMs);
     await emptied;
     clearTimeout(cut);
+    for (const socket of this.#sockets) drop(socket); // They are no connections yet.
     clearInterval(this.#ticking);
     this.#forgetCredentials();
     await closed;
@@ -93,8 +102,13 @@ export class GrpcServer implements ConnectionOwner {
     this.#methods.serve(stream, connection.peer, fields);
   }
 
-  onClosed(connection: Connection, reason: string): void {
+  onStalled(): void {
+    this.#options.metrics.stalled();
+  }
+
+  onClosed(connection: Connection, reason: string, byClient: boolean): void {
     this.#connections.delete(connection);
+    this.#options.metrics.disconnected(byClient ? "closed by the client" : reason);
     this.#options.log.debug("grpc connection ended", { address: connection.peer.host, reason });
     if (this.#connections.size === 0) this.#emptied();
   }
@@ -124,10 +138,12 @@ export class GrpcServer implements ConnectionOwner {
 
   #accept(socket: Socket, certificate: Uint8Array | undefined): void {
     const { remoteAddress: host = "", remotePort: port = 0 } = socket;
+    if (this.#stopping) return drop(socket);
     socket.setNoDelay(true); // Each write is whole frames: none is worth waiting for another.
     const carrier = new SocketCarrier(socket), now = () => performance.now();
     const connection = new Connection(carrier, { host, port, certificate }, this, now, Math.random);
     this.#connections.add(connection);
+    this.#options.metrics.connected();
     carrier.attach(connection);
   }
 

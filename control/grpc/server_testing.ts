@@ -47,6 +47,7 @@ export class Rig implements AsyncDisposable {
   readonly server: GrpcServer;
   readonly authority: CertificateAuthority;
   readonly credentials: ListenerCredentials;
+  readonly metrics = new Metrics();
   port = 0;
   plainPort = 0;
   readonly #plain: GrpcServer;
@@ -54,7 +55,7 @@ export class Rig implements AsyncDisposable {
   private constructor(authority: CertificateAuthority, credentials: ListenerCredentials) {
     this.authority = authority;
     this.credentials = credentials;
-    const options = { limits: LIMITS, metrics: new GrpcMetrics(new Metrics(), () => performance.now()), log };
+    const options = { limits: LIMITS, metrics: new GrpcMetrics(this.metrics, () => performance.now()), log };
     this.server = new GrpcServer(options);
     this.#plain = new GrpcServer(options);
     const answer = (bytes: Uint8Array, call: GrpcCall) => {

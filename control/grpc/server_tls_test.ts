@@ -75,3 +75,18 @@ Deno.test("verifiedPeer() takes a resumed session's certificate only while the r
   assertEquals(known(peer(true, true, past), false), false);
   assertEquals(known(peer(true, true, "whenever"), false), false);
 });
+
+Deno.test("GrpcServer.stop() waits for no handshake, and counts how connections ended", async () => {
+  await using rig = await Rig.start();
+  const socket = net.connect(rig.port, "127.0.0.1"), closed = new Promise((resolve) => socket.on("close", resolve));
+  socket.on("error", () => {}).on("data", () => {});
+  await new Promise((resolve) => socket.on("connect", resolve));
+  const client = rig.client();
+  assertEquals(await echo(client), 5);
+  assert(/\nambit_grpc_connections 1\n/.test(rig.metrics.render()));
+  client.close();
+  await rig.server.stop(60_000); // A handshake may take 10 s.
+  await closed;
+  const text = rig.metrics.render();
+  assert(/\nambit_grpc_connections 0\n/.test(text) && /ended_total\{reason="[^"]+"\} 1\n/.test(text), text);
+});

@@ -107,6 +107,7 @@ export class TestConnection implements ConnectionOwner {
   readonly #decoder = new HpackDecoder(4_096, 65_536);
   nowMs = 1_000;
   closedBecause: string | undefined;
+  stalled = 0;
 
   constructor(method: Method, limits: Partial<ConnectionLimits> = {}) {
     this.limits = { ...LIMITS, ...limits };
@@ -118,6 +119,10 @@ export class TestConnection implements ConnectionOwner {
 
   onRequest(connection: Connection, stream: ServerStream, fields: RequestFields | undefined): void {
     this.#methods.serve(stream, connection.peer, fields);
+  }
+
+  onStalled(): void {
+    this.stalled++;
   }
 
   onClosed(_connection: Connection, reason: string): void {

@@ -73,6 +73,7 @@ function converse(input: Uint8Array, pieceBytes: number): string {
   const owner: ConnectionOwner = {
     limits: { ...LIMITS, streamsMax: STREAMS_MAX },
     onRequest: (connection, stream, fields) => methods.serve(stream, connection.peer, fields),
+    onStalled: () => {},
     onClosed: () => void closed++,
   };
   const peer = { host: "10.0.0.1", port: 1, certificate: undefined };
