@@ -55,7 +55,7 @@ elif [ "$CNI_COMMAND" = ADD ]; then
   printf '%s\\n' "$result"
 elif [ "$CNI_COMMAND" = DEL ]; then
   for file in "${results}"/*; do
-    case $file in *"$CNI_CONTAINERID"*|*'*') continue ;; esac
+    case \${file##*/} in *"$CNI_CONTAINERID"*|'*') continue ;; esac
     while IFS= read -r line || [ -n "$line" ]; do
       case $line in *istio-cni*|${traces}) exit 0 ;; esac
     done <"$file"

@@ -20,7 +20,9 @@ async function call(script: string, command: string, input = ""): Promise<{ code
 }
 
 Deno.test("what is left of the plugin passes results on, succeeds, and goes when no pod's record names us (CNI-049)", async () => {
-  const folder = await Deno.makeTempDir(), script = `${folder}/istio-cni`, results = `${folder}/results`;
+  const folder = await Deno.makeTempDir({ prefix: "c1" }),
+    script = `${folder}/istio-cni`,
+    results = `${folder}/results`;
   try {
     await Deno.mkdir(results);
     await Deno.writeTextFile(script, tombstoneScript(results), { mode: 0o755 });
