@@ -79,8 +79,13 @@ export function receiveFrom(fd: number, target: Uint8Array<ArrayBuffer>): Datagr
 }
 
 /** sendto(2). @returns Bytes, or -errno. */
-export function sendTo(fd: number, data: Uint8Array<ArrayBuffer>, target: Uint8Array<ArrayBuffer>): number {
-  const result = library.sendto(fd, data, data.byteLength, libc.MSG.NOSIGNAL, target, target.byteLength);
+export function sendTo(
+  fd: number,
+  data: Uint8Array<ArrayBuffer>,
+  target: Uint8Array<ArrayBuffer>,
+  flags = 0,
+): number {
+  const result = library.sendto(fd, data, data.byteLength, flags | libc.MSG.NOSIGNAL, target, target.byteLength);
   return result < 0 ? -errno[0]! : result;
 }
 

@@ -31,6 +31,9 @@ const CASES = [
   { name: "latency at 1,000/s, p99 us", load: { do: "openLoop", connections: 16, ratePerSecond: 1_000 }, of: "p99" },
 ] as const;
 
+/** Less a matter of how busy the machine is than what is done per second. */
+const cpuOf = (name: string) =>
+  `${name.slice(0, name.lastIndexOf(","))}: ztunnel's CPU, ${name.endsWith("GB/s") ? "s per GB" : "us each"}`;
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 export async function runRedirect(args: readonly string[]): Promise<number> {
@@ -47,7 +50,8 @@ export async function runRedirect(args: readonly string[]): Promise<number> {
   }
   say(`load averages before and after each pass: ${loads.join(", ")}; ${rounds} rounds\n\n`);
   say(`| case | ${Object.keys(MODES).join(" | ")} |\n|---|${"---|".repeat(Object.keys(MODES).length)}\n`);
-  for (const { name } of CASES) {
+  const names = CASES.flatMap(({ name, of }) => of === "bytes" || of === "rate" ? [name, cpuOf(name)] : [name]);
+  for (const name of names) {
     const base = values.get(`nft|${name}`)!;
     const cells = (Object.keys(MODES) as Mode[]).map((mode) => {
       const own = values.get(`${mode}|${name}`)!, ratios = own.map((value, round) => value / base[round]!);
@@ -82,13 +86,16 @@ async function measure(mode: Mode): Promise<[string, number][]> {
       await run(client, { ...load, ip: to.ipv4 } as Command, async () => {
         await sleep(SETTLE_MS);
         const reader = of === "bytes" && load.do === "upload" ? server : client;
-        const before = await reader.snapshot([], { reset: true });
+        const pids = [mesh.nodes["node-a"].ztunnel.pid], before = await reader.snapshot(pids, { reset: true });
         await sleep(MEASURE_MS);
-        const after = await reader.snapshot([]), seconds = (after.atMs - before.atMs) / 1000;
+        const after = await reader.snapshot(pids), seconds = (after.atMs - before.atMs) / 1000;
         if (after.failures > before.failures) throw new Error(`${mode}, ${name}: ${after.firstFailure}`);
         if (of === "bytes") results.push([name, (after.receivedBytes - before.receivedBytes) / 1e9 / seconds]);
         else if (of === "rate") results.push([name, (after.completed - before.completed) / seconds]);
         else results.push([name, after.latency[of]]);
+        const cpu = after.cpuSeconds[0]! - before.cpuSeconds[0]!;
+        if (of === "bytes") results.push([cpuOf(name), cpu / (after.receivedBytes - before.receivedBytes) * 1e9]);
+        else if (of === "rate") results.push([cpuOf(name), cpu / (after.completed - before.completed) * 1e6]);
       });
     }
     return results;

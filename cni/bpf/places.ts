@@ -1,6 +1,5 @@
 /** Where eBPF objects of this node live: a bpffs for their names, and the root of the cgroup hierarchy for what hooks sockets. */
 import { MeshError } from "../../base/errors.ts";
-import { mountBpffs, PIN_ROOT } from "../../os/bpf/pins.ts";
 
 export interface BpfPlaces {
   /** Folder of the pins, in a bpffs. */
@@ -23,14 +22,17 @@ export function findCgroupRoot(
   return found.find((path) => hostRoot !== "" && path.startsWith(`${hostRoot}/`)) ?? found[0];
 }
 
-/** Sees that the folder is one where objects can be pinned; the usual place is mounted if nobody has. Throws AMB7152. */
+/**
+ * Sees that the folder is one where objects can be pinned. It mounts nothing: a mount of our own may be in a mount
+ * namespace that ends with us, and capture with it. Throws AMB7152.
+ */
 export function preparePins(folder: string): void {
-  const mounted = () =>
-    mountsOf(Deno.readTextFileSync("/proc/self/mounts"), "bpf").some((at) => `${folder}/`.startsWith(`${at}/`));
-  if (!mounted() && folder.startsWith(`${PIN_ROOT}/`)) mountBpffs(PIN_ROOT);
-  if (!mounted()) {
+  const mounted = mountsOf(Deno.readTextFileSync("/proc/self/mounts"), "bpf").some((at) =>
+    `${folder}/`.startsWith(`${at}/`)
+  );
+  if (!mounted) {
     throw new MeshError("AMB7152", `${folder} is in no bpffs`, {
-      remedy: `Mount one: mount -t bpf bpf ${PIN_ROOT}; in a container mount the node's ${PIN_ROOT}.`,
+      remedy: "Mount one: mount -t bpf bpf /sys/fs/bpf; in a container mount the node's.",
     });
   }
   Deno.mkdirSync(folder, { recursive: true, mode: 0o700 });

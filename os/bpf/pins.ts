@@ -17,14 +17,6 @@ export function openPinned(path: string): number | undefined {
   return accepted(result, `open the pinned BPF object ${path}`);
 }
 
-/** Mounts a bpffs. @returns 0 or -errno. */
-export function mountBpffs(folder: string): number {
-  return libc.mount("bpf", folder, "bpf", 0);
-}
-
-/** Where distributions mount their bpffs. */
-export const PIN_ROOT = "/sys/fs/bpf";
-
 /** Takes a name away; the object lives on while something else holds it. */
 export function unpin(path: string): void {
   libc.unlink(path); // ENOENT: what was to be achieved.

@@ -3,6 +3,8 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { CAPTURE_PORTS, ZTUNNEL_MARK } from "../../cni/nft_rules.ts";
 import { BpfRedirection } from "../../cni/bpf/redirection.ts";
 import { tryBpf } from "../../cni/bpf/trial.ts";
+import { chooseRedirection } from "../../cni/redirection/choose.ts";
+import { Logger } from "../../base/log.ts";
 import { MeshError } from "../../base/errors.ts";
 import { RouteSocket } from "../../os/netlink/rtnetlink.ts";
 import { createAnonymousNetns, writeSysctl } from "../../os/netns.ts";
@@ -13,6 +15,7 @@ import { RawSocket } from "./raw_socket.ts";
 
 /** A connect that is never answered fails after so long; the guard drops, it does not refuse. */
 const SILENT_S = 1;
+const MULTIPATH = 262, MSG_FASTOPEN = 0x20000000;
 
 Deno.test("bpf: from a nested namespace nothing leaves but what ztunnel marks, and what is excluded (CNI-209)", async () => {
   const exclude = { outboundPorts: [9001], outboundCidrs: ["10.55.9.0/24"], inboundPorts: [] };
@@ -170,6 +173,47 @@ Deno.test("bpf: a new agent adopts what the one before it pinned, without a mome
   using after = RawSocket.connect(rig.pod, ADDRESS.ipv4.peer, 9000), accepted = outbound.accept();
   assertEquals(rig.originalDestination(accepted), `${ADDRESS.ipv4.peer} 9000`);
   assert(after.fd >= 0 && remote.fd >= 0);
+});
+
+Deno.test("bpf: a pod changes from rules to eBPF and back, each time without what was before (CNI-144, CNI-312)", async () => {
+  using rig = await BpfRig.start();
+  const { pod } = rig, at = ADDRESS.ipv4, log = new Logger("test", { sink: () => {} });
+  using rules = await chooseRedirection(
+    {
+      redirect: "nft",
+      nativeNftables: undefined,
+      forceIptables: undefined,
+      reconcilePodRules: true,
+      bpfPins: rig.places.pins,
+    },
+    { log },
+  );
+  using outbound = RawSocket.listen(pod, "::", CAPTURE_PORTS.outbound);
+  for (let round = 0; round < 2; round++) {
+    assert((await rules.check(pod, {})).includes("BPF programs redirect it, too"));
+    await rules.apply(pod, {});
+    assertEquals(await rules.check(pod, {}), []);
+    using _byRules = RawSocket.connect(pod, at.peer, 9000), tracked = outbound.accept();
+    assertEquals(tracked.originalDestination(false), `${at.peer} 9000`);
+    assertEquals(rig.originalDestination(tracked), undefined);
+    assert((await rig.redirection.check(pod, {})).includes("table istio-ambient-nat should not be there"));
+    await rig.redirection.apply(pod, {});
+    assertEquals(await rig.redirection.check(pod, {}), []);
+    using _byHook = RawSocket.connect(pod, at.peer, 9001), hooked = outbound.accept();
+    assertEquals(rig.originalDestination(hooked), `${at.peer} 9001`);
+  }
+});
+
+Deno.test("bpf: connections of Multipath TCP, and with data in the SYN, are captured as any (CNI-201)", async () => {
+  using rig = await BpfRig.start();
+  using outbound = RawSocket.listen(rig.pod, "::", CAPTURE_PORTS.outbound);
+  using _several = RawSocket.connect(rig.pod, ADDRESS.ipv4.peer, 9000, { protocol: MULTIPATH }),
+    first = outbound.accept();
+  assertEquals(rig.originalDestination(first), `${ADDRESS.ipv4.peer} 9000`);
+  using early = RawSocket.open(rig.pod, ADDRESS.ipv4.peer);
+  early.sendTo("at once", ADDRESS.ipv4.peer, 9001, MSG_FASTOPEN);
+  using second = outbound.accept();
+  assertEquals([rig.originalDestination(second), second.receive()], [`${ADDRESS.ipv4.peer} 9001`, "at once"]);
 });
 
 Deno.test("tryBpf() finds all it needs where hooks see this process, and says what fails where they do not (CNI-216, CNI-217)", async () => {

@@ -1,6 +1,5 @@
 /** Places for eBPF that a test has for itself: a bpffs of its own, and a cgroup of its own to be in. */
 import { assert } from "@std/assert";
-import { mountBpffs } from "../../os/bpf/pins.ts";
 import * as libc from "../../os/libc_cold.ts";
 
 /** A bpffs that is gone, with all its pins, when it is disposed of. */
@@ -8,7 +7,7 @@ export class PrivateBpffs implements Disposable {
   readonly folder = Deno.makeTempDirSync({ prefix: "ambit-bpffs-" });
 
   constructor() {
-    const result = mountBpffs(this.folder);
+    const result = libc.mount("bpf", this.folder, "bpf", 0);
     if (result < 0) Deno.removeSync(this.folder);
     assert(result >= 0, `mounting a bpffs needs root: ${libc.errnoName(result)}`);
   }

@@ -18,6 +18,8 @@ const TIMEOUT_S = 10n; // far more than a lost packet costs: all traffic is loca
 
 export interface SocketOptions {
   readonly transport?: "tcp" | "udp";
+  /** Of socket(2); 0 unless said. */
+  readonly protocol?: number;
   readonly mark?: number;
   readonly transparent?: boolean;
   /** How long to wait at most for a connection or for data. */
@@ -50,10 +52,15 @@ export class RawSocket implements Disposable {
     return socket;
   }
 
+  /** A socket of the address's family that does nothing yet. */
+  static open(netns: Netns, ip: string, options: SocketOptions = {}): RawSocket {
+    return RawSocket.#create(netns, ip, options);
+  }
+
   static #create(netns: Netns, ip: string, options: SocketOptions): RawSocket {
     const v6 = ip.includes(":");
     const type = options.transport === "udp" ? libc.SOCK.DGRAM : libc.SOCK.STREAM;
-    const fd = withinNetns(netns, () => libc.socket(v6 ? libc.AF.INET6 : libc.AF.INET, type, 0));
+    const fd = withinNetns(netns, () => libc.socket(v6 ? libc.AF.INET6 : libc.AF.INET, type, options.protocol ?? 0));
     const socket = new RawSocket(must(fd, "create a socket"));
     const timeout = new Uint8Array(BigInt64Array.of(BigInt(options.timeoutS ?? TIMEOUT_S), 0n).buffer);
     must(libc.setSocketOption(fd, SOL_SOCKET, SO_RCVTIMEO, timeout), "set SO_RCVTIMEO");
@@ -113,10 +120,13 @@ export class RawSocket implements Disposable {
     return new TextDecoder().decode(target.subarray(0, must(libc.receive(this.fd, target), "receive")));
   }
 
-  /** Sends a datagram without a connection. */
-  sendTo(text: string, ip: string, port: number): void {
+  /** Sends a datagram without a connection, or what else flags make of it. */
+  sendTo(text: string, ip: string, port: number, flags = 0): void {
     const bytes = new TextEncoder().encode(text);
-    assert(must(sendTo(this.fd, bytes, socketAddress(ip, port)), "sendto") === bytes.length, "the socket took it all");
+    assert(
+      must(sendTo(this.fd, bytes, socketAddress(ip, port), flags), "sendto") === bytes.length,
+      "the socket took it all",
+    );
   }
 
   /** A datagram, and who it seems to come from. */

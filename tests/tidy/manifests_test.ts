@@ -31,6 +31,12 @@ interface Manifest {
 
 const all = (await trackedFiles()).filter(({ path }) => path.startsWith(FOLDER) && path.endsWith(".yaml"));
 const COMPONENTS = `${FOLDER}components/`;
+const FIRST = "/spec/template/spec/containers/0/";
+const ROLES = [
+  ["Deployment", "istiod", ISTIOD_CONFIG],
+  ["DaemonSet", "ztunnel", ZTUNNEL_CONFIG],
+  ["DaemonSet", "istio-cni-node", CNI_CONFIG],
+] as const;
 const files = all.filter(({ path }) => !path.startsWith(COMPONENTS));
 const listed = files.find(({ path }) => path.endsWith("/kustomization.yaml"))!;
 const others = files.filter((file) => file !== listed);
@@ -52,14 +58,14 @@ Deno.test("deploy/kubernetes: every file is applied, and every object says where
   }
 });
 
-Deno.test("deploy/kubernetes: a component applies its files alone, for istiod's account, and sets what istiod knows", () => {
+Deno.test("deploy/kubernetes: a component applies its files alone, sets what the roles know, and mounts the volumes that it brings", () => {
   const parts = all.filter(({ path }) => path.startsWith(COMPONENTS));
   const folders = Map.groupBy(parts, ({ path }) => path.slice(0, path.lastIndexOf("/")));
   assertEquals(folders.size > 0, true);
   for (const [folder, inside] of folders) {
     const own = inside.find(({ path }) => path.endsWith("/kustomization.yaml"))!;
-    const [{ kind, resources, patches = [] }] = parseAll(own.text) as [
-      { kind: string; resources: string[]; patches?: { target: { kind: string; name: string }; patch: string }[] },
+    const [{ kind, resources = [], patches = [] }] = parseAll(own.text) as [
+      { kind: string; resources?: string[]; patches?: { target: { kind: string; name: string }; patch: string }[] },
     ];
     const listed = inside.filter((it) => it !== own).map(({ path }) => path.slice(folder.length + 1));
     assertEquals([kind, resources], ["Component", listed], folder);
@@ -68,23 +74,26 @@ Deno.test("deploy/kubernetes: a component applies its files alone, for istiod's 
       assertEquals(metadata.namespace, CLUSTER_WIDE.includes(kind) ? undefined : NAMESPACE, `${folder}: ${kind}`);
     }
     for (const { target, patch } of patches) {
-      assertEquals([target.kind, target.name], ["Deployment", "istiod"], folder);
+      const role = ROLES.find(([kind, name]) => kind === target.kind && name === target.name);
+      if (role === undefined) throw new Error(`${folder}: ${target.kind} ${target.name} is nothing of ours`);
+      const known = Object.values<Table[string]>(role[2].table);
       const operations = parseAll(patch)[0] as { path: string; value: { name: string } }[];
-      for (const { path, value } of operations) {
-        assertEquals(path, "/spec/template/spec/containers/0/env/-");
-        assertEquals(settings.some(({ env }) => env === value.name), true, value.name);
-      }
+      const added = (path: string) => operations.filter((it) => it.path === path).map(({ value }) => value.name);
+      const [env, mounts, volumes] = [`${FIRST}env/-`, `${FIRST}volumeMounts/-`, "/spec/template/spec/volumes/-"].map(
+        added,
+      );
+      assertEquals(operations.length, env!.length + mounts!.length + volumes!.length, `${folder}: other changes`);
+      assertEquals(
+        env!.filter((name) => !known.some((it) => it.env === name)),
+        [],
+      );
+      assertEquals(mounts, volumes, folder);
     }
   }
 });
 
 Deno.test("deploy/kubernetes: flags, variables and image are those that the roles have", () => {
-  const roles = [["Deployment", "istiod", ISTIOD_CONFIG], ["DaemonSet", "ztunnel", ZTUNNEL_CONFIG], [
-    "DaemonSet",
-    "istio-cni-node",
-    CNI_CONFIG,
-  ]] as const;
-  for (const [kind, name, { table }] of roles) {
+  for (const [kind, name, { table }] of ROLES) {
     const [{ args, env, image }] = the(kind, name).spec.template.spec.containers;
     const rows = Object.values<Table[string]>(table),
       flags = args.filter((it) => it.startsWith("--")).map((it) => it.slice(2));
