@@ -3,6 +3,7 @@ import "./install_test.ts";
 import "./label_test.ts";
 import "./policy_test.ts";
 import "./probes_test.ts";
+import "./figures_test.ts";
 import "./kill_test.ts";
 import "./upgrade_test.ts";
 import "./uninstall_test.ts";
