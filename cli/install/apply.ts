@@ -2,6 +2,7 @@
 import { chain, MeshError } from "../../base/errors.ts";
 import { type KubeApi, KubeError, type KubeObject, KubeUnreachable } from "../../kube/api.ts";
 import { CUSTOM_RESOURCE_DEFINITIONS } from "../../kube/resource_types.ts";
+import { AGENT, selectingAgain } from "./agent_selector.ts";
 import { placeText, typeOf } from "./kinds.ts";
 
 export const FIELD_MANAGER = "ambit-install";
@@ -27,11 +28,15 @@ export async function applyAll(api: KubeApi, objects: readonly KubeObject[], opt
   }
   for (const object of objects) {
     const { name, namespace = "" } = object.metadata, type = typeOf(object);
-    await attempt(
+    const applied = await attempt(
       `apply ${placeText(object)}`,
       () => api.apply(type, { namespace, name }, object, { fieldManager: FIELD_MANAGER, force: true }),
     );
     options.say(`applied ${placeText(object)}`);
+    const again = name === AGENT && object.kind === "DaemonSet" ? selectingAgain(applied) : undefined;
+    if (again === undefined) continue;
+    await attempt(`change ${placeText(object)}`, () => api.replace(type, { namespace, name }, again));
+    options.say("node agents select pods again, which an uninstallation had told them not to");
   }
   const running = objects.filter(({ kind }) => kind === "Deployment" || kind === "DaemonSet");
   const deadlineMs = options.now() + options.waitMs;

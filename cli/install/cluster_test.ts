@@ -3,6 +3,7 @@ import { MeshError } from "../../base/errors.ts";
 import { KubeError, type KubeObject } from "../../kube/api.ts";
 import { CONFIG_MAPS, DAEMON_SETS, DEPLOYMENTS, NAMESPACES, PODS } from "../../kube/resource_types.ts";
 import { InMemoryKubeApi } from "../../kube/testing.ts";
+import { selectingAgain, selectingNothing } from "./agent_selector.ts";
 import { applyAll, type ApplyOptions, rolloutOf } from "./apply.ts";
 import { placeText, typeOf } from "./kinds.ts";
 import { DEFAULT_IMAGE, fitManifests, readManifests } from "./manifests.ts";
@@ -114,6 +115,22 @@ Deno.test("removalOrder() lets no webhook refuse the rest, and cleans the nodes 
   assertEquals(ranks, [...ranks].sort((one, other) => one - other));
   assert(at("deployment/istiod") < at("clusterrole/istio-cni"), "an agent that ends may still read");
   assertEquals(at("namespace/"), -1);
+});
+
+Deno.test("applyAll() after an uninstallation that was broken off has the agents select pods again (CNI-050)", async () => {
+  const bench = new Bench(), objects = readManifests(), { api } = bench;
+  bench.tick = () => bench.rollOut();
+  await applyAll(api, objects, bench.options());
+  const agent = () => api.object(DAEMON_SETS, "istio-system", "istio-cni-node")!;
+  assertEquals(selectingAgain(agent()), undefined);
+  api.put(DAEMON_SETS, selectingNothing(agent()));
+  assertEquals(
+    selectingAgain(agent())?.spec,
+    selectingAgain(selectingNothing(agent()))?.spec,
+    "said once, however often",
+  );
+  await applyAll(api, objects, bench.options());
+  assertEquals(JSON.stringify(agent()).includes("AMBIENT_ENABLEMENT_SELECTOR"), false);
 });
 
 const pod = (name: string, labels: Record<string, string>, annotations = {}) => ({

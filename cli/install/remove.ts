@@ -3,11 +3,10 @@ import { MeshError } from "../../base/errors.ts";
 import type { KubeApi, KubeObject } from "../../kube/api.ts";
 import { CONFIG_MAPS, DAEMON_SETS, NAMESPACES, PODS } from "../../kube/resource_types.ts";
 import { type ApplyOptions, attempt, rolloutOf } from "./apply.ts";
+import { AGENT, selectingNothing } from "./agent_selector.ts";
 import { placeText, typeOf } from "./kinds.ts";
 
-const AGENT = "istio-cni-node", ANNOTATION = "ambient.istio.io/redirection";
-/** A list of selectors with nothing in it selects no pod. */
-const NOTHING = { name: "AMBIENT_ENABLEMENT_SELECTOR", value: "[]" } as const;
+const ANNOTATION = "ambient.istio.io/redirection";
 const LOOK_MS = 1_000, PAGE = 500;
 const ROOTS = "istio-ca-root-cert";
 
@@ -91,19 +90,6 @@ async function unmeshPods(api: KubeApi, options: RemoveOptions, deadlineMs: numb
     if (rollout !== undefined) return `agents: ${rollout}`;
     return left === 0 ? undefined : `${left} pods are in the mesh still`;
   });
-}
-
-type Fields = Record<string, unknown>;
-
-/** The agent's DaemonSet with a selector that matches no pod. Pure. */
-export function selectingNothing(daemonSet: KubeObject): KubeObject {
-  const changed = structuredClone(daemonSet) as unknown as { spec: { template: { spec: { containers: Fields[] } } } };
-  const containers = changed.spec.template.spec.containers.map((container) => ({
-    ...container,
-    env: [...(container.env as Fields[] | undefined ?? []).filter(({ name }) => name !== NOTHING.name), NOTHING],
-  }));
-  changed.spec.template.spec.containers = containers;
-  return changed as unknown as KubeObject;
 }
 
 async function meshedPods(api: KubeApi): Promise<number> {

@@ -1,6 +1,7 @@
 /** `ambit install` and `uninstall` against a real API server: every object is one that it takes, again and again (CNI-032, CNI-050). */
 import { assert, assertEquals } from "@std/assert";
 import { Logger } from "../../base/log.ts";
+import { selectingNothing } from "../../cli/install/agent_selector.ts";
 import { applyAll } from "../../cli/install/apply.ts";
 import { placeText, typeOf } from "../../cli/install/kinds.ts";
 import { fitManifests, readManifests } from "../../cli/install/manifests.ts";
@@ -59,6 +60,12 @@ Deno.test("a real API server takes every object of the installation, twice, and 
   for (const object of objects) assert(await find(object) !== undefined, placeText(object));
   const agent = await api.get(DAEMON_SETS, { namespace: "mesh-system", name: "istio-cni-node" });
   assert(JSON.stringify(agent).includes(profile.confDir!) && JSON.stringify(agent).includes(image));
+  // An uninstallation that was broken off while pods left the mesh: installing again has them in it again.
+  const place = { namespace: "mesh-system", name: "istio-cni-node" };
+  await api.replace(DAEMON_SETS, place, selectingNothing((await api.get(DAEMON_SETS, place))!));
+  assert(JSON.stringify(await api.get(DAEMON_SETS, place)).includes("AMBIENT_ENABLEMENT_SELECTOR"));
+  await applyAll(api, objects, options);
+  assert(!JSON.stringify(await api.get(DAEMON_SETS, place)).includes('AMBIENT_ENABLEMENT_SELECTOR","value"'));
   await removeAll(api, objects, { ...options, namespace: "mesh-system", unmeshPods: true, purge: false });
   for (const object of objects) {
     assertEquals(await find(object) !== undefined, object.kind === "Namespace", placeText(object));
