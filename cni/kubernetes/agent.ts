@@ -152,8 +152,8 @@ export async function startAgent(config: AgentConfig, options: AgentOptions): Pr
   if (noteBoot(config.runDir)) log.info("first start since this node was booted: all pods are looked for anew");
   const { restored, complete } = await restore(node, { state, pods, log });
   pods.table.pods().forEach((pod) => events.known(pod));
-  const addresses = () => pods.table.pods().flatMap(({ uid, ips }) => ips.map((ip) => ({ ip, uid })));
-  await probes.sync(addresses(), { complete });
+  const addressesOf = (list: readonly NodePod[]) => list.flatMap(({ uid, ips }) => ips.map((ip) => ({ ip, uid })));
+  await probes.sync(addressesOf(pods.table.pods()), { complete });
   const zds = cleanup.adopt(
     ZdsServer.listen({
       path: config.zdsSocket,
@@ -176,7 +176,7 @@ export async function startAgent(config: AgentConfig, options: AgentOptions): Pr
     (it) => it.shutdown(),
   );
   const hostAudit = new HostAudit(probes, {
-    wanted: addresses,
+    wanted: () => addressesOf(pods.table.complete()), // One that is under way puts its own in.
     isPod: (uid) => pods.table.get(uid) !== undefined,
     repaired: (what) => metrics.repairedHost(what),
     log: log.child("host"),

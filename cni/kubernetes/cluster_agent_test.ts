@@ -187,11 +187,13 @@ Deno.test("without ztunnel a running pod waits as pending, said once, and is enr
   await cluster.start();
   await until("it waits", () => cluster.annotation("web") === "pending");
   assertEquals(cluster.agent!.pods.counts(), { enrolled: 0, pending: 1, failed: 0 });
+  cluster.node.watchers.get("host")!();
   assert(/no ztunnel is connected/.test(cluster.agent!.pods.status()[0]!.lastError ?? ""));
   await using _ztunnel = new Ztunnel(cluster.zds, cluster.node);
   await until("it is enrolled", () => cluster.annotation("web") === "enabled");
   await until("both are said", () => cluster.events().length === 2);
   assertEquals(cluster.events(), ["web AmbientEnrollFailed", "web AmbientEnrolled"]);
+  assertEquals(cluster.metrics.repairs("probe_set"), 0, "what is not there yet is nothing to repair");
   assertEquals(cluster.agent!.pods.status()[0]!.lastError, undefined);
 });
 

@@ -202,8 +202,8 @@ export class MeshPods implements Disposable {
       else await this.#drop(pod); // The runtime throws the sandbox away, and makes another.
       throw error;
     }
-    enrolled.acknowledged = true;
     await probes.add(addressesOf(pod));
+    enrolled.acknowledged = true;
     await annotate(pod, "enabled");
     enrolled.annotatedMs = performance.now();
     this.#options.journal.end(pod.uid); // From here on the annotation tells.

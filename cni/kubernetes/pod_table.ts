@@ -90,6 +90,11 @@ export class PodTable implements Disposable {
     return [...this.#byUid.values()].map(({ pod }) => pod);
   }
 
+  /** Those that have all they need, their addresses in the probes' set included. */
+  complete(): readonly NodePod[] {
+    return [...this.#byUid.values()].filter(({ acknowledged }) => acknowledged).map(({ pod }) => pod);
+  }
+
   counts(): Readonly<Record<PodState, number>> {
     const counts = { enrolled: 0, pending: 0, failed: 0 };
     for (const { acknowledged } of this.#byUid.values()) counts[acknowledged ? "enrolled" : "pending"]++;
