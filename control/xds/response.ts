@@ -1,5 +1,6 @@
 /** DeltaDiscoveryResponse messages put together from parts that were encoded once for all streams (CP-658). */
 import { type DiscoveryResource, encodeDeltaDiscoveryResponse } from "../../mesh/proto/discovery_codec.ts";
+import { ResourceBlocks } from "./resource_blocks.ts";
 import type { Resource } from "./resources.ts";
 import type { Outgoing } from "./session.ts";
 
@@ -17,10 +18,14 @@ export class ResponseMessage {
   }
 }
 
+/** From so many on resources are encoded in blocks; fewer are changes, of which each may be sent in several arrays. */
+const BLOCKS_MIN = 1_024;
+
 /** Encodes responses; keeps the encoded form of a resource, and of an array of them, for as long as that lives. */
 export class ResponseEncoder {
   readonly #encoded = new WeakMap<Resource, Uint8Array>();
   readonly #bodies = new WeakMap<readonly Resource[], readonly Uint8Array[]>();
+  readonly #blocks = new ResourceBlocks();
   readonly #controlPlane: string;
 
   constructor(controlPlane: string) {
@@ -55,6 +60,11 @@ export class ResponseEncoder {
     if (resources.length === 0) return NO_PARTS;
     const known = this.#bodies.get(resources);
     if (known?.length === 1) return known;
+    if (resources.length >= BLOCKS_MIN) {
+      const blocks = known ?? this.#blocks.encode(resources, typeUrl);
+      this.#bodies.set(resources, blocks);
+      return blocks;
+    }
     const parts = known === undefined ? resources.map((resource) => this.#field(resource, typeUrl)) : [joined(known)];
     this.#bodies.set(resources, parts);
     return parts;
