@@ -119,6 +119,30 @@ export const CNI_CONFIG = defineConfig("ambit cni", {
     default: Object.freeze([]) as readonly string[],
     help: "addresses and ranges that no unit's or control group's traffic is captured to: those of the control plane",
   },
+  probeAddress: {
+    kind: optional(text("ADDRESS")),
+    flag: "host-probe-snat-ip",
+    env: "HOST_PROBE_SNAT_IP",
+    default: undefined,
+    defaultText: "169.254.7.127",
+    help:
+      "in a cluster: what the node's probes come from, or node-ip where link-local sources are dropped; pods exchange plain traffic with it",
+  },
+  probeAddressIpv6: {
+    kind: optional(text("ADDRESS")),
+    flag: "host-probe-snat-ipv6",
+    env: "HOST_PROBE_SNAT_IPV6",
+    default: undefined,
+    defaultText: "fd16:9254:7127:1337:ffff:ffff:ffff:ffff",
+    help: "in a cluster: the same for IPv6",
+  },
+  nodeIps: {
+    kind: list("ADDRESS"),
+    flag: "node-ips",
+    env: "HOST_IPS",
+    default: Object.freeze([]) as readonly string[],
+    help: "in a cluster: the node's addresses, which node-ip means",
+  },
   switchToHost: {
     kind: toggle(),
     flag: "allow-switch-to-host-ns",

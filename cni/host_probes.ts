@@ -6,7 +6,7 @@ import { parseIp } from "../base/address.ts";
 import type { FirewallSet, FirewallTable, IpFamily, SetElement } from "../os/netlink/nft_model.ts";
 import { FirewallSocket } from "../os/netlink/nftables.ts";
 import type { Netns } from "../os/netns.ts";
-import { PROBE_ADDRESS, TABLE_NAMES } from "./nft_rules.ts";
+import { PROBE_ADDRESS, type ProbeSource, TABLE_NAMES } from "./nft_rules.ts";
 import type { NodeProbes, ProbedAddress } from "./redirection/redirection.ts";
 
 const SETS = {
@@ -17,7 +17,10 @@ const SOURCE_NAT_PRIORITY = 100;
 const CHAIN = "postrouting";
 
 /** The host's table, as data. */
-export function hostTable(families: readonly IpFamily[] = ["ipv4", "ipv6"]): FirewallTable {
+export function hostTable(
+  families: readonly IpFamily[] = ["ipv4", "ipv6"],
+  probe: ProbeSource = PROBE_ADDRESS,
+): FirewallTable {
   return {
     name: TABLE_NAMES.nat,
     sets: families.map((family) => SETS[family]),
@@ -29,7 +32,7 @@ export function hostTable(families: readonly IpFamily[] = ["ipv4", "ipv6"]): Fir
         { kind: "localSocket" },
         { kind: "inSet", family, side: "destination", set: SETS[family].name },
         { kind: "counter" },
-        { kind: "sourceNat", family, ip: PROBE_ADDRESS[family] },
+        { kind: "sourceNat", family, ip: probe[family] },
       ],
     })),
   };
@@ -42,20 +45,22 @@ function familyOf(ip: string): keyof typeof SETS {
 /** The host's rules and sets. Every method may throw AMB7014. */
 export class HostProbes implements NodeProbes {
   readonly #firewall: FirewallSocket;
+  readonly #table: FirewallTable;
 
   /** For `netns`, or the namespace of this thread. */
-  constructor(netns?: Netns) {
+  constructor(netns?: Netns, probe?: ProbeSource) {
+    this.#table = hostTable(undefined, probe);
     this.#firewall = FirewallSocket.open(netns);
   }
 
   /** Makes the rules what they should be; what is in the sets stays, so that no probe fails meanwhile (CNI-091). */
   ensure(): void {
-    this.#firewall.replace([hostTable()]);
+    this.#firewall.replace([this.#table]);
   }
 
   /** What is missing or different, in words (CNI-188). */
   check(): string[] {
-    return this.#firewall.differences([hostTable()]);
+    return this.#firewall.differences([this.#table]);
   }
 
   /** Puts a pod's addresses in; one that belonged to another pod is this one's from now on. */

@@ -28,8 +28,13 @@ export const TABLE_NAMES = {
   raw: "istio-ambient-raw",
 } as const;
 
+/** The address of each family that the node's probes come from. */
+export type ProbeSource = Readonly<Record<IpFamily, string>>;
+
 export interface RedirectionOptions {
   readonly ipv6: boolean;
+  /** What pods let through as the node's own probes, where it is not PR (CNI-189). */
+  readonly probe?: ProbeSource;
   /** R12, R13, R17 to R20 (CNI-125). */
   readonly dnsCapture?: boolean;
   /** Inbound is not captured: R9 and R11 are left out (CNI-126). */
@@ -81,12 +86,6 @@ const notToLoopback = (family: IpFamily): Statement => ({
   withPrefixLength: true,
   negated: true,
 });
-const probe = (family: IpFamily, side: "source" | "destination"): Statement => ({
-  kind: "address",
-  family,
-  side,
-  ip: PROBE_ADDRESS[family],
-});
 
 /** The tables in the order of their transaction; one without rules is left out (CNI-130). */
 export function redirectionTables(options: RedirectionOptions): FirewallTable[] {
@@ -119,6 +118,13 @@ function rulesInOrder(options: RedirectionOptions): Placed[] {
   const families: readonly IpFamily[] = options.ipv6 ? ["ipv4", "ipv6"] : ["ipv4"];
   const dns = options.dnsCapture === true, inbound = options.ingress !== true;
   const begins: readonly Statement[] = options.graceful === true ? [{ kind: "begins", transport: "tcp" }] : [];
+  const source: ProbeSource = options.probe ?? PROBE_ADDRESS;
+  const probe = (family: IpFamily, side: "source" | "destination"): Statement => ({
+    kind: "address",
+    family,
+    side,
+    ip: source[family],
+  });
   const placed: Placed[] = [];
   const add = (table: TableKey, chain: string, ...statements: Statement[]) => {
     placed.push({ table, rule: { chain, statements } });

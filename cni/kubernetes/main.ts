@@ -16,6 +16,7 @@ import { Installer } from "../install/installer.ts";
 import { loadedLibraries, type PluginProgram } from "../install/plugin_program.ts";
 import { type Netns, openNetns } from "../../os/netns.ts";
 import { BranchEniProbes } from "../redirection/branch_eni.ts";
+import { probeSourceOf } from "../redirection/probe_source.ts";
 import { chooseRedirection } from "../redirection/choose.ts";
 import type { Redirection } from "../redirection/redirection.ts";
 import { type RunningAgent, startAgent } from "./agent.ts";
@@ -49,13 +50,14 @@ export async function runKubernetesMode(config: CniConfig, { signal, log }: Role
   const api = openKubeApi(access, { log: log.child("kube") });
   try {
     using host = config.switchToHost ? openNetns(`${config.hostRoot}/proc/1/ns/net`) : undefined;
-    using redirection = await chooseRedirection(config, { log: log.child("redirection"), host });
+    const probe = probeSourceOf(config);
+    using redirection = await chooseRedirection(config, { log: log.child("redirection"), host, probe });
     parts.redirection = redirection;
     const agent = parts.agent = await startAgent({
       nodeName,
       systemNamespace: config.systemNamespace,
       enablement,
-      rules: { dnsCapture: config.dnsCapture, permitExclusions: config.permitExclusions },
+      rules: { dnsCapture: config.dnsCapture, permitExclusions: config.permitExclusions, ...probe && { probe } },
       redirection,
       branchEniProbe: config.branchEniProbe,
       hostNetns: host,

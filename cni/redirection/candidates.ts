@@ -3,6 +3,7 @@ import type { Logger } from "../../base/log.ts";
 import type { Netns } from "../../os/netns.ts";
 import { bpfCandidate } from "../bpf/candidate.ts";
 import type { RedirectSettings } from "./choices.ts";
+import type { ProbeSource } from "../nft_rules.ts";
 import { iptablesCandidate } from "./iptables_candidate.ts";
 import { netlinkCandidate } from "./netlink.ts";
 import { nftBinaryCandidate } from "./nft_binary.ts";
@@ -15,15 +16,17 @@ export interface CandidateOptions {
   readonly log: Logger;
   /** Where iptables is tried; absent: this process's own namespace, the host's. */
   readonly host?: Netns;
+  /** Where the node's probes come from, if not from PR. */
+  readonly probe?: ProbeSource;
 }
 
-export function allCandidates({ runner, settings, log, host }: CandidateOptions): readonly Candidate[] {
+export function allCandidates({ runner, settings, log, host, probe }: CandidateOptions): readonly Candidate[] {
   const strict = settings.redirect === "auto" && settings.forceIptables !== undefined;
-  const iptables = { runner, log, strict, host, reconcile: settings.reconcilePodRules };
+  const iptables = { runner, log, strict, host, probe, reconcile: settings.reconcilePodRules };
   return [
     bpfCandidate({ runner, settings, log }),
-    netlinkCandidate({ runner, log }),
-    nftBinaryCandidate({ runner, log }),
+    netlinkCandidate({ runner, log, probe }),
+    nftBinaryCandidate({ runner, log, probe }),
     iptablesCandidate("nft", iptables),
     iptablesCandidate("legacy", iptables),
   ];

@@ -3,6 +3,7 @@ import { MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { withoutBpf } from "../bpf/candidate.ts";
 import type { Netns } from "../../os/netns.ts";
+import type { ProbeSource } from "../nft_rules.ts";
 import { allCandidates } from "./candidates.ts";
 import { candidateNames, type RedirectSettings } from "./choices.ts";
 import { Ipset } from "./ipset.ts";
@@ -13,6 +14,8 @@ export interface ChoiceParts {
   readonly log: Logger;
   readonly runner?: ProgramRunner;
   readonly candidates?: readonly Candidate[];
+  /** Where the node's probes come from, if not from PR (CNI-189). */
+  readonly probe?: ProbeSource;
   /** The host's network namespace, where iptables is tried; absent: this process's own. */
   readonly host?: Netns;
 }
@@ -23,11 +26,13 @@ export async function chooseRedirection(settings: RedirectSettings, parts: Choic
   using cleanup = new DisposableStack();
   const runner = cleanup.use(parts.runner ?? new ProgramThread(log));
   const guarded = await guardMigration(settings, { runner, log, host: parts.host });
-  const candidates = parts.candidates ?? allCandidates({ runner, settings: guarded, log, host: parts.host });
+  const candidates = parts.candidates ??
+    allCandidates({ runner, settings: guarded, log, host: parts.host, probe: parts.probe });
   const lacks: string[] = [], usable: Candidate[] = [];
   for (const name of candidateNames(guarded)) {
     const candidate = candidates.find((it) => it.name === name);
     const missing = candidate === undefined ? ["it is not part of this build"] : await candidate.missing();
+    if (name === "bpf" && parts.probe !== undefined) missing.push("it takes no other address for the node's probes");
     if (candidate !== undefined && missing.length === 0) usable.push(candidate);
     else lacks.push(`${name}: ${missing.join(", ")}`);
     if (usable.length > 0 && !name.startsWith("iptables-")) break; // Of iptables both variants are looked at.

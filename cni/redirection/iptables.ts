@@ -2,6 +2,7 @@
 import type { Logger } from "../../base/log.ts";
 import type { IpFamily } from "../../os/netlink/nft_model.ts";
 import type { Netns } from "../../os/netns.ts";
+import type { ProbeSource } from "../nft_rules.ts";
 import type { IptablesProgram, Variant } from "./iptables_program.ts";
 import { type IptablesRule, podRules } from "./iptables_rules.ts";
 import { guardrailCommands, isGuarded } from "./guardrails.ts";
@@ -29,6 +30,7 @@ export interface IptablesOptions {
   /** Whether rules that differ are exchanged behind guardrails; else without, and with a warning (CNI-135, CNI-138). */
   readonly reconcile: boolean;
   readonly log: Logger;
+  readonly probe?: ProbeSource;
 }
 
 export class IptablesRedirection implements Redirection {

@@ -2,6 +2,7 @@
 import type { Logger } from "../../base/log.ts";
 import type { IpFamily } from "../../os/netlink/nft_model.ts";
 import { type Netns, ownNetns } from "../../os/netns.ts";
+import type { ProbeSource } from "../nft_rules.ts";
 import { IptablesRedirection } from "./iptables.ts";
 import { type Detected, type FindOptions, IptablesProgram, type Variant } from "./iptables_program.ts";
 import { kernelFamilies } from "./policy_routes.ts";
@@ -12,6 +13,7 @@ export interface IptablesChoice extends FindOptions {
   /** False: no pod gets rules of IPv6, and its programs may be missing. */
   readonly ipv6?: boolean;
   readonly log: Logger;
+  readonly probe?: ProbeSource;
 }
 
 export function iptablesCandidate(variant: Variant, choice: IptablesChoice): Candidate {

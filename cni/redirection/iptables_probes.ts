@@ -3,7 +3,7 @@ import { parseIp } from "../../base/address.ts";
 import type { IpFamily } from "../../os/netlink/nft_model.ts";
 import { FirewallSocket } from "../../os/netlink/nftables.ts";
 import type { Netns } from "../../os/netns.ts";
-import { TABLE_NAMES } from "../nft_rules.ts";
+import { type ProbeSource, TABLE_NAMES } from "../nft_rules.ts";
 import type { IptablesProgram } from "./iptables_program.ts";
 import { NODE_CHAIN, nodeRules, PROBE_SETS } from "./iptables_rules.ts";
 import { differencesOf, onlyChain, parseSaved, removalCommands, type SavedState } from "./iptables_state.ts";
@@ -15,14 +15,17 @@ import type { NodeProbes, ProbedAddress } from "./redirection.ts";
 export interface ProbesOptions {
   readonly programs: Readonly<Record<IpFamily, IptablesProgram | undefined>>;
   readonly runner: ProgramRunner;
+  readonly probe?: ProbeSource;
 }
 
 export class IptablesProbes implements NodeProbes {
   readonly #netns: Netns | undefined;
   readonly #programs: readonly IptablesProgram[];
   readonly #sets: Ipset;
+  readonly #probe: ProbeSource | undefined;
 
-  constructor(netns: Netns | undefined, { programs, runner }: ProbesOptions) {
+  constructor(netns: Netns | undefined, { programs, runner, probe }: ProbesOptions) {
+    this.#probe = probe;
     this.#netns = netns;
     this.#programs = [programs.ipv4, programs.ipv6].filter((it) => it !== undefined);
     this.#sets = new Ipset(netns, runner);
@@ -33,7 +36,7 @@ export class IptablesProbes implements NodeProbes {
       await this.#sets.create(program.family);
       const state = await this.#state(program);
       if ((await this.#differences(program, state)).length === 0) continue;
-      await program.restore(this.#netns, exchangeText(nodeRules(program.family), removalCommands(state)));
+      await program.restore(this.#netns, exchangeText(nodeRules(program.family, this.#probe), removalCommands(state)));
     }
     // What nf_tables had of the node's goes once ours stands: its set is ours from the next sync on (CNI-144).
     using firewall = FirewallSocket.open(this.#netns);
@@ -105,7 +108,7 @@ export class IptablesProbes implements NodeProbes {
   }
 
   async #differences(program: IptablesProgram, state: SavedState): Promise<string[]> {
-    const { different, doubtful } = differencesOf(state, nodeRules(program.family), program.family);
+    const { different, doubtful } = differencesOf(state, nodeRules(program.family, this.#probe), program.family);
     const differences = [...different];
     for (const { table, chain, args } of doubtful) {
       if (await program.has(this.#netns, table, chain, args)) continue;

@@ -7,6 +7,7 @@ import {
   CAPTURE_PORTS,
   MARK_MASK,
   PROBE_ADDRESS,
+  type ProbeSource,
   type RedirectionOptions,
   REPLY_MARK,
   ZTUNNEL_MARK,
@@ -40,7 +41,9 @@ const ALL_BITS = "0xffffffff";
 
 /** A pod's rules for one family, in the order of CNI-124. */
 export function podRules(options: RedirectionOptions, family: IpFamily): IptablesRule[] {
-  const dns = options.dnsCapture === true, inbound = options.ingress !== true, probe = PROBE_ADDRESS[family];
+  const dns = options.dnsCapture === true,
+    inbound = options.ingress !== true,
+    probe = (options.probe ?? PROBE_ADDRESS)[family];
   const rules: IptablesRule[] = [];
   const add = (table: IptablesTable, chain: string, text: string) => {
     rules.push({ table, chain, args: text.split(" ") });
@@ -112,10 +115,10 @@ function rangesOf({ exclude }: RedirectionOptions, family: IpFamily): string[] {
 }
 
 /** The node's rules for one family (CNI-182). */
-export function nodeRules(family: IpFamily): IptablesRule[] {
+export function nodeRules(family: IpFamily, probe: ProbeSource = PROBE_ADDRESS): IptablesRule[] {
   const source = `-m owner --socket-exists -p tcp -m set --match-set ${PROBE_SETS[family]} dst`;
   return [
     { table: "nat", chain: "POSTROUTING", insertAt: 1, args: ["-j", NODE_CHAIN] },
-    { table: "nat", chain: NODE_CHAIN, args: `${source} -j SNAT --to-source ${PROBE_ADDRESS[family]}`.split(" ") },
+    { table: "nat", chain: NODE_CHAIN, args: `${source} -j SNAT --to-source ${probe[family]}`.split(" ") },
   ];
 }

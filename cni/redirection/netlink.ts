@@ -2,6 +2,7 @@
 import { chain, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { createAnonymousNetns, type Netns } from "../../os/netns.ts";
+import type { ProbeSource } from "../nft_rules.ts";
 import { HostProbes } from "../host_probes.ts";
 import { applyPodRules, checkPodRules, deletePodRules, releasePodRules } from "../pod_rules.ts";
 import type { ProgramRunner } from "./programs.ts";
@@ -22,6 +23,7 @@ export const NETLINK_REDIRECTION: Redirection = {
 export interface NetlinkOptions {
   readonly runner: ProgramRunner;
   readonly log: Logger;
+  readonly probe?: ProbeSource;
 }
 
 export function netlinkCandidate(options: NetlinkOptions): Candidate {
@@ -57,6 +59,7 @@ export function netlinkCandidate(options: NetlinkOptions): Candidate {
       async check(netns: Netns, wanted: PodRuleOptions) {
         return [...checkPodRules(netns, wanted), ...await residue.list(netns)];
       },
+      openNode: (netns) => new HostProbes(netns, options.probe),
       [Symbol.dispose]: () => options.runner[Symbol.dispose](),
     }),
   };

@@ -4,7 +4,7 @@ import type { Logger } from "../../base/log.ts";
 import type { FirewallTable } from "../../os/netlink/nft_model.ts";
 import { FirewallSocket } from "../../os/netlink/nftables.ts";
 import { createAnonymousNetns, type Netns } from "../../os/netns.ts";
-import { leavingTable, redirectionTables, TABLE_NAMES, unusedTableNames } from "../nft_rules.ts";
+import { leavingTable, type ProbeSource, redirectionTables, TABLE_NAMES, unusedTableNames } from "../nft_rules.ts";
 import { renderDeletionText, renderNftText } from "../nft_text.ts";
 import { NftProbes } from "./nft_probes.ts";
 import { addPolicyRoutes, deletePolicyRoutes, hasIpv6, missingPolicyRoutes } from "./policy_routes.ts";
@@ -15,17 +15,20 @@ import { Residue } from "./residue.ts";
 export interface NftOptions {
   readonly runner: ProgramRunner;
   readonly log: Logger;
+  readonly probe?: ProbeSource;
 }
 
 export class NftBinaryRedirection implements Redirection {
   readonly name = "nft-binary";
   readonly #runner: ProgramRunner;
   readonly #residue: Residue;
+  readonly #probe: ProbeSource | undefined;
   /** What nft lists of given tables, by the text that makes them. */
   readonly #expected = new Map<string, string>();
 
   constructor(options: NftOptions) {
     this.#runner = options.runner;
+    this.#probe = options.probe;
     this.#residue = new Residue("tables", options);
   }
 
@@ -65,7 +68,7 @@ export class NftBinaryRedirection implements Redirection {
   }
 
   openNode(netns?: Netns): NodeProbes {
-    return new NftProbes(netns, this.#runner);
+    return new NftProbes(netns, this.#runner, this.#probe);
   }
 
   [Symbol.dispose](): void {

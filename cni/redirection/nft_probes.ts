@@ -1,9 +1,9 @@
 /** The node's side by the program nft: table, sets and members as over netlink (CNI-181, CNI-183, CNI-184). */
 import { parseIp } from "../../base/address.ts";
-import type { IpFamily } from "../../os/netlink/nft_model.ts";
+import type { FirewallTable, IpFamily } from "../../os/netlink/nft_model.ts";
 import type { Netns } from "../../os/netns.ts";
 import { hostTable } from "../host_probes.ts";
-import { TABLE_NAMES } from "../nft_rules.ts";
+import { PROBE_ADDRESS, type ProbeSource, TABLE_NAMES } from "../nft_rules.ts";
 import { renderDeletionText, renderNftText } from "../nft_text.ts";
 import { PROBE_SETS } from "./iptables_rules.ts";
 import { runNft } from "./nft_binary.ts";
@@ -18,21 +18,28 @@ const ELEMENT = /([0-9a-fA-F:.]+)(?: comment "([^"]*)")?/;
 export class NftProbes implements NodeProbes {
   readonly #netns: Netns | undefined;
   readonly #runner: ProgramRunner;
+  readonly #table: FirewallTable;
+  readonly #sources: readonly string[];
 
-  constructor(netns: Netns | undefined, runner: ProgramRunner) {
+  constructor(netns: Netns | undefined, runner: ProgramRunner, probe?: ProbeSource) {
     this.#netns = netns;
+    this.#table = hostTable(undefined, probe);
+    this.#sources = Object.values(probe ?? PROBE_ADDRESS);
     this.#runner = runner;
   }
 
   async ensure(): Promise<void> {
-    await runNft(this.#runner, this.#netns, renderNftText([hostTable()]));
+    await runNft(this.#runner, this.#netns, renderNftText([this.#table]));
   }
 
   async check(): Promise<string[]> {
     const outcome = await this.#runner.run(this.#netns, "nft", ["-n", "-s", "list", "table", "inet", TABLE_NAMES.nat]);
     if (outcome?.code !== 0) return [`table ${TABLE_NAMES.nat} is missing`];
-    const found = outcome.stdout.split("\n").filter((line) => line.includes("snat")).length,
-      wanted = hostTable().rules.length;
+    const found =
+        outcome.stdout.split("\n").filter((line) =>
+          line.includes("snat") && this.#sources.some((ip) => line.endsWith(` ${ip}`))
+        ).length,
+      wanted = this.#table.rules.length;
     const sets = FAMILIES.filter((family) => !outcome.stdout.includes(`set ${PROBE_SETS[family]} `));
     return [
       ...sets.map((family) => `set ${PROBE_SETS[family]} is missing`),

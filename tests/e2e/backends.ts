@@ -1,6 +1,7 @@
 /** Every redirection backend that this machine has, for tests that hold all of them to the same. */
 import { assertEquals } from "@std/assert";
 import { Logger } from "../../base/log.ts";
+import type { ProbeSource } from "../../cni/nft_rules.ts";
 import { allCandidates } from "../../cni/redirection/candidates.ts";
 import { ProgramThread } from "../../cni/redirection/programs.ts";
 import type { BackendName, Redirection } from "../../cni/redirection/redirection.ts";
@@ -11,6 +12,8 @@ export const NETFILTER_BACKENDS = ["nft", "nft-binary", "iptables-nft", "iptable
 
 export interface BackendOptions {
   readonly reconcile?: boolean;
+  /** Where the node's probes come from. */
+  readonly probe?: ProbeSource;
   /** Log lines go here. */
   readonly sink?: (line: string) => void;
 }
@@ -18,7 +21,7 @@ export interface BackendOptions {
 /** Fails where the machine lacks what the backend needs. The caller disposes of it. */
 export async function openBackend(
   name: BackendName,
-  { reconcile = true, sink = () => {} }: BackendOptions = {},
+  { reconcile = true, probe, sink = () => {} }: BackendOptions = {},
 ): Promise<Redirection> {
   using cleanup = new DisposableStack();
   using host = createAnonymousNetns(); // What is tried is tried in here.
@@ -29,7 +32,7 @@ export async function openBackend(
     forceIptables: undefined,
     reconcilePodRules: reconcile,
   };
-  const candidate = allCandidates({ runner, settings, log, host }).find((it) => it.name === name)!;
+  const candidate = allCandidates({ runner, settings, log, host, probe }).find((it) => it.name === name)!;
   assertEquals(await candidate.missing(), [], `what ${name} lacks here`);
   const redirection = await candidate.open();
   cleanup.move();

@@ -63,3 +63,22 @@ for (const name of NETFILTER_BACKENDS) {
     assertEquals([taken.originalDestination(false), fresh.localName()], [`${PEER} 9000`, taken.otherName()]);
   });
 }
+
+for (const name of NETFILTER_BACKENDS) {
+  Deno.test(`${name}: with another address for the node's probes that one reaches the application, all else is captured (CNI-189)`, async () => {
+    const probe = { ipv4: PEER, ipv6: "fd00:59::1" };
+    using backend = await openBackend(name, { probe }), both = joined(), probes = backend.openNode(both.peer);
+    await backend.apply(both.pod, { probe });
+    assertEquals(await backend.check(both.pod, { probe }), []);
+    using application = RawSocket.listen(both.pod, "0.0.0.0", 8080);
+    using plaintext = RawSocket.listen(both.pod, "0.0.0.0", CAPTURE_PORTS.inboundPlaintext);
+    const from = { local: { ip: OTHER, port: 0 } };
+    using captured = RawSocket.connect(both.peer, POD, 8080, from), taken = plaintext.accept();
+    assertEquals(taken.otherName(), captured.localName());
+    await probes.ensure();
+    assertEquals(await probes.check(), []);
+    await probes.add([{ ip: POD, uid: "a" }]); // From here on whatever the node itself sends there comes from that address.
+    using probed = RawSocket.connect(both.peer, POD, 8080, from), answered = application.accept();
+    assertEquals([answered.otherName().split(" ")[0], probed.localName().split(" ")[0]], [PEER, OTHER]);
+  });
+}
