@@ -100,6 +100,11 @@ export function ownedFile(primary: ConfFile, { name, entry }: OwnedOptions): Con
   return merged === undefined ? undefined : { name, text: merged.text };
 }
 
+/** Our plugin alone, for a runtime that calls several configurations by itself, as Multus does (CNI-042). */
+export function standaloneFile({ name, entry }: OwnedOptions): ConfFile {
+  return { name, text: format({ cniVersion: LIST_VERSION, ipam: {}, dns: {}, ...entry }) };
+}
+
 /** The file that all others are measured by: the first, or the second where the first is ours (CNI-040). */
 export function primaryFile(files: readonly ConfFile[], ownName: string | undefined): ConfFile | undefined {
   return usableFiles(files).find(({ name }) => name !== ownName);
