@@ -151,7 +151,7 @@ Deno.test("deploy/kubernetes: the node agent has the rights of CNI-031 and CNI-0
         terminationGracePeriodSeconds: number;
         tolerations: unknown;
         containers: [{
-          securityContext: { privileged: boolean; runAsUser: number; capabilities: unknown };
+          securityContext: { privileged: boolean; runAsUser: number; capabilities: unknown; appArmorProfile: unknown };
           volumeMounts: { mountPath: string; readOnly?: boolean; mountPropagation?: string }[];
         }];
       };
@@ -161,7 +161,8 @@ Deno.test("deploy/kubernetes: the node agent has the rights of CNI-031 and CNI-0
   assertEquals(agent.updateStrategy, { rollingUpdate: { maxUnavailable: 1 } });
   assertEquals([priorityClassName, terminationGracePeriodSeconds], ["system-node-critical", 30]);
   assertEquals(tolerations, [{ operator: "Exists" }]);
-  const { privileged, runAsUser, capabilities } = containers[0].securityContext;
+  const { privileged, runAsUser, capabilities, appArmorProfile } = containers[0].securityContext;
+  assertEquals(appArmorProfile, { type: "Unconfined" });
   assertEquals([privileged, runAsUser], [false, 0]);
   const add = ["NET_ADMIN", "NET_RAW", "SYS_PTRACE", "SYS_ADMIN", "DAC_OVERRIDE"];
   assertEquals(capabilities, { drop: ["ALL"], add });
