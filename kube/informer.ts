@@ -222,7 +222,7 @@ class RunningInformer implements Informer {
     this.#cut = new AbortController();
     this.#lastEventAtMs = this.#now();
     const signal = AbortSignal.any([this.#signal, this.#cut.signal]);
-    const silence = streams ? this.#watchSilence() : undefined;
+    let silence = streams ? this.#watchSilence() : undefined;
     const options = {
       resourceVersion: this.#version,
       signal,
@@ -231,7 +231,7 @@ class RunningInformer implements Informer {
     };
     try {
       for await (const event of this.#api.watch(this.type, this.#scope, options)) {
-        this.#lastEventAtMs = this.#now();
+        if (silence !== undefined) this.#lastEventAtMs = this.#now(); // Nobody else asks, and events are many.
         if (event.type !== "BOOKMARK") {
           this.#take(event.type, event.object);
           continue;
@@ -239,6 +239,7 @@ class RunningInformer implements Informer {
         if (this.#version !== "") this.#version = event.resourceVersion;
         else if (event.initialEventsEnd) {
           clearInterval(silence);
+          silence = undefined;
           this.#isWell();
           this.#endList(event.resourceVersion);
         }
