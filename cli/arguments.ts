@@ -32,8 +32,12 @@ export function oneTarget(command: string, positionals: readonly string[]): stri
   });
 }
 
-/** Writes to standard output, whole. */
+/** Writes to standard output, whole, as long as somebody reads it: `head` has enough after a few lines. */
 export function writeOut(text: string): void {
   const bytes = new TextEncoder().encode(text);
-  for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
+  try {
+    for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
+  } catch (error) {
+    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+  }
 }
