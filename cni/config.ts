@@ -232,6 +232,21 @@ export const CNI_CONFIG = defineConfig("ambit cni", {
     default: "/host/opt/cni/bin",
     help: "in a cluster: the node's CNI plugins, as this process sees them",
   },
+  chained: {
+    kind: toggle(),
+    flag: "chained-cni-plugin",
+    env: "CHAINED_CNI_PLUGIN",
+    default: true,
+    help:
+      "in a cluster: chain our plugin to the primary one; without it stands alone in a file, for Multus and its like",
+  },
+  standaloneConfName: {
+    kind: text("FILE"),
+    flag: "cni-conf-name",
+    env: "CNI_CONF_NAME",
+    default: "YYY-istio-cni.conf",
+    help: "in a cluster, without --chained-cni-plugin: the name of that file",
+  },
   ownedConf: {
     kind: toggle(),
     flag: "istio-owned-cni-config",

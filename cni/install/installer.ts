@@ -2,7 +2,16 @@
 import { chain, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { pause } from "../../base/waiting.ts";
-import { hasPlugin, ownedFile, pluginEntry, primaryFile, problemOf, withoutPlugin, withPlugin } from "./conflist.ts";
+import {
+  hasPlugin,
+  ownedFile,
+  pluginEntry,
+  primaryFile,
+  problemOf,
+  standaloneFile,
+  withoutPlugin,
+  withPlugin,
+} from "./conflist.ts";
 import { KUBECONFIG_FILE } from "../kubeconfig_file.ts";
 import { confFilesOf, removeNodeFile, writeNodeFile } from "./node_files.ts";
 import { installProgram, type PluginProgram, uninstallProgram } from "./plugin_program.ts";
@@ -14,6 +23,8 @@ export interface InstallerConfig {
   readonly runDir: string;
   /** Our own configuration file, which must sort first; undefined: our entry goes into the primary one (CNI-040). */
   readonly ownFile: string | undefined;
+  /** Our plugin alone in a file of this name, which touches no other; undefined: chained to the primary one (CNI-042). */
+  readonly standaloneFile?: string;
   readonly confMode: number;
   /** What the plugin is told: its own keys of the configuration (CNI-006). */
   readonly settings: Readonly<Record<string, unknown>>;
@@ -74,7 +85,7 @@ export class Installer {
 
   /** One pass: program and kubeconfig before the configuration that names them (CNI-017). Throws AMB7130, AMB7131. */
   look(): void {
-    const { confDir, binDir, runDir, ownFile, confMode, settings } = this.#config,
+    const { confDir, binDir, runDir, ownFile, confMode, settings, standaloneFile: standalone } = this.#config,
       { program, kubeconfig } = this.#options;
     this.#step("COPY_BINARIES_FAILURE", () => installProgram(binDir, program));
     const written = this.#step(
@@ -83,7 +94,10 @@ export class Installer {
     );
     const configured = this.#step(
       "CREATE_CNI_CONFIG_FAILURE",
-      () => this.#configure({ confDir, ownFile, confMode, settings }),
+      () =>
+        standalone === undefined
+          ? this.#configure({ confDir, ownFile, confMode, settings })
+          : this.#standAlone({ confDir, name: standalone, confMode, settings }),
     );
     if (written || configured) this.#options.onPass?.("SUCCESS");
   }
@@ -117,6 +131,19 @@ export class Installer {
     this.#ready = left === undefined;
     if (left !== undefined) this.#say(`the runtime may pass us by: ${left}`);
     return true;
+  }
+
+  /** @returns Whether the file was written. */
+  #standAlone(
+    { confDir, name, confMode, settings }: Pick<InstallerConfig, "confDir" | "confMode" | "settings"> & {
+      name: string;
+    },
+  ): boolean {
+    const { text } = standaloneFile({ name, entry: pluginEntry(settings) });
+    const written = writeNodeFile(`${confDir}/${name}`, text, confMode);
+    if (written) this.#options.log.info("CNI configuration written", { file: name, reason: "it stands alone" });
+    this.#ready = true;
+    return written;
   }
 
   #step<T>(failure: InstallResult, work: () => T): T {

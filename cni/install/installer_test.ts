@@ -21,13 +21,14 @@ class Node implements Disposable {
     Deno.writeTextFileSync(`${this.root}/ld-linux-x86-64.so.2`, "a loader");
   }
 
-  installer(ownFile?: string, onPass: (result: string) => void = () => {}): Installer {
+  installer(ownFile?: string, onPass: (result: string) => void = () => {}, standaloneFile?: string): Installer {
     const { confDir, binDir, runDir, root } = this;
     return new Installer({
       confDir,
       binDir,
       runDir,
       ownFile,
+      standaloneFile,
       confMode: 0o600,
       settings: { name: "istio-cni", ambient_enabled: true },
     }, {
@@ -126,6 +127,29 @@ Deno.test("Installer counts what it did, and writes nothing where nothing differ
   Deno.writeTextFileSync(node.binDir, "no folder");
   assertThrows(() => installer.look());
   assertEquals(results, ["CREATE_CNI_CONFIG_FAILURE", "SUCCESS", "COPY_BINARIES_FAILURE"]);
+});
+
+Deno.test("Installer lets the plugin stand alone where it is told so, beside whatever there is (CNI-006, CNI-042, CNI-047)", () => {
+  using node = new Node();
+  node.writeConf("00-multus.conflist", ["multus"]);
+  const before = node.files(), installer = node.installer(undefined, () => {}, "YYY-istio-cni.conf");
+  installer.look();
+  installer.look();
+  assert(installer.ready);
+  const file = JSON.parse(Deno.readTextFileSync(`${node.confDir}/YYY-istio-cni.conf`));
+  assertEquals([file.type, file.name, file.cniVersion, file.ipam, file.dns], [
+    "istio-cni",
+    "istio-cni",
+    "0.3.1",
+    {},
+    {},
+  ]);
+  assertEquals(node.plugins("00-multus.conflist"), ["multus"]);
+  Deno.removeSync(`${node.confDir}/YYY-istio-cni.conf`);
+  installer.look();
+  assert(Deno.statSync(`${node.confDir}/YYY-istio-cni.conf`).isFile);
+  installer.uninstall();
+  assertEquals(node.files(), ["bin/istio-cni", ...before]);
 });
 
 Deno.test("Installer waits for a primary plugin, and says so (CNI-039)", () => {

@@ -76,7 +76,8 @@ export async function runKubernetesMode(config: CniConfig, { signal, log }: Role
       confDir: config.confDir,
       binDir: config.binDir,
       runDir: config.runDir,
-      ownFile: config.ownedConf ? config.ownedConfName : undefined,
+      ownFile: config.chained && config.ownedConf ? config.ownedConfName : undefined,
+      standaloneFile: config.chained ? undefined : config.standaloneConfName,
       confMode: CONF_MODE,
       settings: pluginSettings(config),
     }, {
@@ -90,7 +91,7 @@ export async function runKubernetesMode(config: CniConfig, { signal, log }: Role
       api,
       namespace: config.systemNamespace,
       nodeName,
-      owned: config.ownedConf,
+      owned: config.chained && config.ownedConf,
       log,
     });
     if (leaving === "uninstalled") await uninstall(installer, { redirection, host, runDir: config.runDir, log });

@@ -3,7 +3,6 @@ const SIDECAR = "not offered: this mesh has no sidecars, so nothing captures, in
 
 export const AGENT_REASONS: Readonly<Record<string, string>> = {
   "CNI-010": SIDECAR,
-  "CNI-042": "the plugin alone in a file of its own is not there yet",
   "CNI-048": "role cni has no life without the mesh: it is all there is",
   "CNI-100": SIDECAR,
   "CNI-165": SIDECAR,
