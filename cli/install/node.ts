@@ -100,7 +100,10 @@ export async function uninstallNode(options: NodeOptions): Promise<void> {
   ];
   for (const path of paths) {
     if (!isThere(root + path)) continue;
-    if (!dryRun) remove(root + path);
+    if (!dryRun) {
+      remove(root + path);
+      if (path.endsWith(".service.d/10-ambit.conf")) removeIfEmpty((root + path).replace(/\/[^/]*$/, ""));
+    }
     say(`${dryRun ? "would remove" : "removed"} ${path}`);
   }
   if (!dryRun) await systemctl(["daemon-reload"]);
@@ -171,6 +174,11 @@ function isThere(path: string): boolean {
     if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return false;
     throw error;
   }
+}
+
+/** The folder of a unit's drop-ins may have others' in it. */
+function removeIfEmpty(folder: string): void {
+  if ([...Deno.readDirSync(folder)].length === 0) remove(folder);
 }
 
 function remove(path: string): void {

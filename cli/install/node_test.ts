@@ -72,6 +72,7 @@ Deno.test("installNode() puts a program that runs, its units and settings on a n
   assert(bench.files().length > expected.length && bench.asked.length === 0, "a dry run changes nothing");
   await uninstallNode(bench.options());
   assertEquals(bench.files(), []);
+  assertEquals([...Deno.readDirSync(`${bench.root}/etc/systemd/system`)], [], "nor an empty folder of drop-ins");
   assertEquals(bench.asked, [
     "disable --now ambit-ztunnel.service",
     "disable --now ambit-cni.service",
