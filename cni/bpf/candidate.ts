@@ -43,20 +43,30 @@ export function withoutBpf(redirection: Redirection, { bpfPins }: RedirectSettin
   const pins = bpfPins ?? PIN_FOLDER;
   if (!exists(pins)) return redirection;
   return {
-    name: redirection.name,
+    ...delegated(redirection),
     async apply(netns: Netns, options: PodRuleOptions) {
       await redirection.apply(netns, options);
       forget(pins, netns);
     },
-    release: async (netns) => {
+    async release(netns: Netns) {
       forget(pins, netns);
       await redirection.release(netns);
     },
-    remove: (netns) => redirection.remove(netns),
-    async check(netns, options) {
+    async check(netns: Netns, options: PodRuleOptions) {
       const found = await redirection.check(netns, options);
       return isRedirected(pins, netns) ? [...found, "BPF programs redirect it, too"] : found;
     },
+  };
+}
+
+/** The same backend as a plain object, some of which another may replace. */
+export function delegated(redirection: Redirection): Redirection {
+  return {
+    name: redirection.name,
+    apply: (netns, options) => redirection.apply(netns, options),
+    release: (netns) => redirection.release(netns),
+    remove: (netns) => redirection.remove(netns),
+    check: (netns, options) => redirection.check(netns, options),
     openNode: (netns) => redirection.openNode(netns),
     [Symbol.dispose]: () => redirection[Symbol.dispose](),
   };

@@ -119,7 +119,8 @@ function gaugesOf(config: CniConfig, parts: Parts): NodeGauges {
     kubeconfigExpiresS: () => parts.kubeconfig?.expiresInS(),
     backend: () => {
       const used = parts.redirection?.name ?? "none", wanted = config.redirect;
-      return { wanted, used, reason: wanted === "auto" ? "the first that works here" : "asked for" };
+      const reason = parts.redirection?.reason ?? (wanted === "auto" ? "the first that works here" : "asked for");
+      return { wanted, used, reason };
     },
   };
 }

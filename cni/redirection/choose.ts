@@ -1,7 +1,7 @@
 /** Which backend redirects on this node: the one asked for, or the first that this machine can use (CNI-139, CNI-143, CNI-144). */
 import { MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
-import { withoutBpf } from "../bpf/candidate.ts";
+import { delegated, withoutBpf } from "../bpf/candidate.ts";
 import type { Netns } from "../../os/netns.ts";
 import type { ProbeSource } from "../nft_rules.ts";
 import { allCandidates } from "./candidates.ts";
@@ -44,7 +44,9 @@ export async function chooseRedirection(settings: RedirectSettings, parts: Choic
     else log.info("redirection chosen", told);
     const redirection = await chosen.open();
     cleanup.move();
-    return redirection.name === "bpf" ? redirection : withoutBpf(redirection, settings);
+    if (redirection.name === "bpf") return redirection;
+    const alone = withoutBpf(redirection, settings);
+    return settings.redirect === "bpf" ? { ...delegated(alone), reason: lacks.join("; ") } : alone;
   }
   throw new MeshError("AMB7140", `no redirection can be used here: ${lacks.join("; ")}`, {
     remedy: "Provide what is missing, or choose another --redirect; `ambit doctor` tells what this machine offers.",

@@ -57,6 +57,12 @@ Deno.test("chooseRedirection() takes the first that works, and says of none what
   assertEquals(await chosen(["nft", "nft-binary"]), "iptables-nft");
   assertEquals(await chosen(["nft"], { redirect: "bpf" }), "bpf");
   assertEquals(await chosen(["bpf"], { redirect: "bpf" }), "nft", "rules, where eBPF cannot be had (CNI-217)");
+  const instead = await chooseRedirection({ ...NOTHING_SAID, redirect: "bpf" }, {
+    log,
+    runner: node(),
+    candidates: candidates(["bpf"]),
+  });
+  assertEquals([instead.name, instead.reason], ["nft", "bpf: a part"]);
   const none = await assertRejects(
     () => chosen(["iptables-nft", "iptables-legacy"], { nativeNftables: false }),
     MeshError,

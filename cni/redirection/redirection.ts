@@ -51,6 +51,8 @@ export interface NodeProbes extends Disposable {
 /** One backend, ready for use. */
 export interface Redirection extends PodRedirection, Disposable {
   readonly name: BackendName;
+  /** Why it is not the one that was asked for; undefined if it is, or if any would do. */
+  readonly reason?: string;
   /** For `netns`, or the namespace of this thread, which is the host's. */
   openNode(netns?: Netns): NodeProbes;
 }
