@@ -3,6 +3,7 @@ import { MeshError } from "../../base/errors.ts";
 import { cookieKey, ENROLLED } from "../../os/bpf/shared_maps.ts";
 import { netnsCookie } from "../../os/bpf/netns_cookie.ts";
 import type { Exclusions } from "../../mesh/enrolment.ts";
+import type { FirewallTable } from "../../os/netlink/nft_model.ts";
 import { FirewallSocket } from "../../os/netlink/nftables.ts";
 import type { Netns } from "../../os/netns.ts";
 import { HostProbes } from "../host_probes.ts";
@@ -58,8 +59,9 @@ export class BpfRedirection implements Redirection, Disposable {
     maps.enrolled.update(key, value);
     // Last: what another backend left here captured until now.
     using firewall = FirewallSocket.open(netns);
-    const tables = virtualInterfaceTables(pod.virtualInterfaces);
-    firewall.replace(tables, Object.values(TABLE_NAMES).filter((name) => tables.every((table) => table.name !== name)));
+    const tables = virtualInterfaceTables(pod.virtualInterfaces), stale = staleTables(firewall, tables);
+    // Asked for nothing the kernel would still make us wait.
+    if (tables.length + stale.length > 0) firewall.replace(tables, stale);
     await this.#residue?.remove(netns);
   }
 
@@ -76,7 +78,8 @@ export class BpfRedirection implements Redirection, Disposable {
     syncPorts(this.node.maps, cookie, []);
     new PodObjects(this.node, netns, cookie).remove();
     using firewall = FirewallSocket.open(netns);
-    firewall.deleteTables(Object.values(TABLE_NAMES));
+    const stale = staleTables(firewall, []);
+    if (stale.length > 0) firewall.deleteTables(stale);
     await this.#residue?.remove(netns);
     deletePolicyRoutes(netns);
   }
@@ -96,9 +99,7 @@ export class BpfRedirection implements Redirection, Disposable {
       ...new PodObjects(this.node, netns, cookie).check(facts, pod),
       ...missingPolicyRoutes(netns, options),
       ...firewall.differences(tables),
-      ...firewall.tableNames().filter((name) =>
-        Object.values(TABLE_NAMES).some((it) => it === name) && tables.every((table) => table.name !== name)
-      ).map((name) => `table ${name} should not be there`),
+      ...staleTables(firewall, tables).map((name) => `table ${name} should not be there`),
       ...await this.#residue?.list(netns) ?? [],
     ];
   }
@@ -130,6 +131,12 @@ export class BpfRedirection implements Redirection, Disposable {
       remedy: "Give its interface an address first: captured connections are turned to it.",
     });
   }
+}
+
+/** Tables of ours that are there and should not be. */
+function staleTables(firewall: FirewallSocket, wanted: readonly FirewallTable[]): string[] {
+  const ours: readonly string[] = Object.values(TABLE_NAMES);
+  return firewall.tableNames().filter((name) => ours.includes(name) && wanted.every((table) => table.name !== name));
 }
 
 const NOTHING_EXCLUDED: Exclusions = { outboundPorts: [], outboundCidrs: [], inboundPorts: [] };
