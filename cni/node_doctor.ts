@@ -92,6 +92,7 @@ function configuration({ conf }: NodeFacts): NodeFinding {
   const types = pluginTypes(first).join(", "), found = `${first.name}: ${types}${ignored}`;
   if (hasPlugin(first)) return { check, status: "ok", found };
   const ours = usable.find(hasPlugin);
+  if (ours?.name.endsWith(".conf")) return { check, status: "ok", found: `${ours.name} stands alone beside ${found}` };
   const rival = /cilium/.test(first.name)
     ? "set Cilium's cni.exclusive=false"
     : /multus/.test(first.name)

@@ -27,6 +27,8 @@ Deno.test("judgeNode() finds what keeps pods from the mesh, or from starting, an
   assertEquals(wrong({ conf: [PRIMARY], plugin: "absent", agent: false, hostRules: ["x"], propagation: undefined }), [
     "warn cni configuration: 10-net.conflist: bridge; istio-cni is in none; start the node agent (ambit cni)",
   ]);
+  const alone = { name: "YYY-istio-cni.conf", text: JSON.stringify({ name: "istio-cni", type: "istio-cni" }) };
+  assertEquals(wrong({ conf: [conflist("00-multus.conflist", "multus"), alone] }), [], "as it was told to (CNI-042)");
   const cases: readonly (readonly [Partial<NodeFacts>, RegExp])[] = [
     [{ conf: [] }, /^fail cni configuration: none can be used/],
     [{ conf: [conflist("00-cilium.conflist", "cilium-cni"), OURS] }, /passes the mesh by; .*cni\.exclusive=false/],
