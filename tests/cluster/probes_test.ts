@@ -1,5 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { output } from "../kube/go_tools.ts";
+import { Wiretap } from "../../demo/lab/wiretap.ts";
+import { ownNetns } from "../../os/netns.ts";
 import { until } from "../kube/until.ts";
 import { APPS_IMAGE } from "./apps_image.ts";
 import { PAUSE_IMAGE } from "./layout.ts";
@@ -139,6 +141,8 @@ clusterTest(
     const nodes = { spec: { template: { spec: { nodeSelector: { nowhere: "true" } } } } };
     const usual = { spec: { template: { spec: { nodeSelector: { nowhere: null } } } } };
     await cluster.apply({ apiVersion: "v1", kind: "Namespace", metadata: { name: HELD, labels: AMBIENT } });
+    using netns = ownNetns();
+    await using wire = new Wiretap(netns, "wire1", "ambit-plain-", /^10\.244\./);
     const server = stage(HELD).filter((it) => (it as PodStatus).metadata.name === "server");
     await cluster.apply(...server);
     await cluster.readyPod(HELD, "server");
@@ -183,6 +187,7 @@ clusterTest(
       assert(isEnrolled(pod));
       const log = () => cluster.kubectl(["logs", "-n", HELD, name]);
       await until(async () => (await log()).includes("byteAtMs"), `${name} is served`, PODS_MS);
+      assertEquals(wire.directions.filter((it) => it.destinationPort === 7000), [], `${name} was plain on the wire`);
     }
   },
 );
