@@ -81,6 +81,8 @@ export class Pods implements PodStarter {
   #held: Promise<void> | undefined = undefined;
   /** Maps of eBPF redirection, the newest last; descriptors stay open, for workers may have them in use. */
   readonly #maps: RedirectedPods[] = [];
+  /** It was said that pins cannot be looked at. */
+  #pinsUnseen = false;
   /** A successor has the connections of all pods. */
   #handedOver = false;
 
@@ -248,9 +250,21 @@ export class Pods implements PodStarter {
     if (listener >= 0) redirected.serve(cookie, { ipv4: listener, ipv6: this.#options.ipv6 ? listener : undefined });
   }
 
+  /** Who may not look there serves pods that rules redirect; connections of others are refused, for where to is not known. */
+  #pinned(): RedirectedPods | undefined {
+    try {
+      return this.#options.redirected();
+    } catch (error) {
+      if (!(error instanceof MeshError)) throw error;
+      if (!this.#pinsUnseen) this.#options.log.warn("pins of BPF cannot be looked at", { error: chain(error) });
+      this.#pinsUnseen = true;
+      return undefined;
+    }
+  }
+
   /** As pinned now: a node agent of another version may have made its maps anew. Rows keep naming the maps before. */
   #redirected(): RedirectedPods | undefined {
-    const now = this.#options.redirected(), before = this.#maps.at(-1);
+    const now = this.#pinned(), before = this.#maps.at(-1);
     if (now === undefined || before?.equals(now)) {
       now?.[Symbol.dispose]();
       return now === undefined ? undefined : before;

@@ -5,7 +5,7 @@ import { Logger } from "../../base/log.ts";
 import { KEEPALIVE_DEFAULT } from "../../os/keepalive.ts";
 import { createTables, openTables } from "../tables/handles.ts";
 import type { Identities } from "./identities.ts";
-import { OWN_NETNS, Pods } from "./pods.ts";
+import { OWN_NETNS, Pods, type PodsOptions } from "./pods.ts";
 import { MeshState } from "./state.ts";
 import type { WorkerPool } from "./worker_pool.ts";
 
@@ -13,7 +13,7 @@ const SIZES = { pods: 4, identities: 2, flowsPerWorker: 4, connectionsPerWorker:
 const POD = { uid: "uid", netnsFd: OWN_NETNS, info: { name: "pod", namespace: "test", serviceAccount: "test" } };
 
 /** Pods without a listener, of workers that do at once what they are told. */
-function pods(): Pods {
+function pods(redirected: PodsOptions["redirected"] = () => undefined, lines: string[] = []): Pods {
   return new Pods({
     tables: openTables(createTables({ ...SIZES, workers: 1 })),
     workers: { count: 1, tellAll() {}, tellAllAndWait: () => Promise.resolve() } as unknown as WorkerPool,
@@ -29,8 +29,8 @@ function pods(): Pods {
     socks: false,
     originalSource: undefined,
     dns: undefined,
-    redirected: () => undefined,
-    log: new Logger("test", { sink: () => {} }),
+    redirected,
+    log: new Logger("test", { sink: (line) => lines.push(line) }),
     onAdded() {},
     onChange() {},
   });
@@ -53,4 +53,14 @@ Deno.test("a pod that leaves during a takeover which is called off leaves then",
   release(false);
   await leaving;
   assertEquals(own.list().size, 0);
+});
+
+Deno.test("pods are served where pins of eBPF cannot be looked at, and it is said once (CNI-202)", async () => {
+  const lines: string[] = [];
+  const own = pods(() => {
+    throw new MeshError("AMB7150", "could not open the pinned BPF object x: EACCES", { remedy: "none" });
+  }, lines);
+  for (const uid of ["one", "other"]) await own.addPod({ ...POD, uid });
+  assertEquals([...own.list().keys()], ["one", "other"]);
+  assertEquals(lines.filter((line) => line.includes("pins of BPF")).length, 1);
 });
