@@ -53,7 +53,8 @@ async function answer(
     response = await handler(new Request(target, { method, body }), signal);
     text = await response.text();
   } catch (error) {
-    if (incoming.complete && !signal.aborted) throw error;
+    const reset = (error as { code?: unknown }).code === "ECONNRESET"; // Even of a request that is here as a whole.
+    if (incoming.complete && !signal.aborted && !reset) throw error;
     return; // Whoever asked has gone in the middle of what he said, or of our work for him.
   }
   if (signal.aborted) return;

@@ -62,7 +62,8 @@ export class ServedKubeApi implements AsyncDisposable {
         return fail(response, new KubeError(401, "Unauthorized", "Unauthorized"));
       }
       serve(api, request, response).catch((error) => {
-        if (request.complete) fail(response, error); // Else the client has gone in the middle of what it said.
+        const gone = !request.complete || (error as { code?: unknown }).code === "ECONNRESET";
+        if (!gone) fail(response, error); // Else the client went in the middle of what it said.
       });
     };
     const server = options.tls === undefined ? createPlain(answer) : createTls(options.tls, answer);
