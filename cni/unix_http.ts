@@ -3,7 +3,9 @@
  * aborts after every answer as well, and tells the operator so.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
-import { Readable } from "node:stream";
+import { type Duplex, Readable } from "node:stream";
+import { ignore } from "../base/errors.ts";
+import { UnixStream } from "./unix_stream.ts";
 
 /** Answers one request; what it throws ends the process, as a mistake of ours. */
 export type UnixHttpHandler = (request: Request, signal: AbortSignal) => Promise<Response>;
@@ -15,29 +17,46 @@ export interface UnixHttpServer {
 
 const REQUEST_TIMEOUT_MS = 10_000; // for a caller to say what it wants; the answer may take longer
 
-/** Resolves once the socket is there. Rejects when it cannot be. */
+/** Resolves once the socket is there. @throws what the kernel says, by rejection, when it cannot be. */
+// deno-lint-ignore require-await -- So that what it throws is a rejection, as of every other server.
 export async function serveUnixHttp(path: string, handler: UnixHttpHandler): Promise<UnixHttpServer> {
-  const server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS }, (incoming, outgoing) => {
+  const listener = Deno.listen({ transport: "unix", path });
+  const open = new Map<Duplex, IncomingMessage | undefined>(); // With what its caller asks, once that has begun.
+  let emptied = () => {};
+  const server = createServer((incoming, outgoing) => {
     const gone = new AbortController();
+    open.set(incoming.socket, incoming);
     outgoing.on("close", () => {
       if (!outgoing.writableFinished) gone.abort();
     });
     void answer(incoming, outgoing, { handler, signal: gone.signal });
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(path, () => {
-      server.removeListener("error", reject);
-      resolve();
+  const accepting = accept(listener, (stream) => {
+    open.set(stream, undefined);
+    const late = setTimeout(() => {
+      if (!open.get(stream)?.complete) stream.destroy();
+    }, REQUEST_TIMEOUT_MS);
+    stream.on("error", (error) => ignore(error, "whoever asked has gone, which the close that follows says"));
+    stream.on("close", () => {
+      clearTimeout(late);
+      open.delete(stream);
+      if (open.size === 0) emptied();
     });
+    server.emit("connection", stream);
   });
   return {
     shutdown: async () => {
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      server.closeIdleConnections(); // Kept for a next request, which is not answered any more.
-      await closed;
+      const ended = new Promise<void>((resolve) => emptied = resolve);
+      listener.close();
+      await accepting;
+      for (const [stream, request] of open) if (request === undefined) stream.destroy();
+      if (open.size > 0) await ended;
     },
   };
+}
+
+async function accept(listener: Deno.UnixListener, onStream: (stream: UnixStream) => void): Promise<void> {
+  for await (const connection of listener) onStream(new UnixStream(connection));
 }
 
 async function answer(

@@ -8,7 +8,7 @@ const OWN_OPENSSL = new URL("../../dist/libossl.so", import.meta.url);
 const LACKS: Readonly<Record<string, string>> = {
   istiod: "Uint8Array.toHex, node:http2 over TLS",
   ztunnel: "node:zlib's zstd",
-  cni: "node:http servers on unix sockets",
+  cni: "http.Server of node:http on streams of ours",
 };
 const ADD_MS_MAX = 150;
 
