@@ -6,7 +6,7 @@ import { readSegment, type Segment } from "./packets.ts";
 import { TlsRecords } from "./tls_records.ts";
 
 const HBONE_PORT = 15008;
-const FRAMES_PER_TURN = 2_000;
+const FRAMES_PER_TURN = 200; // frames have up to 64 KiB: the rest of the process has its turn after some milliseconds
 const WAIT_MS = 100;
 const DIRECTIONS_MAX = 50_000; // forgotten oldest first, so that a long run stays small
 
@@ -34,6 +34,7 @@ export class Wiretap implements AsyncDisposable {
   readonly #directions = new Map<string, Direction>();
   readonly #stop = new AbortController();
   readonly #done: Promise<void>;
+  readonly #waiting: (() => void)[] = [];
 
   readonly #pods: RegExp;
 
@@ -48,6 +49,11 @@ export class Wiretap implements AsyncDisposable {
   /** What was seen so far of directions between pods. */
   get directions(): Direction[] {
     return [...this.#directions.values()];
+  }
+
+  /** Resolves when everything that had been captured before has been looked at. */
+  caughtUp(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
   get droppedCount(): number {
@@ -71,7 +77,11 @@ export class Wiretap implements AsyncDisposable {
       if (segment !== undefined && this.#betweenPods(segment)) this.#take(segment);
     };
     while (!this.#stop.signal.aborted) {
-      if (await this.#capture.wait(WAIT_MS)) this.#capture.drain(onFrame, FRAMES_PER_TURN);
+      const some = await this.#capture.wait(WAIT_MS);
+      if (!some || this.#capture.drain(onFrame, FRAMES_PER_TURN) < FRAMES_PER_TURN) {
+        for (const caughtUp of this.#waiting.splice(0)) caughtUp();
+      }
+      await new Promise((resolve) => setTimeout(resolve)); // Frames that wait already would leave nobody else a turn.
     }
   }
 

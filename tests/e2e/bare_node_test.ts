@@ -119,6 +119,7 @@ bareTest(
       const { output } = await client.attempt("line", { ...target, text }) as { output?: { reply: string } };
       return output !== undefined && await mutualTls(mesh, "client", "server") > 0;
     });
+    await wiretap.caughtUp();
     assertEquals(wiretap.directions.filter((it) => it.markers > 0), [], "nothing was seen in clear");
     // A port that was not declared is nobody's: not even through the tunnel of the port beside it.
     const beside = await client.attempt("line", { host: target.host, port: PORT + 1, text: "x" });

@@ -42,6 +42,7 @@ for (const leaving of ["client", "server"] as const) {
           10_000,
           async () => (await server.probe.do("patternTallies", {})).server.open === 0,
         );
+        await wiretap.caughtUp();
         const seen = wiretap.directions;
         assert(
           seen.some((it) => isHbone(it) && it.bytes > 10_000_000),

@@ -53,6 +53,7 @@ Deno.test("a ztunnel of another make exchanges traffic with ours in every manner
       () => answering().filter((it) => it.tls?.version === TLS_1_3).length === 4,
     );
     assertEquals(answering().length, 4);
+    await wiretap.caughtUp();
     assertEquals(wiretap.directions.filter((it) => !isHbone(it) || it.markers > 0 || it.tls?.broken !== false), []);
   });
 
