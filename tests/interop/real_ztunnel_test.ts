@@ -41,10 +41,12 @@ async function command(program: string, ...args: string[]): Promise<string> {
   return new TextDecoder().decode(stdout);
 }
 
+let made = 0;
+
 /** A network namespace joined to ours by one link, in which the peer has all its ports to itself. */
 class PeerNamespace implements AsyncDisposable {
-  readonly name = `ambxi${Deno.pid}`;
-  readonly link = `ambxi${Deno.pid}`.slice(0, 15);
+  readonly name = `ambxi${Deno.pid}-${++made}`; // The kernel takes the link of a namespace that is gone away later.
+  readonly link = this.name.slice(0, 15);
   /** Ours on the link, where istiod listens. */
   readonly gateway: string;
 
