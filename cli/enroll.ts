@@ -27,6 +27,18 @@ export const ENROL_OUTPUTS = ["text", "json"] as const;
 const name = (flag: string, help: string) =>
   ({ kind: optional(text("NAME")), flag, default: undefined, defaultText: "required to enrol", help }) as const;
 
+/** What every command has that asks the node agent. */
+export const AGENT_SETTINGS = {
+  enrolSocket: {
+    kind: text("PATH"),
+    flag: "enrol-socket",
+    env: "AMBIT_ENROL_SOCKET",
+    default: ENROL_SOCKET,
+    help: "the node agent's enrolment socket",
+  },
+  output: { kind: oneOf(...ENROL_OUTPUTS), flag: "output", default: "text", help: "form of the answer; -o for short" },
+} as const;
+
 export const ENROLL_CONFIG = defineConfig("ambit enroll", {
   namespace: name("namespace", "namespace of the workload; part of its identity"),
   serviceAccount: name("service-account", "service account of the workload; part of its identity"),
@@ -88,14 +100,7 @@ export const ENROLL_CONFIG = defineConfig("ambit enroll", {
     help: "of a unit: enrol nothing, print the systemd drop-in by which it enrols itself as it starts",
   },
   list: { kind: toggle(), flag: "list", default: false, help: "enrol nothing: list what is enrolled" },
-  enrolSocket: {
-    kind: text("PATH"),
-    flag: "enrol-socket",
-    env: "AMBIT_ENROL_SOCKET",
-    default: ENROL_SOCKET,
-    help: "the node agent's enrolment socket",
-  },
-  output: { kind: oneOf(...ENROL_OUTPUTS), flag: "output", default: "text", help: "form of the answer; -o for short" },
+  ...AGENT_SETTINGS,
 });
 
 /** @returns 0 when the workload is enrolled. Throws MeshError otherwise. */

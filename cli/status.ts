@@ -1,19 +1,9 @@
 /** `ambit status`: what of this node is in the mesh, and what keeps the rest from it. */
-import { ConfigDefinition, defineConfig, oneOf, text } from "../base/config.ts";
+import { ConfigDefinition, defineConfig } from "../base/config.ts";
 import { splitArguments, writeOut } from "./arguments.ts";
-import { ENROL_SOCKET } from "./enrol_client.ts";
-import { ENROL_OUTPUTS, showStatus } from "./enroll.ts";
+import { AGENT_SETTINGS, showStatus } from "./enroll.ts";
 
-export const STATUS_CONFIG = defineConfig("ambit status", {
-  enrolSocket: {
-    kind: text("PATH"),
-    flag: "enrol-socket",
-    env: "AMBIT_ENROL_SOCKET",
-    default: ENROL_SOCKET,
-    help: "the node agent's enrolment socket",
-  },
-  output: { kind: oneOf(...ENROL_OUTPUTS), flag: "output", default: "text", help: "form of the answer; -o for short" },
-});
+export const STATUS_CONFIG = defineConfig("ambit status", AGENT_SETTINGS);
 
 /** @returns 0 once it is written. Throws MeshError when the node agent cannot be asked. */
 export async function runStatus(args: string[]): Promise<number> {

@@ -1,20 +1,11 @@
 /** `ambit unenroll`: takes a network namespace of this node out of the mesh. */
-import { ConfigDefinition, defineConfig, oneOf, text } from "../base/config.ts";
+import { ConfigDefinition, defineConfig } from "../base/config.ts";
 import type { EnrolmentStatus } from "../mesh/enrolment.ts";
 import { oneTarget, splitArguments, writeOut } from "./arguments.ts";
-import { askNodeAgent, ENROL_SOCKET } from "./enrol_client.ts";
-import { ENROL_OUTPUTS } from "./enroll.ts";
+import { askNodeAgent } from "./enrol_client.ts";
+import { AGENT_SETTINGS } from "./enroll.ts";
 
-export const UNENROLL_CONFIG = defineConfig("ambit unenroll", {
-  enrolSocket: {
-    kind: text("PATH"),
-    flag: "enrol-socket",
-    env: "AMBIT_ENROL_SOCKET",
-    default: ENROL_SOCKET,
-    help: "the node agent's enrolment socket",
-  },
-  output: { kind: oneOf(...ENROL_OUTPUTS), flag: "output", default: "text", help: "form of the answer; -o for short" },
-});
+export const UNENROLL_CONFIG = defineConfig("ambit unenroll", AGENT_SETTINGS);
 
 /** @returns 0 when rules and listeners are gone. Throws MeshError otherwise. */
 export async function runUnenroll(args: string[]): Promise<number> {
