@@ -46,22 +46,19 @@ export class Wiretap implements AsyncDisposable {
     this.#done = this.#run();
   }
 
-  /** What was seen so far of directions between pods. */
-  get directions(): Direction[] {
+  /** What was seen of directions between pods, up to the last frame that had crossed the wire at the call. */
+  async seen(): Promise<Direction[]> {
+    await this.#caughtUp();
     return [...this.#directions.values()];
-  }
-
-  /** Resolves when everything that had been captured before has been looked at. */
-  caughtUp(): Promise<void> {
-    return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
   get droppedCount(): number {
     return this.#capture.droppedCount();
   }
 
-  /** Forgets everything seen so far. */
-  clear(): void {
+  /** Forgets everything that crossed the wire before the call. */
+  async clear(): Promise<void> {
+    await this.#caughtUp();
     this.#directions.clear();
   }
 
@@ -71,18 +68,25 @@ export class Wiretap implements AsyncDisposable {
     this.#capture[Symbol.dispose]();
   }
 
+  #caughtUp(): Promise<void> {
+    if (this.#stop.signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
   async #run(): Promise<void> {
     const onFrame = (frame: Uint8Array<ArrayBuffer>) => {
       const segment = readSegment(frame);
       if (segment !== undefined && this.#betweenPods(segment)) this.#take(segment);
     };
     while (!this.#stop.signal.aborted) {
-      const some = await this.#capture.wait(WAIT_MS);
-      if (!some || this.#capture.drain(onFrame, FRAMES_PER_TURN) < FRAMES_PER_TURN) {
+      await this.#capture.wait(WAIT_MS);
+      // Also after a time-out: a frame may have come between it and the turn in which somebody asked.
+      if (this.#capture.drain(onFrame, FRAMES_PER_TURN) < FRAMES_PER_TURN) {
         for (const caughtUp of this.#waiting.splice(0)) caughtUp();
       }
       await new Promise((resolve) => setTimeout(resolve)); // Frames that wait already would leave nobody else a turn.
     }
+    for (const caughtUp of this.#waiting.splice(0)) caughtUp();
   }
 
   #betweenPods({ source, destination }: Segment): boolean {

@@ -74,9 +74,9 @@ export const ENROLMENT: Chapter = {
     await command(stage, "unenroll");
     shop.mesh.writeConfig("passer_by.yaml", podYaml(passerBy, false));
     await checks.check("unenrolled again, it speaks plaintext as before", async () => {
-      shop.wiretap.clear();
+      await shop.wiretap.clear();
       await stage.becomes(true, "passer-by");
-      const own = shop.wiretap.directions.filter((it) => [it.source, it.destination].includes(passerBy.ipv4));
+      const own = (await shop.wiretap.seen()).filter((it) => [it.source, it.destination].includes(passerBy.ipv4));
       const markers = own.reduce((sum, it) => sum + it.markers, 0);
       return { ok: markers > 0 && passerBy.probe.pid === processBefore, detail: `read on the wire ${markers} times` };
     });

@@ -36,14 +36,14 @@ async function customerIsServed({ shop, checks, tell }: Stage): Promise<void> {
 async function wire(stage: Stage): Promise<void> {
   const { shop, checks, tell } = stage;
   await tell("We capture what crosses the wire, while the customer shops and a passer-by asks the store, too.");
-  shop.wiretap.clear();
+  await shop.wiretap.clear();
   const reportsBefore = shop.reportCount;
   const passerBy = stage.pod("passer-by");
   const plain = await stage.askStore("passer-by");
   await stage.askStore("shopper");
   await until("more of the customer's requests", 10_000, () => shop.reportCount >= reportsBefore + 3);
   const ofPasserBy = (it: Direction) => it.source === passerBy.ipv4 || it.destination === passerBy.ipv4;
-  const directions = shop.wiretap.directions;
+  const directions = await shop.wiretap.seen();
   const inMesh = directions.filter((it) => !ofPasserBy(it)), outside = directions.filter(ofPasserBy);
   await checks.check("packets between the nodes are for port 15008 alone", () => {
     const others = inMesh.filter((it) => !isHbone(it));
@@ -60,8 +60,8 @@ async function wire(stage: Stage): Promise<void> {
     // A connection opened from now on, so that it is seen from its first byte: an address of its own pool entry.
     await stage.askStore("shopper", { host: stage.pod("store").ipv6 });
     await stage.askStore("courier");
-    const followed = await until("a TLS connection seen from its start", 5_000, () => {
-      const all = shop.wiretap.directions.filter((it) => it.tls !== undefined && it.tls.recordCount > 0);
+    const followed = await until("a TLS connection seen from its start", 5_000, async () => {
+      const all = (await shop.wiretap.seen()).filter((it) => it.tls !== undefined && it.tls.recordCount > 0);
       return all.some((it) => it.tls!.version !== 0 && it.tls!.applicationRecordCount > 0) ? all : undefined;
     });
     const records = followed.reduce((sum, it) => sum + it.tls!.recordCount, 0);
@@ -128,9 +128,9 @@ async function transparency(stage: Stage): Promise<void> {
     shop.world.do("listen", { port: WORLD_PORT, kind: "line" }),
   ]);
   await checks.check("IPv6 from pod to pod is encrypted, too", async () => {
-    shop.wiretap.clear();
+    await shop.wiretap.clear();
     const reply = await stage.askStore("shopper", { host: store.ipv6 });
-    const seen = shop.wiretap.directions.filter((it) => it.source.startsWith("fd80:"));
+    const seen = (await shop.wiretap.seen()).filter((it) => it.source.startsWith("fd80:"));
     const ok = "answer" in reply && reply.answer.endsWith(`YOU ${stage.pod("shopper").ipv6}`) && seen.length > 0 &&
       seen.every((it) => isHbone(it) && it.markers === 0);
     return { ok, detail: `${JSON.stringify(reply)}, ${seen.length} directions on the wire` };

@@ -51,12 +51,12 @@ export const CRASH: Chapter = {
     const local = await courier.do("open", { host: frontend.ipv4, port: LOCAL_PORT });
     await courier.do("say", { ...local, text: "before" });
     const processA = nodeA.ztunnel.pid, processB = nodeB.ztunnel.pid;
-    shop.wiretap.clear();
+    await shop.wiretap.clear();
     await tell(`kill -9 ${processB}`);
     await nodeB.crashZtunnel();
     await checks.check("while its ztunnel is away, a pod is refused and not served in plaintext", async () => {
       const reply = await stage.askStore("shopper");
-      const markers = shop.wiretap.directions.reduce((sum, it) => sum + it.markers, 0);
+      const markers = (await shop.wiretap.seen()).reduce((sum, it) => sum + it.markers, 0);
       return {
         ok: "failure" in reply && markers === 0,
         detail: `${JSON.stringify(reply)}, read on the wire: ${markers}`,
@@ -81,11 +81,12 @@ export const CRASH: Chapter = {
       return { ok: storeMs < RECOVERY_MS, detail: `answered ${storeMs} ms after the new process was started` };
     });
     await courier.do("close", local);
-    await checks.check("nothing was read on the wire meanwhile", () => {
-      const plain = shop.wiretap.directions.filter((it) =>
+    await checks.check("nothing was read on the wire meanwhile", async () => {
+      const seen = await shop.wiretap.seen();
+      const plain = seen.filter((it) =>
         [it.sourcePort, it.destinationPort].some((port) => port === SHOP_PORT.store || port === SHOP_PORT.http)
       );
-      const markers = shop.wiretap.directions.reduce((sum, it) => sum + it.markers, 0);
+      const markers = seen.reduce((sum, it) => sum + it.markers, 0);
       return { ok: markers === 0, detail: `${plain.length} directions with the shop's own ports, none with its words` };
     });
   },

@@ -114,7 +114,7 @@ clusterTest(
     report(`whom a policy denies was let through ${leaks} of ${tries} times`);
     assertEquals(leaks, 0, "a policy leak");
     assertEquals(
-      wire.directions.filter(({ markers }) => markers > 0),
+      (await wire.seen()).filter(({ markers }) => markers > 0),
       [],
       "plain text on the wire",
     );

@@ -187,8 +187,11 @@ clusterTest(
       assert(isEnrolled(pod));
       const log = () => cluster.kubectl(["logs", "-n", HELD, name]);
       await until(async () => (await log()).includes("byteAtMs"), `${name} is served`, PODS_MS);
-      await wire.caughtUp();
-      assertEquals(wire.directions.filter((it) => it.destinationPort === 7000), [], `${name} was plain on the wire`);
+      assertEquals(
+        (await wire.seen()).filter((it) => it.destinationPort === 7000),
+        [],
+        `${name} was plain on the wire`,
+      );
     }
   },
 );

@@ -125,7 +125,7 @@ strangerTest("who asks for gigabytes and never reads fills no memory", async (st
   );
   await asked;
   const grownBytes = residentBytes(pid) - before;
-  const sentBytes = wiretap.directions.filter((it) => it.sourcePort === HBONE_PORT && it.destination === ipv4)
+  const sentBytes = (await wiretap.seen()).filter((it) => it.sourcePort === HBONE_PORT && it.destination === ipv4)
     .reduce((sum, it) => sum + it.bytes, 0);
   assert(sentBytes > 10_000 && sentBytes < 64 * MIB, `what its socket holds was sent, and no more: ${sentBytes} bytes`);
   // Each tunnel may hold what its buffers hold; what was asked for is four hundred times that.

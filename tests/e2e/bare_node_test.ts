@@ -119,8 +119,7 @@ bareTest(
       const { output } = await client.attempt("line", { ...target, text }) as { output?: { reply: string } };
       return output !== undefined && await mutualTls(mesh, "client", "server") > 0;
     });
-    await wiretap.caughtUp();
-    assertEquals(wiretap.directions.filter((it) => it.markers > 0), [], "nothing was seen in clear");
+    assertEquals((await wiretap.seen()).filter((it) => it.markers > 0), [], "nothing was seen in clear");
     // A port that was not declared is nobody's: not even through the tunnel of the port beside it.
     const beside = await client.attempt("line", { host: target.host, port: PORT + 1, text: "x" });
     assert("failure" in beside, "an undeclared port is not reached over the workload's HBONE");

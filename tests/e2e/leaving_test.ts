@@ -42,8 +42,7 @@ for (const leaving of ["client", "server"] as const) {
           10_000,
           async () => (await server.probe.do("patternTallies", {})).server.open === 0,
         );
-        await wiretap.caughtUp();
-        const seen = wiretap.directions;
+        const seen = await wiretap.seen();
         assert(
           seen.some((it) => isHbone(it) && it.bytes > 10_000_000),
           "the listener on the wire did listen",

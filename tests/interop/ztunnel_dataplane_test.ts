@@ -46,15 +46,14 @@ Deno.test("a ztunnel of another make exchanges traffic with ours in every manner
         assertEquals(body, `${to.name} heard ${caller} at /${MARKER}`);
       }
     }
-    const answering = () => wiretap.directions.filter((it) => it.sourcePort === HBONE_PORT);
+    const answering = async () => (await wiretap.seen()).filter((it) => it.sourcePort === HBONE_PORT);
     await until(
       "all four handshakes were seen",
       5_000,
-      () => answering().filter((it) => it.tls?.version === TLS_1_3).length === 4,
+      async () => (await answering()).filter((it) => it.tls?.version === TLS_1_3).length === 4,
     );
-    assertEquals(answering().length, 4);
-    await wiretap.caughtUp();
-    assertEquals(wiretap.directions.filter((it) => !isHbone(it) || it.markers > 0 || it.tls?.broken !== false), []);
+    assertEquals((await answering()).length, 4);
+    assertEquals((await wiretap.seen()).filter((it) => !isHbone(it) || it.markers > 0 || it.tls?.broken !== false), []);
   });
 
   for (const { name, from, to } of bothWays(ours, theirs)) {

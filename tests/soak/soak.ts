@@ -156,7 +156,7 @@ export class Soak implements AsyncDisposable {
   async #look(): Promise<void> {
     const stage = this.#stage!, gauges = this.#gauges!, before = this.#last;
     this.#last = await stage.look();
-    this.#lookAtWire();
+    await this.#lookAtWire();
     for (const line of this.#logs.unexpected) this.findings.add("an error in the log", line.slice(0, 500));
     for (const node of NODE_NAMES) {
       const { opened, closed } = await gauges.books(node);
@@ -178,8 +178,8 @@ export class Soak implements AsyncDisposable {
     );
   }
 
-  #lookAtWire(): void {
-    for (const direction of this.#wiretap!.directions) {
+  async #lookAtWire(): Promise<void> {
+    for (const direction of await this.#wiretap!.seen()) {
       const { source, sourcePort, destination, destinationPort, bytes, markers } = direction;
       const between = `${source} port ${sourcePort} to ${destination} port ${destinationPort}`;
       if (markers > 0) this.findings.add("plaintext on the wire", between);
