@@ -19,6 +19,8 @@ export interface Setting<T> {
   readonly flag: string;
   /** Environment variable: Istio's own where it has one. */
   readonly env?: string;
+  /** Another spelling that is about; read where `env` is unset. */
+  readonly otherEnv?: string;
   /** Absent: the setting must be given. */
   readonly default?: T;
   /** Shown instead of the default where it is made at run time or is the absence of something. */
@@ -188,12 +190,15 @@ export class ConfigDefinition<T extends Table> {
     const given = this.#readFlags(args);
     const config: Record<string, unknown> = {}, origins: Record<string, Origin> = {};
     for (const [key, setting] of Object.entries(this.table)) {
-      const raw = given.get(key) ?? this.#ofEnvironment(setting, env);
+      const variable = this.#variableOf(setting, env);
+      const raw = given.get(key) ?? (variable === undefined ? undefined : env(variable));
       const beneath = raw === undefined && setting.env !== undefined ? below(setting.env) : undefined;
       if (raw !== undefined || beneath !== undefined) {
         const origin = given.has(key) ? "flag" : raw !== undefined ? "environment" : beneath!.source;
         const result = setting.kind.parse(raw ?? beneath!.text);
-        if ("wrong" in result) throw this.#badValue(setting, origin, raw ?? beneath!.text, result.wrong);
+        if ("wrong" in result) {
+          throw this.#badValue({ ...setting, env: variable }, origin, raw ?? beneath!.text, result.wrong);
+        }
         config[key] = result.value;
         origins[key] = origin;
       } else {
@@ -218,7 +223,8 @@ export class ConfigDefinition<T extends Table> {
       lines.push(`  --${setting.flag}${placeholder === "" ? "" : ` ${placeholder}`}`, `      ${setting.help}`);
       const facts = [showDefault(setting)];
       if (range !== "" && placeholder !== "") facts.push(`range: ${range}`);
-      if (setting.env !== undefined) facts.push(`environment: ${setting.env}`);
+      const variables = [setting.env, setting.otherEnv].filter((it) => it !== undefined).join(" or ");
+      if (variables !== "") facts.push(`environment: ${variables}`);
       lines.push(`      [${facts.join("; ")}]`);
     }
     return lines.join("\n") + "\n";
@@ -235,9 +241,12 @@ export class ConfigDefinition<T extends Table> {
     return facts;
   }
 
-  #ofEnvironment(setting: Setting<unknown>, env: (name: string) => string | undefined): string | undefined {
-    const value = setting.env === undefined ? undefined : env(setting.env);
-    return value === "" && setting.emptyCounts !== true ? undefined : value;
+  /** The variable that says something of the setting. */
+  #variableOf(setting: Setting<unknown>, env: (name: string) => string | undefined): string | undefined {
+    return [setting.env, setting.otherEnv].find((name) => {
+      const value = name === undefined ? undefined : env(name);
+      return value !== undefined && (value !== "" || setting.emptyCounts === true);
+    });
   }
 
   #readFlags(args: readonly string[]): Map<string, string> {

@@ -106,3 +106,18 @@ Deno.test("showDuration() writes what duration() reads", () => {
     assertEquals(duration(0, 86_400_000 * 100).parse(showDuration(ms)), { value: ms });
   }
 });
+
+Deno.test("parse() reads another spelling of a variable where the first is unset, and names the one that is wrong", () => {
+  const definition = defineConfig("ambit test", {
+    count: { kind: integer(1, 9), flag: "count", env: "COUNT", otherEnv: "CNT", default: 3, help: "how many" },
+  });
+  const count = (env: Record<string, string>) => definition.parse([], (name) => env[name]).config.count;
+  assertEquals([count({}), count({ CNT: "4" }), count({ COUNT: "5", CNT: "4" }), count({ COUNT: "", CNT: "4" })], [
+    3,
+    4,
+    5,
+    4,
+  ]);
+  assertThrows(() => count({ CNT: "x" }), MeshError, "CNT=x");
+  assertStringIncludes(definition.help(""), "environment: COUNT or CNT");
+});

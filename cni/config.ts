@@ -259,6 +259,7 @@ export const CNI_CONFIG = defineConfig("ambit cni", {
     kind: text("FILE"),
     flag: "istio-owned-cni-config-filename",
     env: "ISTIO_OWNED_CNI_CONFIG_FILENAME",
+    otherEnv: "ISTIO_OWNED_CNI_CONF_FILENAME", // The chart sets this one, and Istio's agent reads the other.
     default: "02-istio-cni.conflist",
     help: "in a cluster: its name, which must sort before the primary one's",
   },

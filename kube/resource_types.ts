@@ -13,6 +13,7 @@ export const CONFIG_MAPS = row("", "v1", "ConfigMap", "configmaps");
 export const SECRETS = row("", "v1", "Secret", "secrets");
 export const EVENTS = row("", "v1", "Event", "events");
 export const ENDPOINT_SLICES = row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices");
+export const NETWORK_POLICIES = row("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies");
 export const DEPLOYMENTS = row("apps", "v1", "Deployment", "deployments");
 export const DAEMON_SETS = row("apps", "v1", "DaemonSet", "daemonsets");
 export const LEASES = row("coordination.k8s.io", "v1", "Lease", "leases");

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { MeshError } from "../../base/errors.ts";
 import { Logger } from "../../base/log.ts";
+import { CNI_CONFIG } from "../config.ts";
 import { Installer } from "./installer.ts";
 import { loadedLibraries, startScript } from "./plugin_program.ts";
 
@@ -203,4 +204,12 @@ Deno.test("loadedLibraries() finds libraries and the loader in a process's maps"
     "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
   ]);
   assert(loadedLibraries(Deno.readTextFileSync("/proc/self/maps")).some((path) => path.includes("/ld-linux")));
+});
+
+Deno.test("the name of our own configuration is read from either of the two variables that Istio has for it (CNI-040)", () => {
+  const named = (env: Record<string, string>) => CNI_CONFIG.parse([], (name) => env[name]).config.ownedConfName;
+  assertEquals(named({}), "02-istio-cni.conflist");
+  assertEquals(named({ ISTIO_OWNED_CNI_CONF_FILENAME: "01-a.conflist" }), "01-a.conflist", "as the chart sets it");
+  const both = { ISTIO_OWNED_CNI_CONFIG_FILENAME: "01-b.conflist", ISTIO_OWNED_CNI_CONF_FILENAME: "01-a.conflist" };
+  assertEquals(named(both), "01-b.conflist", "as Istio's agent reads it");
 });

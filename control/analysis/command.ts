@@ -5,6 +5,7 @@ import { AmbientIndex } from "../ambient/index.ts";
 import { openOwnApi } from "../api_access.ts";
 import { analyse } from "./analyse.ts";
 import { type Finding, inOrder, jsonOf, type Level, levelOf, LEVELS, lineOf } from "./findings.ts";
+import { checkNetwork } from "./network_checks.ts";
 import { loadCluster, type Loaded, loadFolder } from "./loaded.ts";
 
 export const ANALYZE_CONFIG = defineConfig("ambit analyze", {
@@ -81,12 +82,12 @@ async function load(config: AnalyzeConfig, log: Logger): Promise<Loaded> {
 
 /** Everything that is found of what was read: of each object by itself, and of all together. */
 export function findingsOf(
-  { changes, findings }: Loaded,
+  { changes, findings, network }: Loaded,
   { systemNamespace, revision }: Pick<AnalyzeConfig, "systemNamespace" | "revision">,
 ): Finding[] {
   const index = new AmbientIndex({ systemNamespace, rootNamespace: systemNamespace, revision });
   index.apply(changes);
-  return inOrder([...findings, ...analyse(index.graph)]);
+  return inOrder([...findings, ...analyse(index.graph), ...checkNetwork(network)]);
 }
 
 function isShown(object: string, wanted: string): boolean {

@@ -23,6 +23,10 @@ export const KINDS_OF_FINDINGS = {
   IST0171: { name: "NegativeConditionStatus", level: "Warning" },
   IST0176: { name: "GatewayAPICRDVersionBelowMinimum", level: "Warning" },
   IST0177: { name: "ConflictingServiceEntryProtocol", level: "Warning" },
+  // Istio's tool does not look at these: the codes are ours.
+  AMBIT001: { name: "NetworkPolicyBlocksHbone", level: "Warning" },
+  AMBIT002: { name: "NetworkPolicyBlocksProbes", level: "Warning" },
+  AMBIT003: { name: "NetworkPoliciesNotRead", level: "Info" },
 } as const satisfies Readonly<Record<string, { readonly name: string; readonly level: Level }>>;
 
 export type FindingCode = keyof typeof KINDS_OF_FINDINGS;

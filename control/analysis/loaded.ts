@@ -9,21 +9,27 @@ import {
   type ResourceType,
   type Scope,
 } from "../../kube/api.ts";
-import { CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS } from "../../kube/resource_types.ts";
+import { CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, NETWORK_POLICIES } from "../../kube/resource_types.ts";
 import { decodeKubeObject } from "../cluster/decode.ts";
 import { GATEWAY_API_MIN, tooOldVersion } from "../cluster/definitions.ts";
 import { resourceName, WATCHED_KINDS } from "../cluster/kinds.ts";
 import { configMapName } from "../cluster/mesh_config_watch.ts";
+import { Field, FieldRefusal, formatPath } from "../decode/field.ts";
 import { listFolder } from "../folder/listing.ts";
 import { EMPTY_FILE, readFileState } from "../folder/file_state.ts";
 import { parseJson, parseYaml, splitDocuments, YamlRefusal } from "../folder/yaml.ts";
 import { keyOf, type KubernetesObject, type ObjectChange, objectKey } from "../objects.ts";
 import { judgeObject } from "../webhook/judge.ts";
 import type { Finding } from "./findings.ts";
+import type { Network } from "./network_checks.ts";
+import { decodeNetworkPolicy, type NetworkPolicy } from "./network_policy.ts";
+import { NetworkPods } from "./network_pods.ts";
 
 export interface Loaded {
   readonly changes: readonly ObjectChange[];
   readonly findings: readonly Finding[];
+  /** What decides who reaches whom besides the mesh. */
+  readonly network: Network;
 }
 
 const PAGE_OBJECTS = 500;
@@ -45,9 +51,36 @@ function changeOf(object: KubernetesObject): ObjectChange {
   return { kind: object.kind, key: keyOf(object), object };
 }
 
+/** What NetworkPolicies are judged by, as it is come by. */
+class NetworkView {
+  readonly policies: NetworkPolicy[] = [];
+  readonly pods = new NetworkPods();
+
+  /** @returns What is wrong with the object, if it is a NetworkPolicy that says nothing that can be understood. */
+  add(kind: string, value: unknown, namespace: string): Finding[] {
+    if (!isFields(value)) return [];
+    if (kind === "Namespace") this.pods.addNamespace(value);
+    if (kind === "Pod") this.pods.addPod(value);
+    if (kind !== "NetworkPolicy") return [];
+    const root = new Field(value as Plain);
+    try {
+      this.policies.push(decodeNetworkPolicy(root, namespace));
+      return [];
+    } catch (error) {
+      if (!(error instanceof FieldRefusal)) throw error;
+      const message = `Schema validation error: ${formatPath(error.path)}: ${error.message}`;
+      return [{
+        code: "IST0106",
+        object: objectKey(kind, namespace, root.get("metadata").get("name").text()),
+        message,
+      }];
+    }
+  }
+}
+
 /** Reads every file below a folder. @throws MeshError AMB0830 if it cannot be read. */
 export async function loadFolder(folder: string): Promise<Loaded> {
-  const changes: ObjectChange[] = [], findings: Finding[] = [];
+  const changes: ObjectChange[] = [], findings: Finding[] = [], network = new NetworkView();
   try {
     for (const file of (await listFolder(folder)).files.keys()) {
       const bytes = await Deno.readFile(`${folder}/${file}`),
@@ -59,7 +92,8 @@ export async function loadFolder(folder: string): Promise<Loaded> {
       }
       const refused = new Set(refusals.flatMap(({ key }) => key ?? []));
       for (const document of documentsOf(file, bytes)) {
-        const object = nameOf(document) ?? file;
+        const object = nameOf(document) ?? file, [kind = "", namespace = ""] = object.split("/");
+        findings.push(...network.add(kind, document, namespace));
         if (!refused.has(object)) findings.push(...judged(document, object));
       }
     }
@@ -70,7 +104,7 @@ export async function loadFolder(folder: string): Promise<Loaded> {
       cause,
     });
   }
-  return { changes, findings };
+  return { changes, findings, network };
 }
 
 /** The documents of a file that are such; the others are refused already. */
@@ -98,10 +132,11 @@ export async function loadCluster(
   api: KubeApi,
   { systemNamespace, revision }: { readonly systemNamespace: string; readonly revision: string },
 ): Promise<Loaded> {
-  const changes: ObjectChange[] = [], findings: Finding[] = [];
+  const changes: ObjectChange[] = [], findings: Finding[] = [], network = new NetworkView();
   for (const { kind, type, scope } of WATCHED_KINDS) {
     for await (const given of listed(api, type, scope)) {
       const { object, refusal } = decodeKubeObject(kind, given);
+      network.add(kind, given, given.metadata.namespace ?? "");
       if (object !== undefined) changes.push(changeOf(object));
       const key = objectKey(kind, given.metadata.namespace ?? "", given.metadata.name);
       if (refusal !== undefined) {
@@ -126,7 +161,22 @@ export async function loadCluster(
       "resources of this kind are not read. Upgrade the Gateway API's CRDs.";
     findings.push({ code: "IST0176", object: objectKey("CustomResourceDefinition", "", name), message });
   }
-  return { changes, findings };
+  return { changes, findings: [...findings, ...await readNetworkPolicies(api, network)], network };
+}
+
+/** istiod's own account need not read these, and the rest is worth telling without. */
+async function readNetworkPolicies(api: KubeApi, network: NetworkView): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  try {
+    for await (const given of listed(api, NETWORK_POLICIES, {})) {
+      findings.push(...network.add("NetworkPolicy", given, given.metadata.namespace ?? ""));
+    }
+  } catch (error) {
+    if (!(error instanceof MeshError)) throw error;
+    const message = `NetworkPolicies were not looked at: ${chain(error)}; ${error.remedy}.`;
+    findings.push({ object: objectKey("NetworkPolicy", "", "*"), message, code: "AMBIT003" });
+  }
+  return findings;
 }
 
 async function* listed(api: KubeApi, type: ResourceType, scope: Scope): AsyncIterable<KubeObject> {

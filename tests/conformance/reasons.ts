@@ -73,5 +73,5 @@ export const NOTES: Readonly<Record<string, string>> = {
   "CNI-009": "the plugin always asks 31 times, with no setting for it",
   "CNI-091": "an agent that starts compares the sets with its pods, and changes only what differs",
   "CNI-093": "such a pod is enrolled anew",
-  "CNI-310": "on nftables so far",
+  "CNI-190": "by ambit analyze, which reads the policies with the operator's own account",
 };
