@@ -44,10 +44,12 @@ class Image implements AsyncDisposable {
     return new Image(folder, config);
   }
 
-  /** A role in it, as a container would run it: mounts of its own, which end with it. */
-  command(args: readonly string[]): Deno.Command {
+  /** A role in it, as a container would run it: mounts of its own, which end with it; only `/tmp` can be written. */
+  command(args: readonly string[], { readOnly = false }: { readOnly?: boolean } = {}): Deno.Command {
     const root = `${this.folder}/root`;
-    const inside = `mount -t proc proc "$0/proc" && mount --bind /dev "$0/dev" && exec chroot "$0" "$@"`;
+    const sealed = `mount --bind "$0" "$0" && mount --bind "$0/tmp" "$0/tmp" && mount -o remount,bind,ro "$0" && `;
+    const inside = `${readOnly ? sealed : ""}mount -t proc proc "$0/proc" && mount --bind /dev "$0/dev" && ` +
+      `exec chroot "$0" "$@"`;
     return new Deno.Command("unshare", {
       args: ["--mount", "--propagation", "private", "sh", "-c", inside, root, ...this.entrypoint, ...args],
       clearEnv: true,
@@ -74,6 +76,14 @@ Deno.test("deno task image packs every role into one image that needs nothing of
       assertEquals(new TextDecoder().decode(stderr), "");
     });
   }
+  await test.step("a second start finds what the first made of the modules, though the root is read-only", async () => {
+    const { success, stderr } = await image.command(["ztunnel", "--help"], { readOnly: true }).output();
+    assert(success, new TextDecoder().decode(stderr));
+    assertEquals(new TextDecoder().decode(stderr), "");
+    const scratch = `${image.folder}/root/tmp`;
+    assert((await Deno.stat(`${scratch}/file/ambit/main.ts.js`)).isFile, "compiled to JavaScript once");
+    assert((await Deno.stat(`${scratch}/v8_code_cache_v2`)).size > 0, "and to the engine's code");
+  });
   await test.step("ztunnel finds its OpenSSL and what else it needs", async () => {
     const { success, stdout } = await image.command(["doctor"]).output();
     assertMatch(new TextDecoder().decode(stdout), /ok +libssl/);
