@@ -276,6 +276,14 @@ Deno.test("Connection calms whoever repeats what only makes work", async () => {
   }
 });
 
+Deno.test("Connection says first that it uses no table to a client that wants a smaller one (RFC 9113 §4.3.1)", async () => {
+  const it = await greeted();
+  await it.receive(setting(Setting.HEADER_TABLE_SIZE, 0), headers(1), message(1, hex("61"), END_STREAM));
+  await it.receive(headers(3), frame(FrameType.DATA, END_STREAM, 3));
+  const blocks = it.said().filter(({ type }) => type === FrameType.HEADERS).map(({ payload }) => payload[0]);
+  assertEquals(blocks.map((first) => first === 0x20), [true, false, false, false]);
+});
+
 Deno.test("Connection bounds a header block, and answers that nobody reads", async () => {
   const it = await greeted();
   const part = frame(FrameType.CONTINUATION, 0, 1, new Uint8Array(16_000));

@@ -2,6 +2,7 @@
 import { assert } from "../../base/assert.ts";
 import { copyBytes } from "../../wire/bytes.ts";
 import { FRAME_HEADER_BYTES, H2Error, PAYLOAD_BYTES_MAX_DEFAULT } from "../../wire/h2/frame_rules.ts";
+import { NO_TABLE_BYTES, writeNoTable } from "../../wire/h2/hpack_encoder.ts";
 import { writeDataHeader, writeHeaders, writeRstStream } from "../../wire/h2/frame_writers.ts";
 import type { ConnectionOutput } from "./connection_output.ts";
 
@@ -127,7 +128,7 @@ export class ServerStream {
   writeBytesMax(connectionWindow: number, payloadBytesMax: number): number {
     const data = Math.max(0, Math.min(this.#pendingBytes, this.sendWindow, connectionWindow));
     const frames = Math.ceil(data / payloadBytesMax);
-    return data + (frames + 2) * FRAME_HEADER_BYTES + RESET_BYTES + (this.#head?.length ?? 0) +
+    return data + (frames + 2) * FRAME_HEADER_BYTES + RESET_BYTES + NO_TABLE_BYTES + (this.#head?.length ?? 0) +
       (this.#trailers?.length ?? 0);
   }
 
@@ -137,8 +138,10 @@ export class ServerStream {
   write(target: Uint8Array, at: number, payloadBytesMax: number, nowMs: number): number {
     const start = at;
     if (this.#head !== null) {
-      const after = writeHeaders(target, at, this.id, this.#head, 0, this.#head.length, false, payloadBytesMax);
+      const block = this.#blockOf(this.#head);
+      const after = writeHeaders(target, at, this.id, block, 0, block.length, false, payloadBytesMax);
       if (after < 0) return at;
+      this.#connection.announced.blockBegan();
       at = after;
       this.#head = null;
     }
@@ -168,12 +171,22 @@ export class ServerStream {
   }
 
   /** A client that has not sent its request whole need not any more (RFC 9113 §8.1). */
-  #writeEnd(target: Uint8Array, at: number, block: Uint8Array): number {
+  #writeEnd(target: Uint8Array, at: number, trailers: Uint8Array): number {
+    const block = this.#blockOf(trailers);
     if (at + FRAME_HEADER_BYTES + block.length + RESET_BYTES > target.length) return at;
     at = writeHeaders(target, at, this.id, block, 0, block.length, true, PAYLOAD_BYTES_MAX_DEFAULT);
+    this.#connection.announced.blockBegan();
     this.#trailers = null;
     this.endSent = true;
     return this.endReceived ? at : writeRstStream(target, at, this.id, H2Error.NO_ERROR);
+  }
+
+  /** A block as it is to be sent now: most are shared by all connections, and begin with what their first one owes. */
+  #blockOf(shared: Uint8Array): Uint8Array {
+    if (!this.#connection.announced.tableUpdateDue) return shared;
+    const block = new Uint8Array(NO_TABLE_BYTES + shared.length);
+    block.set(shared, writeNoTable(block, 0));
+    return block;
   }
 
   #writeData(target: Uint8Array, at: number, payloadBytesMax: number): number {

@@ -11,7 +11,7 @@ import { parseBaggage } from "../../wire/baggage.ts";
 import { parseForwardedHost } from "../../wire/forwarded.ts";
 import { H2Error } from "../../wire/h2/frame_rules.ts";
 import * as frames from "../../wire/h2/frame_writers.ts";
-import { writeResponseBlock } from "../../wire/h2/hpack_encoder.ts";
+import { writeNoTable, writeResponseBlock } from "../../wire/h2/hpack_encoder.ts";
 import { parseTraceparent } from "../../wire/traceparent.ts";
 import { ConnectionKind, Direction, ResponseFlag } from "../tables/layout.ts";
 import { loopbackOf, proxyHeader, sendHeader } from "./application_tunnel.ts";
@@ -119,10 +119,12 @@ export class ServerSession extends HboneSession {
   /** Sends the answer to a CONNECT (ZT-059, ZT-060). */
   respond(streamId: number, status: number, baggage: string, endStream: boolean): void {
     const block = this.shard.headerScratch;
-    let end = writeResponseBlock(block, 0, status, baggage);
-    if (end < 0) end = writeResponseBlock(block, 0, status, ""); // Baggage that is no header text is left out.
+    const start = this.announced.tableUpdateDue ? writeNoTable(block, 0) : 0;
+    let end = writeResponseBlock(block, start, status, baggage);
+    if (end < 0) end = writeResponseBlock(block, start, status, ""); // Baggage that is no header text is left out.
     const at = this.reserveControl(end + 9);
     if (at < 0) return;
+    this.announced.blockBegan();
     this.commitControl(at, frames.writeHeaders(this.controlTarget, at, streamId, block, 0, end, endStream, 16_384));
   }
 

@@ -192,6 +192,17 @@ Deno.test("a list that unfolds beyond 64 KiB is refused with 400, however small 
     tunnel(peer, 3);
   }));
 
+Deno.test("a peer that wants a smaller header table hears first that none is used (RFC 9113 §4.3.1)", () =>
+  withInbound(({ peer: open, authority, arrive }) => {
+    const peer = open();
+    peer.send(frame(SETTINGS, 0, 0, hex("0001 00000000")));
+    for (const streamId of [1, 3]) {
+      peer.send(connectFrame(streamId, authority));
+      arrive();
+      assertEquals(peer.expect(HEADERS, streamId).payload[0] === 0x20, streamId === 1);
+    }
+  }));
+
 Deno.test("more streams than announced are refused, not served (ZT-061)", () =>
   withInbound(({ rig, authority, application, peer: open }) => {
     const peer = open(), arrived: Socket[] = [];

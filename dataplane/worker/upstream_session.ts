@@ -2,7 +2,7 @@
 import type { Fd } from "../../os/api.ts";
 import { H2Error } from "../../wire/h2/frame_rules.ts";
 import * as frames from "../../wire/h2/frame_writers.ts";
-import { writeConnectBlock } from "../../wire/h2/hpack_encoder.ts";
+import { writeConnectBlock, writeNoTable } from "../../wire/h2/hpack_encoder.ts";
 import { ResponseFlag } from "../tables/layout.ts";
 import type { ClientTunnel } from "./client_tunnel.ts";
 import { HboneSession, SessionPhase } from "./session.ts";
@@ -28,7 +28,8 @@ export abstract class UpstreamSession extends HboneSession {
   open(tunnel: ClientTunnel): void {
     const { shard } = this, block = shard.headerScratch, { authority, baggage, forwarded } = tunnel;
     const traceparent = tunnel.traceparent ?? shard.traceparent();
-    const end = writeConnectBlock(block, 0, authority, baggage, forwarded, traceparent, tunnel.forwardedNetwork);
+    const start = this.announced.tableUpdateDue ? writeNoTable(block, 0) : 0;
+    const end = writeConnectBlock(block, start, authority, baggage, forwarded, traceparent, tunnel.forwardedNetwork);
     if (end < 0) {
       tunnel.end(ResponseFlag.CONNECT, "the request does not fit: a name in it is too long or not ASCII");
       return;
@@ -42,6 +43,7 @@ export abstract class UpstreamSession extends HboneSession {
     this.nextStreamId += 2;
     this.lastStreamId = streamId;
     this.attach(tunnel, streamId);
+    this.announced.blockBegan();
     const target = this.controlTarget;
     this.commitControl(at, frames.writeHeaders(target, at, streamId, block, 0, end, false, 16_384));
   }

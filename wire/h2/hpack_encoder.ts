@@ -25,6 +25,16 @@ function writeInteger(target: Uint8Array, at: number, pattern: number, prefixBit
   return at + 1;
 }
 
+/** Octets of {@link writeNoTable}. */
+export const NO_TABLE_BYTES = 1;
+
+/** Says that the encoder's table is empty and stays so (RFC 7541 §6.3): at the beginning of a block. @returns The position after it. */
+export function writeNoTable(target: Uint8Array, at: number): number {
+  assert(at + NO_TABLE_BYTES <= target.length, "the target has room for it");
+  target[at] = 0x20;
+  return at + NO_TABLE_BYTES;
+}
+
 function writeString(target: Uint8Array, at: number, text: string): number {
   assert(text.length < 1 << 20, "no field of ours is near a mebibyte");
   at = writeInteger(target, at, 0, 7, text.length);

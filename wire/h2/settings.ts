@@ -8,6 +8,9 @@ export const WINDOW_BYTES_LIMIT = 0x7fffffff;
 /** The window that each stream and the connection start with (RFC 9113 §6.9.2). */
 export const WINDOW_BYTES_DEFAULT = 65_535;
 
+/** The HPACK table that each encoder starts with (RFC 9113 §6.5.2). */
+const HEADER_TABLE_BYTES_DEFAULT = 4_096;
+
 /** Takes settings one by one, in the order they came, already checked. Unknown ones come too and are to be ignored. */
 export interface SettingSink {
   onSetting(identifier: number, value: number): void;
@@ -47,17 +50,35 @@ export function readSettings(flags: number, bytes: Uint8Array, start: number, en
 
 /** What the other side has announced; the defaults of RFC 9113 §6.5.2 until then. */
 export class AnnouncedSettings implements SettingSink {
-  headerTableBytes = 4_096;
+  headerTableBytes = HEADER_TABLE_BYTES_DEFAULT;
   pushAllowed = true;
   concurrentStreamsMax = 0xffffffff;
   initialWindowBytes = WINDOW_BYTES_DEFAULT;
   payloadBytesMax = PAYLOAD_BYTES_MAX_DEFAULT;
   headerListBytesMax = 0xffffffff;
   connectProtocol = false;
+  /** Of all tables that were announced, whether one was smaller than the one that everybody begins with. */
+  #tableShrank = false;
+  #tableUpdateSaid = false;
+
+  /**
+   * Whether our next header block must begin by saying that we use no table. We never do; yet a peer that wants a smaller
+   * one than usual waits to hear it, and takes anything else for an error (RFC 9113 §4.3.1).
+   */
+  get tableUpdateDue(): boolean {
+    return (this.#tableShrank || this.headerTableBytes < HEADER_TABLE_BYTES_DEFAULT) && !this.#tableUpdateSaid;
+  }
+
+  /** A header block is on its way; it begins so if that was due. */
+  blockBegan(): void {
+    if (this.tableUpdateDue) this.#tableUpdateSaid = true;
+  }
 
   onSetting(identifier: number, value: number): void {
-    if (identifier === Setting.HEADER_TABLE_SIZE) this.headerTableBytes = value;
-    else if (identifier === Setting.ENABLE_PUSH) this.pushAllowed = value === 1;
+    if (identifier === Setting.HEADER_TABLE_SIZE) {
+      this.headerTableBytes = value;
+      if (value < HEADER_TABLE_BYTES_DEFAULT) this.#tableShrank = true;
+    } else if (identifier === Setting.ENABLE_PUSH) this.pushAllowed = value === 1;
     else if (identifier === Setting.MAX_CONCURRENT_STREAMS) this.concurrentStreamsMax = value;
     else if (identifier === Setting.INITIAL_WINDOW_SIZE) this.initialWindowBytes = value;
     else if (identifier === Setting.MAX_FRAME_SIZE) this.payloadBytesMax = value;

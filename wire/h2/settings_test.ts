@@ -63,6 +63,19 @@ Deno.test("AnnouncedSettings keeps the last value of each, and ignores the unkno
   });
 });
 
+Deno.test("AnnouncedSettings asks for a table update once a table smaller than the usual was announced, and until it is said (RFC 9113 §4.3.1)", () => {
+  const announced = new AnnouncedSettings(), { HEADER_TABLE_SIZE } = Setting;
+  announced.blockBegan();
+  assertEquals(announced.tableUpdateDue, false);
+  for (const size of [4_096, 65_536]) announced.onSetting(HEADER_TABLE_SIZE, size);
+  assertEquals(announced.tableUpdateDue, false);
+  for (const size of [4_095, 4_096]) announced.onSetting(HEADER_TABLE_SIZE, size); // The smallest counts (RFC 7541 §4.2).
+  assertEquals(announced.tableUpdateDue, true);
+  announced.blockBegan();
+  announced.onSetting(HEADER_TABLE_SIZE, 0);
+  assertEquals(announced.tableUpdateDue, false);
+});
+
 Deno.test("HBONE settings are announced value by value, in order (ZT-061)", () => {
   assertEquals(HBONE_CLIENT_SETTINGS, [2, 0, 4, 4_194_304, 5, 1_048_576, 6, 16_384]);
   assertEquals(HBONE_SERVER_SETTINGS, [3, 200, 4, 4_194_304, 5, 1_048_576, 6, 65_536]);
