@@ -58,7 +58,7 @@ export interface WatchStatus {
 const WILDCARD = "*";
 /** What a response may weigh before it is cut in two: under the 200 MiB that clients accept (CP-450). */
 const RESPONSE_BYTES_MAX = 128 * 1024 * 1024;
-/** Names one stream may subscribe to on demand; more are refused by ending the stream. */
+/** Names one stream may subscribe to, or say that it holds; more are refused by ending the stream. */
 const NAMES_MAX = 1_000_000;
 const LAST_ERROR_LENGTH_MAX = 4_096;
 
@@ -74,6 +74,8 @@ export interface DeltaSessionOptions {
   readonly gathering?: () => Iterable<Resource>;
   /** For tests; {@link RESPONSE_BYTES_MAX} otherwise. */
   readonly responseBytesMax?: number;
+  /** For tests; {@link NAMES_MAX} otherwise. */
+  readonly namesMax?: number;
 }
 
 export class DeltaSession {
@@ -81,6 +83,7 @@ export class DeltaSession {
   readonly #nextNonce: () => string;
   readonly #node: string;
   readonly #responseBytesMax: number;
+  readonly #namesMax: number;
   /** In the order of their first request, which is the order in which questions are answered. */
   readonly #watches = new Map<string, Watch>();
   readonly #gathering: () => Iterable<Resource>;
@@ -90,15 +93,15 @@ export class DeltaSession {
   #expectsBoth: boolean;
 
   constructor(
-    { view, nextNonce, node, enforces = false, gathering = () => NONE, responseBytesMax = RESPONSE_BYTES_MAX }:
-      DeltaSessionOptions,
+    { view, nextNonce, node, enforces = false, gathering = () => NONE, ...bounds }: DeltaSessionOptions,
   ) {
     this.#view = view;
     this.#nextNonce = nextNonce;
     this.#node = node;
     this.#expectsBoth = enforces;
     this.#gathering = gathering;
-    this.#responseBytesMax = responseBytesMax;
+    this.#responseBytesMax = bounds.responseBytesMax ?? RESPONSE_BYTES_MAX;
+    this.#namesMax = bounds.namesMax ?? NAMES_MAX;
   }
 
   /** Whether something is held for a client that is yet to ask for policies, or for addresses. */
@@ -225,9 +228,11 @@ export class DeltaSession {
     return [...this.#watches.values()].filter((watch) => !watch.settled).map((watch) => watch.typeUrl);
   }
 
-  /** Whether the stream asked for more names than one stream may. */
+  /** Whether the stream asked for more names than one stream may, or says that it holds more. */
   get exhausted(): boolean {
-    for (const watch of this.#watches.values()) if (watch.names.size > NAMES_MAX) return true;
+    for (const { names, question } of this.#watches.values()) {
+      if (names.size > this.#namesMax || (question?.versions.size ?? 0) > this.#namesMax) return true;
+    }
     return false;
   }
 

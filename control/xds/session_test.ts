@@ -49,7 +49,7 @@ class Rig {
   /** Policies that have changed in the mesh and are not pushed yet. */
   gathering: Resource[] = [];
 
-  constructor(options: { node?: string; enforces?: boolean; responseBytesMax?: number } = {}) {
+  constructor(options: { node?: string; enforces?: boolean; responseBytesMax?: number; namesMax?: number } = {}) {
     const view = new ServedView(this.mesh), gathering = () => this.gathering;
     this.session = new DeltaSession({ view, nextNonce: () => `n${++this.nonces}`, node: "", gathering, ...options });
   }
@@ -467,4 +467,17 @@ Deno.test("push() tells whoever watches addresses of all of them, workloads to t
   rig.session.push({ typeUrl: WORKLOAD_TYPE_URL, ...change });
   const out = rig.session.next();
   assertEquals([out?.typeUrl, out?.resources.length, rig.session.next()], [WORKLOAD_TYPE_URL, 1, undefined]);
+});
+
+Deno.test("DeltaSession is exhausted by names that are asked for, and by versions of names that nobody has asked for", () => {
+  const asking = new Rig({ namesMax: 3 });
+  asking.request({ resourceNamesSubscribe: ["a", "b", "c"] });
+  assertEquals(asking.session.exhausted, false);
+  asking.request({ resourceNamesSubscribe: ["d"] });
+  assertEquals(asking.session.exhausted, true);
+  const holding = new Rig({ namesMax: 3 });
+  for (const name of ["a", "b", "c"]) holding.request({ versions: { [name]: "1" } }); // Not one is answered meanwhile.
+  assertEquals(holding.session.exhausted, false);
+  holding.request({ versions: { d: "1" } });
+  assertEquals(holding.session.exhausted, true);
 });
