@@ -483,7 +483,7 @@ export abstract class HboneSession extends SessionFrames implements Pollable, Re
     if (this.#row >= 0) reactor.forget(this.#row);
     this.dropInput();
     this.dropOutput();
-    for (const tunnel of [...this.tunnels.values()]) tunnel.onSessionEnded(end);
+    for (const tunnel of this.tunnels.values()) tunnel.onSessionEnded(end);
     this.tunnels.clear();
     this.#handshake?.free();
     this.#handshake = null;

@@ -310,12 +310,12 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
 
   /** Adds a tunnel as this stream. */
   attach(tunnel: Tunnel, streamId: number): void {
-    assert(!this.tunnels.has(streamId) && streamId <= STREAM_ID_MAX, "a stream belongs to one tunnel");
+    assert(streamId <= STREAM_ID_MAX, "a stream has a number of HTTP/2");
     tunnel.session = this;
     tunnel.streamId = streamId;
     tunnel.sendWindow = this.announced.initialWindowBytes;
     tunnel.receiveWindow = HBONE_STREAM_WINDOW_BYTES;
-    this.tunnels.set(streamId, tunnel);
+    this.tunnels.add(tunnel);
   }
 
   /** The tunnel has ended; `unreadBytes` of it that were received will be taken by nobody. */

@@ -5,6 +5,7 @@ import * as frames from "../../wire/h2/frame_writers.ts";
 import { AnnouncedSettings, HBONE_CONNECTION_WINDOW_BYTES, HBONE_STREAM_WINDOW_BYTES } from "../../wire/h2/settings.ts";
 import type { Flushable } from "./reactor.ts";
 import { BLOCKED, KeyUse, type RecordSender } from "./record_sender.ts";
+import { StreamTable } from "./stream_table.ts";
 import type { Tunnel } from "./tunnel.ts";
 
 const EAGAIN = 11;
@@ -30,7 +31,7 @@ export abstract class SessionOutput implements Flushable {
   readonly shard: Shard;
   readonly fd: number;
   readonly server: boolean;
-  readonly tunnels = new Map<number, Tunnel>();
+  readonly tunnels = new StreamTable<Tunnel>();
   readonly announced = new AnnouncedSettings();
   phase: number = SessionPhase.HANDSHAKE;
   /** Told or heard that no new streams come. */
@@ -182,7 +183,11 @@ export abstract class SessionOutput implements Flushable {
 
   #sayCredits(): void {
     this.#saySessionCredit();
-    for (const tunnel of this.tunnels.values()) this.#sayTunnelCredit(tunnel);
+    const { tunnels } = this;
+    for (let place = 0; place < tunnels.placeCount; place++) {
+      const tunnel = tunnels.at(place);
+      if (tunnel !== null) this.#sayTunnelCredit(tunnel);
+    }
   }
 
   #saySessionCredit(): void {

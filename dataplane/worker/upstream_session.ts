@@ -79,7 +79,7 @@ export abstract class UpstreamSession extends HboneSession {
   }
 
   protected override onGoaway(lastStreamId: number, error: number): void {
-    for (const tunnel of [...this.tunnels.values()]) {
+    for (const tunnel of this.tunnels.values()) {
       if (tunnel.streamId <= lastStreamId || tunnel.closed) continue;
       tunnel.onStreamReset(H2Error.REFUSED_STREAM);
     }

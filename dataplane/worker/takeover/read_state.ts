@@ -113,7 +113,7 @@ export class Adoption {
     const shard = this.#shard;
     for (const session of this.#sessions) {
       session.goLive();
-      for (const tunnel of [...session.tunnels.values()]) if (!tunnel.closed) tunnel.goLive();
+      for (const tunnel of session.tunnels.values()) if (!tunnel.closed) tunnel.goLive();
       // Of a predecessor without revocation lists: whoever comes later gets a session whose peer was held against ours.
       if (shard.tls.revocation === null || session.peerPath !== null) continue;
       session instanceof ClientSession ? session.retire() : session.drain();

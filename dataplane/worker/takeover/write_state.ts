@@ -119,7 +119,7 @@ export class Handover {
   release(): void {
     const shard = this.#shard;
     for (const session of this.#sessions) {
-      for (const tunnel of [...session.tunnels.values()]) tunnel.leaveBehind();
+      for (const tunnel of session.tunnels.values()) tunnel.leaveBehind();
       session.release();
     }
     for (const tunnel of this.#waiting) tunnel.leaveBehind();
@@ -144,7 +144,7 @@ export class Handover {
       peerPath: session.peerPath === null ? undefined : this.#path(session.peerPath),
       inbound: outbound ? undefined : session.exportInbound(),
       outbound: outbound ? session.exportOutbound() : undefined,
-      tunnels: [...session.tunnels.values()].map((tunnel) => this.#tunnel(tunnel)),
+      tunnels: session.tunnels.values().map((tunnel) => this.#tunnel(tunnel)),
     };
   }
 
