@@ -129,7 +129,8 @@ async function churn(plan: Case, api: ApiWriter, { readings, notes, processes, p
   readings.set("latency.max", latencies.at(-1) ?? NaN);
   const missing = reports.reduce((sum, it) => sum + it.missing, 0),
     ended = reports.reduce((sum, it) => sum + it.ended, 0);
-  if (missing > 0) notes.push(`${missing} of ${missing + latencies.length} arrivals did not come`);
+  if (latencies.length === 0) notes.push(`no change arrived within ${LAST_ARRIVAL_MS / 1_000} s after the last`);
+  else if (missing > 0) notes.push(`${missing} of ${missing + latencies.length} arrivals did not come`);
   if (ended > 0) notes.push(`${ended} proxies had to come again`);
 }
 

@@ -39,7 +39,7 @@ export function toControlTable(facts: RunFacts, series: readonly ControlSeries[]
       );
     }
     block = title;
-    const cells = peers.map((peer) => (row.spreads.get(peer)?.median.toFixed(row.digits) ?? "").padStart(12));
+    const cells = peers.map((peer) => spreadMedian(row.spreads.get(peer), row.digits).padStart(12));
     lines.push(`  ${row.label.padEnd(50)}${cells.join("")}${ratios(row, peers).join("").padStart(12)}`.trimEnd());
   }
   return [...lines, "", ...noteLines(series), ""].join("\n");
@@ -66,7 +66,9 @@ function rowsOf(series: readonly ControlSeries[]): Row[] {
       const spreads = new Map<string, Spread>();
       for (const it of series) {
         if (it.pods !== pods || it.proxies !== proxies) continue;
-        const spread = spreadOf(it.rounds.flatMap((readings) => readings.get(key) ?? []));
+        const values = it.rounds.flatMap((readings) => readings.get(key) ?? []);
+        const measured = values.filter((value) => !Number.isNaN(value));
+        const spread = spreadOf(measured.length > 0 ? measured : values);
         if (spread !== undefined) spreads.set(it.peer, spread);
       }
       return spreads.size === 0 ? [] : [{ label: `${label}, ${unit}`, pods, proxies, digits, spreads }];
@@ -83,12 +85,22 @@ function ratios({ spreads }: Row, peers: readonly string[]): string[] {
   const ours = spreads.get("ours")?.median;
   return peers.filter((peer) => peer !== "ours").map((peer) => {
     const other = spreads.get(peer)?.median;
-    return ours === undefined || other === undefined || other === 0 ? "" : (ours / other).toFixed(2);
+    if (ours === undefined || other === undefined || other === 0) return "";
+    return Number.isNaN(ours / other) ? NOTHING : (ours / other).toFixed(2);
   });
+}
+
+/** A dash: it was measured, and there was nothing to measure. */
+const NOTHING = "–";
+
+function spreadMedian(spread: Spread | undefined, digits: number): string {
+  if (spread === undefined) return "";
+  return Number.isNaN(spread.median) ? NOTHING : spread.median.toFixed(digits);
 }
 
 function spreadText(spread: Spread | undefined, digits: number): string {
   if (spread === undefined) return "";
+  if (Number.isNaN(spread.median)) return NOTHING;
   const [min, median, max] = [spread.min, spread.median, spread.max].map((value) => value.toFixed(digits));
   return min === max ? `${median}` : `${median} (${min}–${max})`;
 }

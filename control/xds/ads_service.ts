@@ -13,7 +13,14 @@ import { serveCall } from "./ads_call.ts";
 import { type DebugSource, isDebugType } from "./debug_types.ts";
 import { awaitBoth, type Waiting } from "./expected_types.ts";
 import { type ClientNode, identityFits, parseNode } from "./node.ts";
-import { NONE, type Resource, type ResourceChange, type ResourceView, SERVED_TYPES } from "./resources.ts";
+import {
+  NONE,
+  type Resource,
+  type ResourceChange,
+  type ResourceView,
+  SERVED_TYPES,
+  WORKLOAD_TYPE_URL,
+} from "./resources.ts";
 import { PushMetrics, type PushReason } from "./push_metrics.ts";
 import { ResponseEncoder } from "./response.ts";
 import { ResponseWriter, type WrittenResponse } from "./response_writer.ts";
@@ -130,11 +137,17 @@ export class AdsService {
     this.#pushes++;
     this.#metrics.triggered(reason);
     const queuedAtMs = performance.now();
+    const asWorkloads = [...this.#streams].some(({ session }) => session.watches(WORKLOAD_TYPE_URL)); // Few clients do.
     const all = changes.flatMap((change) =>
-      change.typeUrl === ADDRESS_TYPE_URL ? [change, this.#view.workloadChange(change)] : [change]
+      asWorkloads && change.typeUrl === ADDRESS_TYPE_URL ? [change, this.#view.workloadChange(change)] : [change]
     );
     for (const stream of this.#streams) {
-      for (const change of all) stream.session.push(change);
+      try {
+        for (const change of all) stream.session.push(change);
+      } catch (error) { // Our own mistake, and one stream's: the others hear of the change all the same.
+        this.#fail(stream, error);
+        continue;
+      }
       if (stream.session.waiting) stream.news ??= { arrivedAtMs, queuedAtMs };
       if (this.#isBlind(stream)) {
         this.#metrics.timedOut();
@@ -143,6 +156,13 @@ export class AdsService {
         this.#gate.refuse(stream.call, "DEADLINE_EXCEEDED", "a response stayed unacknowledged");
       } else stream.writer.pump();
     }
+  }
+
+  /** Ends one stream for a mistake of ours; its client comes back and is told everything anew. */
+  #fail(stream: Stream, error: unknown): void {
+    this.#onFailure(error);
+    this.#forget(stream);
+    this.#gate.refuse(stream.call, "INTERNAL", "internal error");
   }
 
   #isBlind({ session, sentAtMs }: Stream): boolean {
@@ -266,7 +286,7 @@ export class AdsService {
     });
     const id = `${node.name}-${++this.#connections}`; // CP-402
     const desk = new DebugDesk(this.#accessOf(call, caller));
-    const writer = new ResponseWriter(call, () => this.#next(stream));
+    const writer = new ResponseWriter(call, () => this.#next(stream), (error) => this.#fail(stream, error));
     const giveUp = () => {
       log.debug("a ztunnel asks for addresses or for policies alone", { connection: id });
       session.expectNoMore();

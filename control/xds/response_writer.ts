@@ -12,25 +12,51 @@ export interface WrittenResponse {
 export class ResponseWriter {
   readonly #call: Pick<GrpcCall, "send">;
   readonly #next: () => WrittenResponse | undefined;
+  readonly #onFailure: (error: unknown) => void;
   #writing = false;
   #ended = false;
 
-  /** @param next makes the next response, if one is due; it is asked whenever {@link pump} finds the way free. */
-  constructor(call: Pick<GrpcCall, "send">, next: () => WrittenResponse | undefined) {
+  /**
+   * @param next makes the next response, if one is due; it is asked whenever {@link pump} finds the way free.
+   * @param onFailure hears what that threw, once: nothing is written any more. Whoever pumps hears nothing of it.
+   */
+  constructor(
+    call: Pick<GrpcCall, "send">,
+    next: () => WrittenResponse | undefined,
+    onFailure: (error: unknown) => void,
+  ) {
     this.#call = call;
     this.#next = next;
+    this.#onFailure = onFailure;
   }
 
+  /** Never throws: many streams are pumped one after the other, and none is to miss a change for another's sake. */
   pump(): void {
     if (this.#writing || this.#ended) return;
-    const response = this.#next();
-    if (response === undefined) return;
-    this.#writing = true;
-    this.#call.send(response.message.parts, () => {
-      this.#writing = false;
-      response.onTaken?.();
-      this.pump();
-    });
+    try {
+      const response = this.#next();
+      if (response === undefined) return;
+      this.#writing = true;
+      this.#call.send(response.message.parts, () => this.#onTaken(response));
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #onTaken({ onTaken }: WrittenResponse): void {
+    this.#writing = false;
+    try {
+      onTaken?.();
+    } catch (error) {
+      return this.#fail(error);
+    }
+    this.pump();
+  }
+
+  #fail(error: unknown): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#onFailure(error);
   }
 
   /** Nothing is written any more. */

@@ -16,6 +16,8 @@ Deno.test("ResponseWriter makes a response when the one before has left, and non
     const size = due.shift();
     if (size === undefined) return undefined;
     return { message: new ResponseMessage(new Uint8Array(size)), onTaken: () => taken++ };
+  }, (error) => {
+    throw error;
   });
   writer.pump();
   writer.pump();
@@ -27,3 +29,28 @@ Deno.test("ResponseWriter makes a response when the one before has left, and non
   writer.pump();
   assertEquals([sent, due, taken], [[3, 5], [7], 2]);
 });
+
+for (const broken of ["next", "send", "taken"] as const) {
+  Deno.test(`ResponseWriter tells once of what ${broken} throws, and writes nothing more (CP-441)`, () => {
+    const failures: unknown[] = [],
+      breaks = (here: string) => {
+        if (here === broken) throw new Error(here);
+      };
+    let asked = 0;
+    const call = {
+      send(_: readonly Uint8Array[], taken: () => void) {
+        breaks("send");
+        taken();
+      },
+    };
+    const next = () => {
+      asked++;
+      breaks("next");
+      return { message: new ResponseMessage(new Uint8Array(1)), onTaken: () => breaks("taken") };
+    };
+    const writer = new ResponseWriter(call, next, (error) => failures.push(error));
+    writer.pump();
+    writer.pump();
+    assertEquals([failures.map(String), asked], [[`Error: ${broken}`], 1]);
+  });
+}

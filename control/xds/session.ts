@@ -142,6 +142,11 @@ export class DeltaSession {
     return "answered";
   }
 
+  /** Whether the client has asked for a type. */
+  watches(typeUrl: string): boolean {
+    return this.#watches.has(typeUrl);
+  }
+
   /** Merges a change into what waits for this client. */
   push(change: ResourceChange): void {
     const watch = this.#watches.get(change.typeUrl);

@@ -27,6 +27,9 @@ export function serveTools(call: GrpcCall, options: ToolStreamOptions): void {
     if ("status" in answer) return refuse(answer.status, answer.details);
     const bytes = encodeDiscoveryResponse({ ...answer, versionInfo: answer.nonce, controlPlane });
     return { message: new ResponseMessage(bytes) };
+  }, (error) => {
+    onFailure(error);
+    refuse("INTERNAL", "internal error");
   });
   const onRequest = (request: DiscoveryRequest, caller: Caller) => {
     desk ??= openDesk(request, caller, options);

@@ -258,3 +258,30 @@ Deno.test("AdsService measures pushes under the names and buckets that dashboard
   ) assertStringIncludes(text, `\n${line}\n`);
   assert(/\npilot_xds_send_time_bucket\{le="0.01"\} \d/.test(text) && /\npilot_xds_recv_max [1-9]/.test(text));
 });
+
+Deno.test("a push that breaks on one stream ends that one with INTERNAL, and the others have it (CP-022, CP-400)", async () => {
+  await using rig = await ControlRig.start();
+  rig.mesh.set(ADDRESS_TYPE_URL, resource("w1", "1"));
+  const token = await rig.token();
+  using first = new Stream(rig.client(), headers(token));
+  using second = new Stream(rig.client(), headers(token));
+  for (const stream of [first, second]) {
+    stream.send({ node: NODE, resourceNamesSubscribe: ["*"] });
+    await until(() => stream.responses.length === 1, "the first state");
+  }
+  await until(() => rig.ads.status().every((it) => it.watches[0]!.acknowledgedNonce !== ""), "it is acknowledged");
+  let asked = 0;
+  const broken = Object.defineProperty(resource("w2", "1"), "bytes", {
+    get: () => {
+      if (asked++ === 0) throw new Error("made to fail");
+      return new Uint8Array(3);
+    },
+  });
+  rig.ads.push([{ typeUrl: ADDRESS_TYPE_URL, updated: [resource("w1", "2"), broken], removed: [] }]);
+  await until(() => first.ended !== undefined && second.responses.length === 2, "one ends, one is told");
+  assertEquals([first.ended?.code, first.responses.length], [grpc.status.INTERNAL, 1]);
+  assertEquals(second.responses[1]!.resources.map(({ name }) => name), ["w1", "w2"]);
+  assertEquals(rig.ads.status().length, 1);
+  assertStringIncludes(rig.metrics.render(), "pilot_total_xds_internal_errors 1");
+  assert(rig.logLines.some((line) => line.includes("xds stream failed") && line.includes("made to fail")));
+});
