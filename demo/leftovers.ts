@@ -1,21 +1,26 @@
 /** Whether a lab has left anything: what there was before it went, against what there is afterwards. */
 import type { Checks } from "./checks.ts";
-import { labNamespaces } from "./lab/network.ts";
+import { isLinkOfLab, labNamespaces, numberOf } from "./lab/network.ts";
+import { MeshError } from "../base/errors.ts";
+import { openNetns } from "../os/netns.ts";
 import { RouteSocket } from "../os/netlink/rtnetlink.ts";
 import type { Mesh } from "./lab/mesh.ts";
 import { pause } from "./lab/until.ts";
 
-const EXIT_MS = 2_000; // what the kernel needs to bury a process, at most
+const EXIT_MS = 30_000; // what the kernel needs to bury a process, at most, on a machine that does much else
 
 /** What a lab occupies, noted while it stands. */
 export interface Inventory {
   readonly folder: string;
-  /** Inodes of its namespaces: as long as a process is inside, a number is not given out again. */
-  readonly netnsInodes: ReadonlySet<number>;
+  /**
+   * Its namespaces by inode, with a number that is never given twice: an inode is given out again as soon as the last
+   * process has gone, to a lab of somebody else for instance. Old kernels have no such number.
+   */
+  readonly netns: ReadonlyMap<number, bigint | undefined>;
 }
 
 export function takeInventory(mesh: Mesh): Inventory {
-  return { folder: mesh.folder, netnsInodes: mesh.network.inodes };
+  return { folder: mesh.folder, netns: mesh.network.numbers };
 }
 
 /** Interfaces of our own namespace, to compare with those afterwards. */
@@ -32,10 +37,10 @@ export async function checkLeftovers(
 ): Promise<void> {
   await checks.check("no process is left", async () => {
     const deadlineMs = performance.now() + EXIT_MS;
-    let left = processesIn(inventory.netnsInodes);
+    let left = processesIn(inventory.netns);
     while (left.length > 0 && performance.now() < deadlineMs) {
       await pause(20);
-      left = processesIn(inventory.netnsInodes);
+      left = processesIn(inventory.netns);
     }
     return { ok: left.length === 0, detail: left.length === 0 ? "all have ended" : left.join(", ") };
   });
@@ -44,25 +49,31 @@ export async function checkLeftovers(
     const mounts = Deno.readTextFileSync("/proc/self/mountinfo").split("\n").filter((line) =>
       line.includes(`ambit-lab-${Deno.pid}-`)
     );
-    const count = inventory.netnsInodes.size;
+    const count = inventory.netns.size;
     return {
       ok: names.length === 0 && mounts.length === 0 && count > 0,
       detail: names.length === 0 ? `${count} were made, all are gone` : names.join(", "),
     };
   });
   await checks.check("no file and no interface is left", () => {
-    const folderLeft = exists(inventory.folder), interfaces = interfaceNames();
-    const same = interfaces.join() === interfacesBefore.join();
-    return { ok: !folderLeft && same, detail: `${inventory.folder} is ${folderLeft ? "there" : "gone"}` };
+    // Whatever else is on this machine may make interfaces meanwhile.
+    const ours = interfaceNames().filter((name) => isLinkOfLab(name) && !interfacesBefore.includes(name));
+    const folderLeft = exists(inventory.folder);
+    const detail = [`${inventory.folder} is ${folderLeft ? "there" : "gone"}`, ...ours].join(", ");
+    return { ok: !folderLeft && ours.length === 0, detail };
   });
 }
 
-function processesIn(inodes: ReadonlySet<number>): number[] {
+function processesIn(numbers: Inventory["netns"]): number[] {
   return [...Deno.readDirSync("/proc")].map(({ name }) => Number(name)).filter((pid) => {
     if (!(pid > 0)) return false;
     try {
-      return inodes.has(Number(/\[(\d+)\]/.exec(Deno.readLinkSync(`/proc/${pid}/ns/net`))?.[1]));
+      const inode = Number(/\[(\d+)\]/.exec(Deno.readLinkSync(`/proc/${pid}/ns/net`))?.[1]);
+      if (!numbers.has(inode)) return false;
+      using netns = openNetns(`/proc/${pid}/ns/net`);
+      return netns.inode === inode && numberOf(netns) === numbers.get(inode);
     } catch (error) {
+      if (error instanceof MeshError) return false;
       // Ended in the meantime, or somebody else's: ours we may look at.
       if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.PermissionDenied) return false;
       throw error;

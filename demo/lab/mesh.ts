@@ -38,7 +38,7 @@ export interface PodSpec extends PodIdentity {
   readonly described?: boolean;
 }
 
-const VIEW_TIMEOUT_MS = 30_000; // istiod may be away for a while, and its return take a moment
+const VIEW_TIMEOUT_MS = 60_000; // istiod may be away for a while, and its return take a moment
 const FIRST_POD_INDEX = 100; // below it are the fixed addresses of configuration files
 
 /** A pod of the lab, with what runs in it. */

@@ -1,5 +1,6 @@
 /** Two nodes, a control host and pods, as network namespaces joined by veth pairs: routed, without a bridge. */
 import { MeshError } from "../../base/errors.ts";
+import { netnsCookie } from "../../os/bpf/netns_cookie.ts";
 import { RouteSocket } from "../../os/netlink/rtnetlink.ts";
 import {
   createNamedNetns,
@@ -35,6 +36,7 @@ export interface PodPlace extends Place {
 
 /** The interface by which each node reaches the other: the place to listen on the wire. */
 export const WIRE = "wire";
+const CONTROL_LINK = "control";
 /** What every name that a lab gives begins with; the process follows. */
 export const NAME_PREFIX = "ambit-lab-";
 
@@ -68,6 +70,21 @@ export function podAddresses(node: NodeName, index: number): { ipv4: string; ipv
   return { ipv4: `10.80.${number}.${index}`, ipv6: `fd80:${number}::${index.toString(16)}` };
 }
 
+/** A number that no other namespace ever has, as its inode may; undefined on a kernel that gives none (before 5.14). */
+export function numberOf(netns: Netns): bigint | undefined {
+  try {
+    return netnsCookie(netns);
+  } catch (error) {
+    if (error instanceof MeshError && error.code === "AMB7150") return undefined;
+    throw error;
+  }
+}
+
+/** Whether a lab gives links names like this one. */
+export function isLinkOfLab(name: string): boolean {
+  return name === WIRE || name === CONTROL_LINK || NODE_NAMES.some((it) => it === name) || /^pod\d+$/.test(name);
+}
+
 /** All namespaces of one lab. Disposing deletes them, and with them links, addresses, routes and rules. */
 export class Network implements Disposable {
   readonly key: string;
@@ -89,9 +106,9 @@ export class Network implements Disposable {
     }
   }
 
-  /** Inodes of the namespaces that there are. */
-  get inodes(): ReadonlySet<number> {
-    return new Set(this.#places.map((place) => place.netns.inode));
+  /** Inodes of the namespaces that there are, each with its {@link numberOf}. */
+  get numbers(): ReadonlyMap<number, bigint | undefined> {
+    return new Map(this.#places.map(({ netns }) => [netns.inode, numberOf(netns)]));
   }
 
   /** A pod's namespace, reached through its node: `eth0` with both addresses, everything else by the node. */
@@ -155,11 +172,11 @@ export class Network implements Disposable {
     writeSysctl(place.netns, "net/ipv6/conf/all/forwarding", "1");
     using here = RouteSocket.open(place.netns);
     using there = RouteSocket.open(this.control.netns);
-    there.addVeth({ name: node, peerName: "control", peerNetns: place.netns });
+    there.addVeth({ name: node, peerName: CONTROL_LINK, peerNetns: place.netns });
     there.addAddress(node, `${control.theirs}/30`);
     there.setUp(node);
-    here.addAddress("control", `${control.ours}/30`);
-    here.setUp("control");
+    here.addAddress(CONTROL_LINK, `${control.ours}/30`);
+    here.setUp(CONTROL_LINK);
     // The way back to pods that talk to something outside the mesh.
     there.addRoute({ destination: `10.80.${PLAN[node].number}.0/24`, via: control.ours });
     return { ...place, node, controlIp: control.theirs, wireIp: wire[0] };
@@ -202,10 +219,18 @@ export function sweepLeftovers(): string[] {
   abandoned.forEach(deleteNamedNetns);
   for (const { name } of Deno.readDirSync(TEMPORARY)) {
     const pid = name.startsWith(NAME_PREFIX) ? parseInt(name.slice(NAME_PREFIX.length), 10) : NaN;
-    if (Number.isNaN(pid) || isAlive(pid) || Deno.statSync(`${TEMPORARY}/${name}`).uid !== Deno.uid()) continue;
-    Deno.removeSync(`${TEMPORARY}/${name}`, { recursive: true });
+    if (!Number.isNaN(pid) && !isAlive(pid)) removeOwnFolder(`${TEMPORARY}/${name}`);
   }
   return abandoned;
+}
+
+/** Another run may sweep at the same time: what it has taken away is gone as well. */
+function removeOwnFolder(path: string): void {
+  try {
+    if (Deno.statSync(path).uid === Deno.uid()) Deno.removeSync(path, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
 }
 
 const TEMPORARY = Deno.env.get("TMPDIR") ?? "/tmp";

@@ -9,7 +9,7 @@ import { Hopeless, until } from "./until.ts";
 export const ENTRY = new URL("../../main.ts", import.meta.url);
 /** A successor ends with it when the CA gave it no certificate in time; the one before it serves on. */
 export const CALLED_OFF = "AMB2425";
-const READY_TIMEOUT_MS = 30_000;
+const READY_TIMEOUT_MS = 120_000; // Seconds as a rule; on a machine that does much else a start takes its time.
 
 /** A pod's identity in the mesh configuration. */
 export interface PodIdentity {

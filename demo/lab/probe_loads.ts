@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { sendRandom, type Target, writeAll } from "./probe_operations.ts";
 
 const LINE = new TextEncoder().encode("ping\n");
-const REPLY_TIMEOUT_MS = 15_000;
+const REPLY_TIMEOUT_MS = 60_000;
 
 export interface BurstOutcome {
   readonly succeeded: number;

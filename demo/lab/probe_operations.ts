@@ -21,6 +21,8 @@ export interface TlsOutcome {
 }
 
 const CHUNK_BYTES = 64 * 1024;
+/** For what should happen: far longer than it takes on a busy machine, so that only a fault lasts so long. */
+const PATIENCE_MS = 30_000;
 
 /** The operations of one probe, over its open connections. */
 export function operations(handles: Handles) {
@@ -46,7 +48,7 @@ export function operations(handles: Handles) {
     }),
 
     /** One HTTP request on a connection of its own. */
-    async request({ url, headers, timeoutMs = 5_000 }: {
+    async request({ url, headers, timeoutMs = PATIENCE_MS }: {
       url: string;
       headers?: Record<string, string>;
       timeoutMs?: number;
@@ -59,7 +61,7 @@ export function operations(handles: Handles) {
     },
 
     /** Connects, says a line, hears a line, closes. */
-    async line({ host, port, text, timeoutMs = 3_000 }: Target & { text: string; timeoutMs?: number }): Promise<
+    async line({ host, port, text, timeoutMs = PATIENCE_MS }: Target & { text: string; timeoutMs?: number }): Promise<
       { reply: string; ms: number }
     > {
       const startedAtMs = performance.now();
@@ -72,12 +74,12 @@ export function operations(handles: Handles) {
     },
 
     /** Opens a connection that stays. */
-    async open({ host, port, timeoutMs = 3_000 }: Target & { timeoutMs?: number }): Promise<{ handle: number }> {
+    async open({ host, port, timeoutMs = PATIENCE_MS }: Target & { timeoutMs?: number }): Promise<{ handle: number }> {
       return { handle: await handles.open({ host, port }, timeoutMs) };
     },
 
     /** Says a line on an open connection and hears one. */
-    async say({ handle, text, timeoutMs = 3_000 }: { handle: number; text: string; timeoutMs?: number }): Promise<
+    async say({ handle, text, timeoutMs = PATIENCE_MS }: { handle: number; text: string; timeoutMs?: number }): Promise<
       { reply: string }
     > {
       return { reply: await handles.say(handle, text, timeoutMs) };
@@ -96,7 +98,7 @@ export function operations(handles: Handles) {
     },
 
     /** Sends `bytes` bytes, ends its direction, then hears what the other side counted: needs a `sink`. */
-    async upload({ host, port, bytes, timeoutMs = 60_000 }: Target & { bytes: number; timeoutMs?: number }): Promise<
+    async upload({ host, port, bytes, timeoutMs = 300_000 }: Target & { bytes: number; timeoutMs?: number }): Promise<
       { sha256: string; reply: string; ms: number }
     > {
       using connection = await Deno.connect({ hostname: host, port });
@@ -109,7 +111,7 @@ export function operations(handles: Handles) {
     },
 
     /** Asks a `source` for `bytes` bytes and reads to the end. */
-    async download({ host, port, bytes, timeoutMs = 60_000 }: Target & { bytes: number; timeoutMs?: number }): Promise<
+    async download({ host, port, bytes, timeoutMs = 300_000 }: Target & { bytes: number; timeoutMs?: number }): Promise<
       { sha256: string; bytes: number; ms: number }
     > {
       using connection = await Deno.connect({ hostname: host, port });
@@ -130,7 +132,7 @@ export function operations(handles: Handles) {
     },
 
     /** A TLS connection, with a client certificate or without; says the HTTP/2 preface and waits for an answer. */
-    tls({ host, port, certificate, key, waitMs = 3_000 }: Target & {
+    tls({ host, port, certificate, key, waitMs = PATIENCE_MS }: Target & {
       certificate?: string;
       key?: string;
       waitMs?: number;
@@ -168,8 +170,8 @@ export function operations(handles: Handles) {
     async raw({ host, port, hex, waitMs }: Target & { hex: string; waitMs: number }): Promise<
       { receivedBytes: number; ending: Ending; ms: number }
     > {
+      const startedAtMs = performance.now(); // Before the other side can have seen it: its time limit lies within ours.
       const handle = await handles.open({ host, port }, waitMs);
-      const startedAtMs = performance.now();
       try {
         if (hex !== "") await handles.send(handle, new Uint8Array(Buffer.from(hex, "hex")));
         const ending = await handles.ended(handle, waitMs);

@@ -6,7 +6,7 @@ import { type Target, writeAll } from "./probe_operations.ts";
 
 const CHUNK_BYTES = 64 * 1024;
 const TAIL_BYTES = 8; // a float64: how many bytes the server has had
-const STALL_MS = 30_000; // longer than any pause of ours, and than any time-out of ztunnel's
+const STALL_MS = 60_000; // longer than any pause of ours, and than any time-out of ztunnel's
 
 /** What a side has seen so far. */
 export interface PatternTally {

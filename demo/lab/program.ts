@@ -6,6 +6,7 @@ import { Hopeless, until } from "./until.ts";
 
 const LINES_KEPT_MAX = 4_000;
 const STOP_GRACE_MS = 4_000;
+const LINE_TIMEOUT_MS = 120_000; // Also for the first line of a program that has to load on a busy machine.
 
 export interface ProgramOptions {
   readonly command: string;
@@ -88,7 +89,12 @@ export class Program implements AsyncDisposable {
   }
 
   /** Waits for a line that `matches`, from `since` on. Throws AMB9102, with the last lines, if it ends or the time is up. */
-  async line(what: string, matches: (line: string) => boolean, timeoutMs = 15_000, since = 0): Promise<string> {
+  async line(
+    what: string,
+    matches: (line: string) => boolean,
+    timeoutMs = LINE_TIMEOUT_MS,
+    since = 0,
+  ): Promise<string> {
     try {
       return await until(`${this.name}: ${what}`, timeoutMs, () => {
         const found = this.linesSince(since).find(matches);

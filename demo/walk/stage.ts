@@ -4,7 +4,7 @@ import type { Pod } from "../lab/mesh.ts";
 import { until } from "../lab/until.ts";
 import { type PodName, type Shop, SHOP_PORT } from "../shop.ts";
 
-export const TAKES_EFFECT_MS = 10_000; // far more than it takes: a check says how long it took
+export const TAKES_EFFECT_MS = 60_000; // far more than it takes: a check says how long it took
 
 /** One part of the walk. */
 export interface Chapter {
@@ -36,7 +36,7 @@ export class Stage {
   > {
     const { port = SHOP_PORT.store, host = this.pod("store").ipv4 } = options;
     const text = `WHO ${this.shop.banner}`;
-    const { failure, ...rest } = await this.pod(from).probe.attempt("line", { host, port, text, timeoutMs: 2_000 });
+    const { failure, ...rest } = await this.pod(from).probe.attempt("line", { host, port, text });
     return "output" in rest ? { answer: rest.output!.reply } : { failure: failure! };
   }
 

@@ -24,7 +24,7 @@ export const TRAFFIC: Chapter = {
 async function customerIsServed({ shop, checks, tell }: Stage): Promise<void> {
   await tell("The customer asks for the page and talks to the store, about 60 times a second.");
   await checks.check("the shop serves its customer through the mesh", async () => {
-    const report = await until("a report without failures", 15_000, () => {
+    const report = await until("a report without failures", 60_000, () => {
       const last = shop.reports.at(-1);
       return last?.targets.every((target) => target.succeeded > 0 && target.failed === 0) ? last : undefined;
     });
@@ -41,7 +41,7 @@ async function wire(stage: Stage): Promise<void> {
   const passerBy = stage.pod("passer-by");
   const plain = await stage.askStore("passer-by");
   await stage.askStore("shopper");
-  await until("more of the customer's requests", 10_000, () => shop.reportCount >= reportsBefore + 3);
+  await until("more of the customer's requests", 60_000, () => shop.reportCount >= reportsBefore + 3);
   const ofPasserBy = (it: Direction) => it.source === passerBy.ipv4 || it.destination === passerBy.ipv4;
   const directions = await shop.wiretap.seen();
   const inMesh = directions.filter((it) => !ofPasserBy(it)), outside = directions.filter(ofPasserBy);
@@ -60,7 +60,7 @@ async function wire(stage: Stage): Promise<void> {
     // A connection opened from now on, so that it is seen from its first byte: an address of its own pool entry.
     await stage.askStore("shopper", { host: stage.pod("store").ipv6 });
     await stage.askStore("courier");
-    const followed = await until("a TLS connection seen from its start", 5_000, async () => {
+    const followed = await until("a TLS connection seen from its start", 60_000, async () => {
       const all = (await shop.wiretap.seen()).filter((it) => it.tls !== undefined && it.tls.recordCount > 0);
       return all.some((it) => it.tls!.version !== 0 && it.tls!.applicationRecordCount > 0) ? all : undefined;
     });
@@ -110,7 +110,7 @@ async function identities(stage: Stage): Promise<void> {
       source_principal: `spiffe://${stage.pod("shopper").principal}`,
       destination_principal: `spiffe://${stage.pod("store").principal}`,
     };
-    const count = await until("a count", 5_000, async () => {
+    const count = await until("a count", 60_000, async () => {
       const samples = await shop.mesh.nodes["node-b"].metrics();
       return sumOf(samples, "istio_tcp_connections_opened_total", labels) || undefined;
     });

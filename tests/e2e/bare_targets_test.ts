@@ -62,7 +62,7 @@ function bareTest(name: string, run: (bench: Bench) => Promise<void>): void {
     const pods = new Pods(), ended = new AbortController();
     using ztunnel = new ZdsClient({ path: `${folder}/zds.sock`, pods, log });
     const running = ztunnel.run(ended.signal);
-    const flags = ["--namespace", "shop", "--enrol-socket", socket, "--wait", "5s", "--output", "json"];
+    const flags = ["--namespace", "shop", "--enrol-socket", socket, "--wait", "60s", "--output", "json"];
     const write = Deno.stdout.writeSync;
     try {
       Deno.stdout.writeSync = (bytes) => bytes.length; // What the commands print is tested elsewhere.
@@ -85,7 +85,7 @@ function bareTest(name: string, run: (bench: Bench) => Promise<void>): void {
         },
       });
       for (const { target } of (await askNodeAgent(socket, { method: "GET", path: "/status" }) as NodeStatus).pods) {
-        await askNodeAgent(socket, { method: "POST", path: "/unenrol", body: { target } });
+        await askNodeAgent(socket, { method: "POST", path: "/unenrol", body: { target } }).catch(unlessGone);
       }
     } finally {
       Deno.stdout.writeSync = write;
@@ -98,6 +98,11 @@ function bareTest(name: string, run: (bench: Bench) => Promise<void>): void {
   });
 }
 
+/** A target that has ended leaves by itself, it may be between the question what there is and this. */
+function unlessGone(error: unknown): void {
+  if (!(error instanceof MeshError && error.code === "AMB7106")) throw error;
+}
+
 const workload = (name: string, target: string, more = "") =>
   `kind: NodeWorkload\nmetadata: { name: ${name} }\nspec:\n  target: { ${target} }\n  identity: { namespace: shop, serviceAccount: web }\n${more}`;
 
@@ -107,36 +112,36 @@ bareTest(
     const [web, db] = [cgroups.add("web"), cgroups.add("db")];
     const write = (file: string, text: string) => Deno.writeTextFileSync(`${enrolDir}/${file}`, text);
     write("web.yaml", workload("web", `cgroup: ${web.path}`, "  inboundPorts: [8080]\n"));
-    await until("web is enrolled", 10_000, () => pods.names().join() === "web");
+    await until("web is enrolled", 60_000, () => pods.names().join() === "web");
     assertEquals([...pods.running.values()][0]!.shared?.inboundPorts, [8080]);
     write("web.yaml", workload("web", `cgroup: ${web.path}`, "  inboundPorts: [8080, 8081]\n"));
     await until(
       "its ports have changed",
-      10_000,
+      60_000,
       () => [...pods.running.values()][0]?.shared?.inboundPorts.length === 2,
     );
     write("web.yaml", "kind: [");
     write("db.yaml", workload("db", `cgroup: ${db.path}`));
-    await until("db is enrolled beside it", 10_000, () => pods.names().join() === "db,web");
+    await until("db is enrolled beside it", 60_000, () => pods.names().join() === "db,web");
     await until(
       "the bad file is named",
-      10_000,
+      60_000,
       async () => (await status()).problems.some((it) => it.startsWith("web.yaml: it is not YAML")),
     );
     await restart();
-    await until("the new agent has read the folder", 10_000, async () => (await status()).problems.length > 0);
+    await until("the new agent has read the folder", 60_000, async () => (await status()).problems.length > 0);
     assertEquals(pods.names(), ["db", "web"], "what a bad file named before a restart stays");
     write("web.yaml", workload("web", `cgroup: ${web.path}`, "  inboundPorts: [8080]\n"));
-    await until("nothing is wrong", 10_000, async () => (await status()).problems.length === 0);
+    await until("nothing is wrong", 60_000, async () => (await status()).problems.length === 0);
     // Who may write a file may give an identity: one that others can write is as good as none.
     write("api.yaml", workload("api", `cgroup: ${cgroups.add("api").path}`));
     Deno.chmodSync(`${enrolDir}/api.yaml`, 0o666);
-    await until("it is refused", 10_000, async () => (await status()).problems.some((it) => it.includes("chmod go-w")));
+    await until("it is refused", 60_000, async () => (await status()).problems.some((it) => it.includes("chmod go-w")));
     Deno.removeSync(`${enrolDir}/api.yaml`);
     Deno.removeSync(`${enrolDir}/db.yaml`);
-    await until("db is out", 10_000, () => pods.names().join() === "web");
+    await until("db is out", 60_000, () => pods.names().join() === "web");
     Deno.removeSync(`${enrolDir}/web.yaml`);
-    await until("web is out", 10_000, () => pods.names().length === 0 && tables().length === 0);
+    await until("web is out", 60_000, () => pods.names().length === 0 && tables().length === 0);
   },
 );
 
@@ -153,21 +158,24 @@ bareTest(
     await enroll(`unit/${unit}`, "--service-account", "web", "--name", "web", "--ports", "8080");
     assertEquals((await status()).pods.map(({ cgroup, state }) => [cgroup, state]), [[first.path, "enrolled"]]);
     Deno.removeSync(`${cgroups.root}/${first.path}`);
-    await until("the unit is waited for", 10_000, async () => (await status()).pods[0]?.state === "waiting");
-    assertEquals(pods.running.size, 0, "nothing listens for it");
+    await until(
+      "the unit is waited for, and nothing listens for it",
+      60_000,
+      async () => (await status()).pods[0]?.state === "waiting" && pods.running.size === 0,
+    );
     Deno.mkdirSync(`${cgroups.root}/${first.path}`);
-    await until("the unit is captured again", 10_000, async () => (await status()).pods[0]?.state === "enrolled");
+    await until("the unit is captured again", 60_000, async () => (await status()).pods[0]?.state === "enrolled");
     assertEquals([...pods.running.values()][0]!.shared?.outboundPort, 15100, "it keeps its slot");
     await restart();
     cgroups.renew(unit);
     await until(
       "the new group is noticed",
-      10_000,
+      60_000,
       () => log.filter((line) => line.includes("target has a new control group")).length >= 1,
     );
     await until(
       "all is well",
-      10_000,
+      60_000,
       async () => (await status()).pods[0]?.state === "enrolled" && pods.running.size === 1,
     );
     // Started anew by systemd, its drop-in enrols it before the program runs: at once, whatever the agent has seen.
@@ -184,14 +192,14 @@ bareTest(
     await enroll(`cgroup/${job.path}`, "--service-account", "job", "--name", "job");
     assertEquals([pods.running.size, tables().length], [1, 2]);
     Deno.removeSync(`${cgroups.root}/${job.path}`);
-    await until("it is gone", 10_000, () => pods.running.size === 0 && tables().length === 0);
+    await until("it is gone", 60_000, () => pods.running.size === 0 && tables().length === 0);
   },
 );
 
 bareTest(
   "a container is enrolled by its id, and by a glob when it comes; its namespace is all its own (CNI-087, CNI-271, CNI-272, CNI-273)",
   async ({ cgroups, pods, enrolDir, enroll, status }) => {
-    const id = `${"0123456789ab".repeat(5)}${Deno.pid.toString(16).padStart(4, "0").slice(-4)}`;
+    const id = crypto.getRandomValues(new Uint8Array(32)).toHex(); // Control groups are the machine's: another run has its own.
     using netns = createAnonymousNetns();
     const start = (cgroup: string) => {
       const group = cgroups.add(cgroup);
@@ -223,7 +231,11 @@ bareTest(
     const later = spawnWithin(next, "sleep", { args: ["600"], stdin: "null", stdout: "null", stderr: "null" });
     try {
       cgroups.put(cgroups.add(`libpod-${id.slice(0, 60)}ffff.scope`), later.pid);
-      await until("the glob has found it", 15_000, () => pods.names().some((it) => it.startsWith("job-0123456789ab")));
+      await until(
+        "the glob has found it",
+        60_000,
+        () => pods.names().some((it) => it.startsWith(`job-${id.slice(0, 12)}`)),
+      );
     } finally {
       later.kill("SIGKILL");
       await later.status;
@@ -274,7 +286,7 @@ Deno.test("an enrolment with --wait waits for a node agent and a ztunnel that co
   const target = `cgroup/${group.path}`;
   try {
     assertEquals((await assertRejects(() => runEnroll([target, ...flags]), MeshError)).code, "AMB7501");
-    const enrolled = runEnroll([target, ...flags, "--wait", "30s"]);
+    const enrolled = runEnroll([target, ...flags, "--wait", "60s"]);
     const agent = await startCni(config, { signal: stop.signal, log });
     using ztunnel = new ZdsClient({ path: zds, pods, log });
     const running = ztunnel.run(stop.signal);

@@ -105,7 +105,7 @@ Deno.test("bpf: what arrives from a virtual interface is redirected by a rule, w
     routes.setUp(link);
   }
   inside.addRoute({ destination: "0.0.0.0/0", via: "10.77.0.1" });
-  await until("all its addresses are known", 10_000, async () => { // The interface gets a further address by itself, and the audit takes it up.
+  await until("all its addresses are known", 60_000, async () => { // The interface gets a further address by itself, and the audit takes it up.
     await rig.redirection.apply(rig.pod, options);
     return (await rig.redirection.check(rig.pod, options)).length === 0 && outside.addresses().length >= 6;
   });
@@ -163,7 +163,7 @@ Deno.test("bpf: a new agent adopts what the one before it pinned, without a mome
   }
   const folders = () => [...Deno.readDirSync(rig.places.pins)].filter(({ isDirectory }) => isDirectory).length;
   assertEquals(folders(), 2);
-  await until("the namespace is gone", 10_000, () => {
+  await until("the namespace is gone", 60_000, () => {
     using again = new BpfRedirection(rig.places, {});
     return again.node.maps.enrolled.keys().length === 1;
   });

@@ -2,6 +2,8 @@
 import { assert } from "@std/assert";
 import * as libc from "../../os/libc_cold.ts";
 
+const BURIAL_POLL_MS = 10, BURIAL_TRIES_MAX = 3_000;
+
 /** A bpffs that is gone, with all its pins, when it is disposed of. */
 export class PrivateBpffs implements Disposable {
   readonly folder = Deno.makeTempDirSync({ prefix: "ambit-bpffs-" });
@@ -52,9 +54,26 @@ export class ScratchCgroup implements Disposable {
   [Symbol.dispose](): void {
     // Whoever is left in it goes where we came from: a cgroup with a process in it cannot be removed.
     for (const pid of Deno.readTextFileSync(`${this.path}/cgroup.procs`).split("\n").filter((it) => it !== "")) {
-      Deno.writeTextFileSync(`${this.#home}/cgroup.procs`, pid);
+      try {
+        Deno.writeTextFileSync(`${this.#home}/cgroup.procs`, pid);
+      } catch (error) {
+        if (!/ESRCH|No such process/.test(String(error))) throw error; // It has ended meanwhile.
+      }
     }
-    Deno.removeSync(this.path);
+    removeEmptied(this.path);
+  }
+}
+
+/** EBUSY until the kernel has buried the last process. */
+export function removeEmptied(path: string): void {
+  for (let tries = 0;; tries++) {
+    try {
+      return Deno.removeSync(path);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return;
+      if (tries > BURIAL_TRIES_MAX) throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, BURIAL_POLL_MS);
+    }
   }
 }
 

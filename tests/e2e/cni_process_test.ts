@@ -59,7 +59,7 @@ class NodeAgent {
 }
 
 async function until(claim: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 30_000;
+  const deadline = performance.now() + 120_000;
   while (!await condition()) {
     assert(performance.now() < deadline, claim);
     await new Promise((resolve) => setTimeout(resolve, 10));

@@ -4,7 +4,7 @@ import * as libc from "../../os/libc_cold.ts";
 import type { Netns } from "../../os/netns.ts";
 import type { RawSocket } from "./raw_socket.ts";
 
-const LOAD_MS_MAX = 60_000;
+const LOAD_MS_MAX = 300_000;
 
 export interface ConnectLoad {
   /** Where connections are begun, and where they are meant to go. */

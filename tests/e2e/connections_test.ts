@@ -23,7 +23,7 @@ meshTest("a half-close by the server leaves the other direction open", async (ri
     assertEquals(heard, "that was all");
     await until(
       "the server has it all",
-      5_000,
+      60_000,
       async () => (await server.probe.do("served", { port: 7000 })).lastSha256 === sha256,
     );
   }
@@ -47,7 +47,7 @@ meshTest("a reset by the client ends the server's sending (ZT-066)", async (rig)
   await server.probe.do("listen", { port: 7000, kind: "source" });
   for (let round = 0; round < 10; round++) {
     await client.probe.do("resetMidway", { host: server.ipv4, port: 7000 });
-    await until("the server's connection ends", 5_000, async () => {
+    await until("the server's connection ends", 60_000, async () => {
       const { accepted, open } = await server.probe.do("served", { port: 7000 });
       return accepted === round + 1 && open === 0;
     });

@@ -10,7 +10,7 @@ import { FirewallSocket } from "../../os/netlink/nftables.ts";
 import type { FirewallTable, Statement } from "../../os/netlink/nft_model.ts";
 
 const ENTRY = new URL("../../main.ts", import.meta.url);
-export const STARTED_MS = 40_000, CONTROL_PORT = 15012, APP_PORT = 8080;
+export const STARTED_MS = 120_000, CONTROL_PORT = 15012, APP_PORT = 8080;
 const NODES = { client: "node-a", server: "node-b", gateway: "node-b" } as const satisfies Record<string, NodeName>;
 export type Name = keyof typeof NODES;
 const TWO: readonly Name[] = ["client", "server"];

@@ -86,8 +86,9 @@ meshTest("in a whole mesh a pod enrolled with DNS finds services, and one withou
   mesh.writeConfig("service.yaml", serviceYaml(service));
   await mesh.seen("the service", (dump) => JSON.stringify(dump).includes("server.e2e.svc.cluster.local"));
   // Nobody listens at this address: what is answered is answered by ztunnel.
-  const look = (name: string) => getent(client.place.netns, "10.255.255.1", ["ahostsv4", name]);
-  assertEquals(await look("server"), []);
+  const look = (name: string, timeoutS?: number) =>
+    getent(client.place.netns, "10.255.255.1", ["ahostsv4", name], timeoutS);
+  assertEquals(await look("server", 1), []);
   const { name, namespace, serviceAccount } = client.spec, target = `netns/${client.place.name}`;
   const body = { target, namespace, serviceAccount, name, dnsCapture: true };
   await askNodeAgent(client.node.enrolSocket, { method: "POST", path: "/enrol", body });

@@ -29,7 +29,7 @@ for (const leaving of ["client", "server"] as const) {
           longMs: 1_000,
           kinds: ["bulk"],
         });
-        await until("bytes flow", 10_000, async () => {
+        await until("bytes flow", 60_000, async () => {
           const { server: tally } = await server.probe.do("patternTallies", {});
           return tally.open === LANES && tally.bytes > before + 10_000_000;
         });
@@ -39,7 +39,7 @@ for (const leaving of ["client", "server"] as const) {
         await resting;
         await until(
           "the server's ends",
-          10_000,
+          60_000,
           async () => (await server.probe.do("patternTallies", {})).server.open === 0,
         );
         const seen = await wiretap.seen();

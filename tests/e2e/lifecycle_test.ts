@@ -28,15 +28,16 @@ for (const node of ["node-a", "node-b"] as const) {
       const marker = `secret-${crypto.randomUUID()}`;
       await using wiretap = new Wiretap(mesh.network.nodes["node-a"].netns, WIRE, marker);
       await server.probe.do("listen", { port: PORT, kind: "line" });
-      const ask = () => client.probe.attempt("line", { host: server.ipv4, port: PORT, text: marker, timeoutMs: 1_000 });
+      const ask = (timeoutMs?: number) =>
+        client.probe.attempt("line", { host: server.ipv4, port: PORT, text: marker, timeoutMs });
       assertEquals((await ask()).failure, undefined);
       for (let round = 0; round < 3; round++) {
         await mesh.nodes[node].crashZtunnel();
         for (let tries = 0; tries < 20; tries++) {
-          assert((await ask()).failure !== undefined, "nobody is there to serve it");
+          assert((await ask(1_000)).failure !== undefined, "nobody is there to serve it");
         }
         mesh.nodes[node].restartZtunnel();
-        await until("served again", 10_000, async () => (await ask()).failure === undefined);
+        await until("served again", 60_000, async () => (await ask()).failure === undefined);
       }
       const burst = await client.probe.do("burst", { host: server.ipv4, ports: [PORT], count: 1_000, concurrency: 16 });
       assertEquals([burst.errors, burst.succeeded], [{}, 1_000]);
@@ -66,6 +67,7 @@ meshTest(
     await client.probe.do("close", { handle });
     assertEquals((await ztunnel.status).code, 0);
   },
+  { ztunnelEnvironment: { TERMINATION_GRACE_PERIOD_SECONDS: "120" } }, // It ends when the last connection has.
 );
 
 meshTest("a pod that joins and leaves twenty times is served each time", async ({ mesh, server }) => {
@@ -87,7 +89,7 @@ meshTest("a pod that joins and leaves twenty times is served each time", async (
     await guest.enrol();
     const since = ztunnel.lineCount;
     await ask();
-    await ztunnel.line("its identity", (line) => line.includes(identity), 5_000, since);
+    await ztunnel.line("its identity", (line) => line.includes(identity), 60_000, since);
     await guest.unenrol();
     await ask();
   }
@@ -131,7 +133,7 @@ meshTest("a service address leads to every pod of the service, on both nodes, ov
   for (const host of addresses) {
     const none = await accepted();
     // Both: that the one is known says nothing of the other, whose description has moved to another file.
-    await until(`${host} leads to both`, 10_000, async () => {
+    await until(`${host} leads to both`, 60_000, async () => {
       await client.probe.attempt("line", { host, port: 80, text: "hello" });
       return (await accepted()).every((count, index) => count > none[index]!);
     });

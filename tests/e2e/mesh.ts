@@ -16,7 +16,7 @@ export interface Rig {
   readonly server: Pod;
 }
 
-const PROGRAM_TIMEOUT_MS = 60_000;
+const PROGRAM_TIMEOUT_MS = 300_000;
 
 const CLIENT: PodSpec = { name: "client", namespace: "e2e", serviceAccount: "client", node: "node-a" };
 const SERVER: PodSpec = { name: "server", namespace: "e2e", serviceAccount: "server", node: "node-b" };
@@ -81,7 +81,7 @@ export async function listening(pod: Pod, port: number): Promise<void> {
   const wanted = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
   await until(
     `port ${port} of ${pod.spec.name}`,
-    20_000,
+    60_000,
     () =>
       ["tcp", "tcp6"].some((table) =>
         Deno.readTextFileSync(`/proc/${pod.probe.pid}/net/${table}`).split("\n").some((line) => {
@@ -112,7 +112,7 @@ export async function mutualTlsCount({ mesh, client, server }: Rig): Promise<num
 export async function assertCarried(rig: Rig, connectionsMin = 1): Promise<void> {
   await until(
     `${connectionsMin} connections under mutual TLS`,
-    5_000,
+    60_000,
     async () => await mutualTlsCount(rig) >= connectionsMin,
   );
 }

@@ -13,7 +13,7 @@ const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 const AMBIENT = { "istio.io/dataplane-mode": "ambient" }, REDIRECTION = "ambient.istio.io/redirection";
 const LISTENERS = [15001, 15006, 15008];
 const FIRST_PID = 4_000_000; // of the made-up processes; beyond what a machine gives
-const UNTIL_MS = 30_000;
+const UNTIL_MS = 120_000;
 
 /** A pod with a namespace of its own, in which its made-up process runs. */
 export interface RigPod {

@@ -45,12 +45,15 @@ Deno.test("runc starts a container when its createRuntime hook has enrolled it, 
   const folder = Deno.makeTempDirSync(), socket = `${folder}/run/enrol.sock`, zds = `${folder}/zds.sock`;
   Deno.mkdirSync(`${folder}/run`);
   Deno.mkdirSync(`${folder}/bundle`);
-  const hook = `${folder}/hook`, flags = `--enrol-socket ${socket} --wait 3s`;
+  const hook = `${folder}/hook`;
   const home = `DENO_DIR="${Deno.env.get("DENO_DIR") ?? `${Deno.env.get("HOME")}/.cache/deno`}"`;
   const deno = `"${Deno.execPath()}" run -A --quiet --unstable-worker-options`;
-  Deno.writeTextFileSync(hook, `#!/bin/sh\nexport ${home}\nexec ${deno} "${MAIN}" oci-hook ${flags} >/dev/null\n`, {
-    mode: 0o755,
-  });
+  const writeHook = (wait: string) => {
+    const flags = `--enrol-socket ${socket} --wait ${wait}`;
+    const script = `#!/bin/sh\nexport ${home}\nexec ${deno} "${MAIN}" oci-hook ${flags} >/dev/null\n`;
+    Deno.writeTextFileSync(hook, script, { mode: 0o755 });
+  };
+  writeHook("1s"); // For a ztunnel that does not come.
   writeBundle(`${folder}/bundle`, hook);
   const runc = async (...args: string[]) => {
     // Its output is a file's: the container keeps it open as long as it runs.
@@ -70,6 +73,7 @@ Deno.test("runc starts a container when its createRuntime hook has enrolled it, 
   try {
     const refused = await runc("run", "-d", "--bundle", `${folder}/bundle`, "refused");
     assertEquals([refused.success, refused.said.includes("hook")], [false, true], refused.said);
+    writeHook("60s");
     using ztunnel = new ZdsClient({ path: zds, pods, log });
     const running = ztunnel.run(stop.signal);
     const started = await runc("run", "-d", "--pid-file", `${folder}/pid`, "--bundle", `${folder}/bundle`, "web");

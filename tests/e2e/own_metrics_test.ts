@@ -26,14 +26,14 @@ meshTest("metrics are read through HBONE by whom policy lets in, and the counter
   const { mesh, server } = rig, node = mesh.nodes["node-a"], url = `http://${node.place.wireIp}:15020/metrics`;
   mesh.writeConfig("ztunnel.yaml", ztunnelPod("node-a", node.place.wireIp));
   await mesh.seen("ztunnel's own pod", (dump) => dump.workloads.some(({ name }) => name === "ztunnel-node-a"));
-  const scrape = () => server.probe.attempt("request", { url, timeoutMs: 3_000 });
+  const scrape = () => server.probe.attempt("request", { url });
   const labels = {
     reporter: "destination",
     connection_security_policy: "mutual_tls",
     source_principal: `spiffe://${server.principal}`,
     destination_principal: `spiffe://cluster.local/ns/${OWN.namespace}/sa/${OWN.serviceAccount}`,
   };
-  const counted = await until("a scrape that was carried under mutual TLS", 15_000, async () => {
+  const counted = await until("a scrape that was carried under mutual TLS", 60_000, async () => {
     const answer = await scrape();
     if (answer.failure !== undefined) return undefined;
     assertEquals(answer.output.status, 200);
@@ -48,17 +48,17 @@ meshTest("metrics are read through HBONE by whom policy lets in, and the counter
   assertStringIncludes((await node.probe.do("request", { url: "http://127.0.0.1:15020/metrics" })).body, "istio_build");
 
   mesh.writeConfig("policy.yaml", policyYaml("nobody", OWN.namespace, "  action: DENY\n  rules: [{}]"));
-  await until("the policy holds for ztunnel, too", 15_000, async () => (await scrape()).failure !== undefined);
+  await until("the policy holds for ztunnel, too", 60_000, async () => (await scrape()).failure !== undefined);
   mesh.removeConfig("policy.yaml");
-  await until("it does not any more", 15_000, async () => (await scrape()).failure === undefined);
+  await until("it does not any more", 60_000, async () => (await scrape()).failure === undefined);
 }, { ztunnelEnvironment: { SERVICE_ACCOUNT: OWN.serviceAccount } });
 
 meshTest("a takeover leaves the own listener to the successor (ZT-005)", async ({ mesh, server }) => {
   const node = mesh.nodes["node-a"], url = `http://${node.place.wireIp}:15020/metrics`;
   mesh.writeConfig("ztunnel.yaml", ztunnelPod("node-a", node.place.wireIp));
   await mesh.seen("ztunnel's own pod", (dump) => dump.workloads.some(({ name }) => name === "ztunnel-node-a"));
-  const scraped = async () => (await server.probe.attempt("request", { url, timeoutMs: 3_000 })).failure === undefined;
-  await until("the first scrape", 15_000, scraped);
+  const scraped = async () => (await server.probe.attempt("request", { url })).failure === undefined;
+  await until("the first scrape", 60_000, scraped);
   await node.takeOver();
-  await until("a scrape of the successor", 15_000, scraped);
+  await until("a scrape of the successor", 60_000, scraped);
 }, { ztunnelEnvironment: { SERVICE_ACCOUNT: OWN.serviceAccount } });

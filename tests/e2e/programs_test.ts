@@ -2,9 +2,9 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { createHash } from "node:crypto";
 import { denoProgram } from "../../demo/lab/program.ts";
-import { assertCarried, listening, meshTest, program, type Rig, runIn } from "./mesh.ts";
+import { assertCarried, listening, meshTest, program, type Rig, runIn, until } from "./mesh.ts";
 
-const GIB = 1024 ** 3;
+const GIB = 1024 ** 3, IPERF_BYTES = 50_000_000;
 
 meshTest("redis: 200,000 commands of redis-benchmark, one by one and in pipelines", async (rig) => {
   const { client, server } = rig;
@@ -47,6 +47,11 @@ meshTest("PostgreSQL: pgbench without a failed transaction, and the client's own
     });
     await listening(server, 5432);
     const at = ["-h", server.ipv4, "-U", "postgres"];
+    // It listens before it has started up, and refuses whoever comes sooner.
+    await until("PostgreSQL takes questions", 60_000, async () => {
+      await runIn(client, program("psql", "postgresql-client"), [...at, "-c", "select 1", "postgres"]);
+      return true;
+    });
     await runIn(client, program("pgbench", "postgresql-contrib"), [...at, "-i", "-q", "-s", "5", "postgres"]);
     const { out } = await runIn(client, program("pgbench"), [...at, "-c", "10", "-j", "2", "-T", "5", "postgres"]);
     assertMatch(out, /number of failed transactions: 0 /);
@@ -100,7 +105,7 @@ http {
 meshTest("nginx and curl: HTTP/1.1, HTTP/2 without TLS, over IPv4 and IPv6", async (rig) => {
   await withNginx(rig, async () => {
     const curl = program("curl"), { client, server } = rig;
-    const form = ["-sS", "--max-time", "10", "-w", "%{http_version} %{http_code} %{remote_ip}"];
+    const form = ["-sS", "--max-time", "60", "-w", "%{http_version} %{http_code} %{remote_ip}"];
     const get = async (...args: string[]) => (await runIn(client, curl, [...form, ...args])).out;
     assertEquals(await get(`http://${server.ipv4}:8080/small`), `hello from nginx\n1.1 200 ${server.ipv4}`);
     assertEquals(await get(`http://[${server.ipv6}]:8080/small`), `hello from nginx\n1.1 200 ${server.ipv6}`);
@@ -146,7 +151,7 @@ async function digestOfFile(path: string): Promise<string> {
 meshTest("nginx and wrk: five seconds of requests on 64 connections, none fails", async (rig) => {
   await withNginx(rig, async () => {
     const url = `http://${rig.server.ipv4}:8080/small`;
-    const { out } = await runIn(rig.client, program("wrk"), ["-t2", "-c64", "-d5s", "--timeout", "5s", url]);
+    const { out } = await runIn(rig.client, program("wrk"), ["-t2", "-c64", "-d5s", "--timeout", "30s", url]);
     assertMatch(out, /Requests\/sec: +[1-9]/);
     assert(!/Socket errors|Non-2xx/.test(out), out);
   });
@@ -172,10 +177,21 @@ for (const family of ["ipv4", "ipv6"] as const) {
       const port = 5201 + index;
       server.run(`iperf3-${port}`, { command: iperf3, args: ["-s", "-p", String(port)] });
       await listening(server, port);
-      const options = ["-c", server[family], "-p", String(port), "-t", "2", "-P", "2", "-J", ...direction];
+      const options = [
+        "-c",
+        server[family],
+        "-p",
+        String(port),
+        "-n",
+        String(IPERF_BYTES),
+        "-P",
+        "2",
+        "-J",
+        ...direction,
+      ];
       const report = JSON.parse((await runIn(client, iperf3, options)).out);
       const { bytes } = report.end.sum_received;
-      assert(bytes > 10_000_000, `${bytes} bytes in two seconds`);
+      assert(bytes > IPERF_BYTES / 2, `${bytes} bytes`);
     }
     await assertCarried(rig, 6);
   });

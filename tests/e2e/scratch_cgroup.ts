@@ -1,5 +1,6 @@
 /** Control groups for a test: made empty, entered by this process or another, and gone afterwards. */
 import { type Cgroup, findCgroupRoot, openCgroup, unifiedPathOf } from "../../cni/bare/cgroups.ts";
+import { removeEmptied } from "./bpf_scratch.ts";
 
 let made = 0;
 
@@ -56,17 +57,6 @@ export class ScratchCgroups implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const path of this.#paths.reverse()) {
-      for (let tries = 0;; tries++) {
-        try {
-          Deno.removeSync(`${this.root}/${path}`);
-          break;
-        } catch (error) { // EBUSY until the kernel has buried the last process.
-          if (error instanceof Deno.errors.NotFound) break;
-          if (tries > 500) throw error;
-          Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
-        }
-      }
-    }
+    for (const path of this.#paths.reverse()) removeEmptied(`${this.root}/${path}`);
   }
 }

@@ -41,7 +41,7 @@ echo 'workloads: []' > /etc/ambit/local.yaml
 printf '[Service]\\nExecStart=/usr/bin/sleep 600\\n' > web.service
 mkdir web.service.d
 /usr/local/bin/ambit enroll unit/web.service --namespace shop --service-account web --name web-0 --ports 8080 --drop-in |
-  sed 's/--wait 30s/--wait 6s/' > web.service.d/10-ambit.conf
+  sed 's/--wait 30s/--wait 20s/' > web.service.d/10-ambit.conf
 printf '[Unit]\\nDefaultDependencies=no\\nWants=ambit-cni.service ambit-ztunnel.service\\n' > try.target
 exec env -i container=lxc PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_UNIT_PATH=/etc/systemd/system \\
   ${systemd} --system --unit=try.target --log-target=console
@@ -102,7 +102,7 @@ class Machine implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#child.kill("SIGKILL");
     await this.#child.status;
-    await until("its control groups are empty", 10_000, () => removeTree(this.#cgroup));
+    await until("its control groups are empty", 60_000, () => removeTree(this.#cgroup));
     Deno.removeSync(this.folder, { recursive: true });
   }
 }
@@ -133,7 +133,7 @@ function isThere(path: string): boolean {
 Deno.test("under systemd the roles start hardened and in order, reload without an end, and a unit starts in the mesh or not at all (CNI-277)", async () => {
   assert(Deno.uid() === 0, "namespaces and mounts need root: run `deno task e2e` as root");
   await using machine = new Machine();
-  await until("both roles are active", 60_000, async () => {
+  await until("both roles are active", 180_000, async () => {
     if (!machine.log.includes("next: fill in")) return false;
     try {
       return await machine.states() === "active active inactive";
@@ -149,7 +149,7 @@ Deno.test("under systemd the roles start hardened and in order, reload without a
   assertEquals(await machine.states(), "active active active");
   const before = await machine.processes("ambit-ztunnel");
   assert((await machine.run("systemctl reload ambit-ztunnel")).success);
-  await until("another process has taken over", 40_000, async () => {
+  await until("another process has taken over", 120_000, async () => {
     const now = await machine.processes("ambit-ztunnel");
     return !now.includes(" ") && now !== before;
   });

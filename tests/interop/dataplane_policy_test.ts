@@ -38,7 +38,7 @@ Deno.test("policies hold between our ztunnel and one of another make, whichever 
       await to.node.ztunnel.line(
         "the cut connection",
         (line) => logged(line, 'direction="inbound"', "connection closed due to policy change", from.identity),
-        5_000,
+        60_000,
         since,
       );
       await from.node.ztunnel.line(
@@ -77,7 +77,7 @@ Deno.test("policies hold between our ztunnel and one of another make, whichever 
       await to.node.ztunnel.line(
         "the denied connection",
         (line) => logged(line, "policy rejection: allow policies exist, but none allowed"),
-        5_000,
+        60_000,
         since,
       );
       await rig.removePolicy("nobody");
@@ -110,7 +110,7 @@ Deno.test("policies hold between our ztunnel and one of another make, whichever 
       await to.node.ztunnel.line(
         "the denied connection",
         (line) => line.includes(`explicitly denied by: istio-system/${STRICT_POLICY}`),
-        5_000,
+        60_000,
         since,
       );
       await from.do("echo", { ...echo, text: "by mutual TLS" });

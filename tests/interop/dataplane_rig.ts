@@ -158,7 +158,7 @@ export class Rig implements AsyncDisposable {
   async seen(what: string, has: (dump: Dump) => boolean, nodes = [this.ours, this.theirs]): Promise<void> {
     await Promise.all(
       nodes.map((node) =>
-        until(`${what} in the state of ${node.ztunnel.name}`, 15_000, async () => has(await node.dump()))
+        until(`${what} in the state of ${node.ztunnel.name}`, 60_000, async () => has(await node.dump()))
       ),
     );
   }
@@ -256,7 +256,7 @@ export async function hearing<T>(
   const result = await work();
   const heard = await until(
     `${pod.name} heard an end at port ${port}`,
-    10_000,
+    60_000,
     async () => (await pod.do("heard", { port, after }))[0],
   );
   return { result, heard };

@@ -49,7 +49,7 @@ Deno.test("a ztunnel of another make exchanges traffic with ours in every manner
     const answering = async () => (await wiretap.seen()).filter((it) => it.sourcePort === HBONE_PORT);
     await until(
       "all four handshakes were seen",
-      5_000,
+      60_000,
       async () => (await answering()).filter((it) => it.tls?.version === TLS_1_3).length === 4,
     );
     assertEquals((await answering()).length, 4);
