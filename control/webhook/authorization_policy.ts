@@ -55,11 +55,18 @@ const TCP_SOURCE = [
 ];
 const TCP_OPERATION = ["ports", "notPorts"];
 
+/** What a DENY does that says nothing of a connection itself, by who enforces it. */
+const BLIND_AT_WAYPOINT =
+  "names HTTP attributes alone: of TCP it denies everything; name ports to say which traffic is HTTP";
+const BLIND_AT_ZTUNNEL =
+  "names HTTP attributes alone, so that ztunnel denies nothing by it: name ports, all of whose traffic it then denies, or a waypoint in targetRefs, which judges requests";
+
 export function checkAuthorizationPolicy(root: Field, findings: Findings): void {
   const spec = root.get("spec");
   findings.attempt(() => decodeAuthorizationPolicy(root, NOBODY));
   checkAttachment(spec, findings);
   checkSelector(spec.get("selector"), findings);
+  const bound = spec.get("targetRef").present || spec.get("targetRefs").present;
   const action = spec.get("action").value ?? "ALLOW", rules = findings.attempt(() => spec.get("rules").items()) ?? [];
   checkAction(spec, { action, rules }, findings);
   for (const rule of rules) {
@@ -72,10 +79,7 @@ export function checkAuthorizationPolicy(root: Field, findings: Findings): void 
     const blind = sources.length > 0 && !sources.some((it) => has(it, TCP_SOURCE)) ||
       operations.length > 0 && !operations.some((it) => has(it, TCP_OPERATION));
     if (action === "DENY" && blind) {
-      findings.warn(
-        rule,
-        "names HTTP attributes alone: of TCP it denies everything; name ports to say which traffic is HTTP",
-      );
+      findings.warn(rule, bound ? BLIND_AT_WAYPOINT : BLIND_AT_ZTUNNEL);
     }
   }
 }

@@ -220,14 +220,18 @@ Deno.test("AuthorizationPolicy: conditions have a key that is known, and values;
   ]);
 });
 
-Deno.test("AuthorizationPolicy: DENY by HTTP attributes alone is warned of, since of TCP it denies all (CP-694)", () => {
+Deno.test("AuthorizationPolicy: DENY by HTTP attributes alone is warned of: ztunnel denies nothing by it, a waypoint all TCP (CP-694)", () => {
   const deny = (rules: Plain): Spec => ({ action: "DENY", rules });
   table("AuthorizationPolicy", [
-    [deny(to({ paths: ["/admin"] })), warned("of TCP it denies everything")],
-    [deny(from({ requestPrincipals: ["*"] })), warned("of TCP it denies everything")],
+    [deny(to({ paths: ["/admin"] })), warned("ztunnel denies nothing by it")],
+    [
+      { ...deny(to({ paths: ["/admin"] })), targetRefs: [{ group: "", kind: "Service", name: "a" }] },
+      warned("of TCP it denies everything"),
+    ],
+    [deny(from({ requestPrincipals: ["*"] })), warned("ztunnel denies nothing by it")],
     [
       deny([{ from: [{ source: { principals: ["a"] } }], to: [{ operation: { methods: ["GET"] } }] }]),
-      warned("of TCP"),
+      warned("ztunnel denies nothing by it"),
     ],
     [deny(to({ paths: ["/admin"], ports: ["80"] })), "taken"],
     [deny(from({ principals: ["a"] })), "taken"],
