@@ -8,7 +8,8 @@ import {
   ZdsFeature,
   type ZdsRequest,
 } from "../mesh/proto/zds_codec.ts";
-import { closeDescriptor, type SeqpacketSocket } from "../os/seqpacket.ts";
+import { closeDescriptor, type LoadedPacket, type SeqpacketSocket } from "../os/seqpacket.ts";
+import type { HeldSockets } from "./held_sockets.ts";
 import type { AnnouncedPod } from "./zds_server.ts";
 
 const SEND_TIMEOUT_MS = 5_000, ACKNOWLEDGE_TIMEOUT_MS = 5_000; // CNI-245
@@ -28,11 +29,14 @@ interface Waiting {
 export class ZdsConnection {
   readonly #socket: SeqpacketSocket;
   readonly #acknowledgeTimeoutMs: number;
+  readonly #held: HeldSockets | undefined;
   readonly #queue: Waiting[] = [];
   /** Wakes the sender when a request was queued or the connection ended. */
   #wake: () => void = () => {};
   /** Takes the next acknowledgement; undefined when none is expected. */
   #expected: ((outcome: Outcome) => void) | undefined;
+  /** Of the pod that is being added: its sockets may come with the acknowledgement. */
+  #adding: string | undefined;
   #ended = false;
   #synchronized = false;
   #failure: Error | undefined;
@@ -41,8 +45,10 @@ export class ZdsConnection {
   /** undefined before the hello. */
   processId: number | undefined = undefined;
 
-  constructor(socket: SeqpacketSocket, options: { acknowledgeTimeoutMs?: number } = {}) {
+  /** @param held what ztunnels listen on; left out, nothing is held. */
+  constructor(socket: SeqpacketSocket, options: { acknowledgeTimeoutMs?: number; held?: HeldSockets } = {}) {
     this.#socket = socket;
+    this.#held = options.held;
     this.#acknowledgeTimeoutMs = options.acknowledgeTimeoutMs ?? ACKNOWLEDGE_TIMEOUT_MS;
   }
 
@@ -140,8 +146,9 @@ export class ZdsConnection {
     }
     assert(this.#expected === undefined, "one request is outstanding at a time");
     const acknowledged = new Promise<Outcome>((resolve) => this.#expected = resolve);
+    const { message, descriptors } = this.#withSockets(request, descriptor);
     try {
-      if (!await this.#socket.send(encodeZdsRequest(request), { descriptor, timeoutMs: SEND_TIMEOUT_MS })) {
+      if (!await this.#socket.sendLoaded(encodeZdsRequest(message), descriptors, { timeoutMs: SEND_TIMEOUT_MS })) {
         this.#end(); // Broken pipe (CNI-247).
       }
     } catch (error) {
@@ -160,15 +167,31 @@ export class ZdsConnection {
     }
   }
 
+  /** Gives a pod's held sockets back with it, if ztunnel knows what to do with them. */
+  #withSockets(
+    request: ZdsRequest,
+    descriptor: number | undefined,
+  ): { readonly message: ZdsRequest; readonly descriptors: readonly number[] } {
+    const own = descriptor === undefined ? [] : [descriptor], held = this.#held;
+    this.#adding = undefined;
+    if (request.kind !== "add" || descriptor === undefined || held === undefined) {
+      return { message: request, descriptors: own };
+    }
+    if ((this.features & ZdsFeature.KEPT_SOCKETS) === 0) held.drop(request.uid); // It opens its own, beside which these would wait.
+    else if (held.of(request.uid).length > 0 || held.hasRoom) {
+      this.#adding = request.uid;
+      return { message: { ...request, keepsSockets: true }, descriptors: [...own, ...held.of(request.uid)] };
+    }
+    return { message: request, descriptors: own };
+  }
+
   /** Reads acknowledgements as they come. Between requests there is nothing to say, so anything then ends the connection (CNI-246). */
   async #read(): Promise<void> {
     try {
       while (!this.#ended) {
-        const packet = await this.#socket.receive(ZDS_PACKET_BYTES_MAX);
+        const packet = await this.#socket.receiveLoaded(ZDS_PACKET_BYTES_MAX);
         if (typeof packet === "string") break;
-        closeDescriptor(packet.descriptor);
-        const { error } = decodeZdsAcknowledgement(packet.bytes);
-        const answer = this.#expected;
+        const answer = this.#expected, error = this.#take(packet);
         if (answer === undefined) throw new Error("ztunnel sent an acknowledgement of nothing");
         this.#expected = undefined;
         answer(error === "" ? "done" : { error });
@@ -177,6 +200,21 @@ export class ZdsConnection {
     } catch (error) {
       this.#end(new Error("ztunnel's answer could not be read: " + chain(error)));
     }
+  }
+
+  /** Reads an acknowledgement, and holds the sockets that came with it if they were asked for. @returns Its error. */
+  #take({ bytes, descriptors }: LoadedPacket): string {
+    using unwanted = new DisposableStack();
+    unwanted.defer(() => descriptors.forEach(closeDescriptor));
+    const { error, sockets } = decodeZdsAcknowledgement(bytes), uid = this.#adding;
+    this.#adding = undefined;
+    if (uid === undefined) return error;
+    if (error !== "") this.#held?.drop(uid); // ztunnel has closed them, or opens others later.
+    else if (sockets === true && this.#held !== undefined) {
+      unwanted.move();
+      this.#held.replace(uid, descriptors);
+    }
+    return error;
   }
 
   #end(failure?: Error): void {

@@ -13,6 +13,7 @@ import {
 import type { Netns } from "../os/netns.ts";
 import { effectiveUserId } from "../os/process.ts";
 import { closeDescriptor, SeqpacketListener, type SeqpacketSocket } from "../os/seqpacket.ts";
+import { HeldSockets } from "./held_sockets.ts";
 import { type Outcome, ZdsConnection } from "./zds_connection.ts";
 
 const ACCEPT_INTERVAL_MS = 200; // five a second (CNI-245)
@@ -39,6 +40,8 @@ export interface ZdsServerOptions {
   readonly acknowledgeTimeoutMs?: number;
   readonly syncWaitMs?: number;
   readonly successorWaitMs?: number;
+  /** How long ztunnel's sockets are held after it. */
+  readonly holdMs?: number;
   /** Called, once the snapshot is through, with each pod that was refused in it: ztunnel goes on without those (CNI-243). */
   readonly onRefused?: (uid: string) => void;
 }
@@ -47,6 +50,7 @@ export interface ZdsServerOptions {
 export class ZdsServer implements AsyncDisposable {
   readonly #options: ZdsServerOptions;
   readonly #listener: SeqpacketListener;
+  readonly #held: HeldSockets;
   readonly #pods = new Map<string, AnnouncedPod>();
   /** Oldest first. */
   readonly #connections: ZdsConnection[] = [];
@@ -59,6 +63,7 @@ export class ZdsServer implements AsyncDisposable {
 
   private constructor(options: ZdsServerOptions) {
     this.#options = options;
+    this.#held = new HeldSockets({ log: options.log, holdMs: options.holdMs });
     this.#listener = SeqpacketListener.listen(options.path, { mode: 0o600 });
     this.#accepting = this.#accept();
   }
@@ -90,6 +95,8 @@ export class ZdsServer implements AsyncDisposable {
    * in sync within four seconds, AMB7211 when ztunnel refuses; the pod then stays on the list until it is deleted.
    */
   async addPod(pod: AnnouncedPod, options: { signal?: AbortSignal } = {}): Promise<void> {
+    const before = this.#pods.get(pod.uid)?.netns;
+    if (before === undefined || pod.netns === undefined || !before.equals(pod.netns)) this.#held.drop(pod.uid);
     this.#pods.set(pod.uid, pod);
     const deadlineMs = performance.now() + (this.#options.syncWaitMs ?? SYNC_WAIT_MS);
     while (true) {
@@ -116,6 +123,7 @@ export class ZdsServer implements AsyncDisposable {
    */
   async deletePod(uid: string, options: { signal?: AbortSignal } = {}): Promise<void> {
     this.#pods.delete(uid);
+    this.#held.drop(uid);
     const seenMs = this.#standing().length > 0 ? performance.now() : this.#lastSeenMs;
     const deadlineMs = seenMs + (this.#options.successorWaitMs ?? SUCCESSOR_WAIT_MS);
     let outcomes: Outcome[];
@@ -136,6 +144,7 @@ export class ZdsServer implements AsyncDisposable {
     await Promise.all(this.#connections.map((connection) => connection.close()));
     await this.#accepting;
     await Promise.all(this.#sessions);
+    this.#held[Symbol.dispose]();
     try {
       Deno.removeSync(this.#options.path);
     } catch (error) {
@@ -171,7 +180,8 @@ export class ZdsServer implements AsyncDisposable {
   /** One connection from its first packet to its end. Rejects only for our own mistakes. */
   async #serve(socket: SeqpacketSocket): Promise<void> {
     const { log } = this.#options;
-    const connection = new ZdsConnection(socket, { acknowledgeTimeoutMs: this.#options.acknowledgeTimeoutMs });
+    const { acknowledgeTimeoutMs } = this.#options;
+    const connection = new ZdsConnection(socket, { acknowledgeTimeoutMs, held: this.#held });
     let greeted = false;
     this.#connections.push(connection); // Before the hello, so that adds wait for it and not for an older one (CNI-248).
     try {
@@ -179,6 +189,7 @@ export class ZdsServer implements AsyncDisposable {
       connection.features = await this.#receiveHello(socket);
       connection.processId = socket.peerProcessId();
       greeted = true;
+      this.#held.stopClock();
       this.#notify();
       log.info("ztunnel connected", { connections: this.#connections.length });
       const refusedUids: string[] = [];
@@ -201,6 +212,7 @@ export class ZdsServer implements AsyncDisposable {
     } finally {
       this.#connections.splice(this.#connections.indexOf(connection), 1);
       if (greeted) this.#lastSeenMs = performance.now();
+      if (this.#connections.length === 0 && !this.#stop.signal.aborted) this.#held.startClock();
       await connection.close();
       this.#notify();
     }

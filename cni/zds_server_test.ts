@@ -8,9 +8,20 @@ import {
   encodeZdsHello,
   type ZdsRequest,
 } from "../mesh/proto/zds_codec.ts";
+import { countDescriptors } from "../os/descriptors_testing.ts";
 import { createAnonymousNetns } from "../os/netns.ts";
 import { closeDescriptor, SeqpacketSocket } from "../os/seqpacket.ts";
 import { type AnnouncedPod, ZdsServer } from "./zds_server.ts";
+
+/** Whether a descriptor is of this file. */
+function countsAs(fd: number, path: string): boolean {
+  try {
+    return Deno.readLinkSync(`/proc/self/fd/${fd}`) === path;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
 
 const privileged = Deno.uid() === 0;
 const silent = new Logger("zds", { sink: () => {} });
@@ -117,6 +128,46 @@ Deno.test({
     assertEquals(await ztunnel.answer(), { kind: "add", uid: "a", workload, descriptor: true });
     assertEquals(await ztunnel.answer(), { kind: "snapshotSent", descriptor: false });
     await until("in sync", () => server.synchronized);
+  },
+});
+
+Deno.test({
+  name: "ZdsServer gives the next ztunnel the sockets that the last one listened on, and one of another make none",
+  ignore: !privileged,
+  async fn() {
+    const folder = Deno.makeTempDirSync(), path = `${folder}/zds.sock`;
+    using _folder = { [Symbol.dispose]: () => Deno.removeSync(folder, { recursive: true }) };
+    using netns = createAnonymousNetns();
+    await using server = ZdsServer.listen({ path, log: silent, acceptIntervalMs: 0, successorWaitMs: 20 }, [
+      { ...pod("a"), netns },
+    ]);
+    /** A ztunnel's start: what came with the pod beside its namespace, and whether more is kept. */
+    const serve = async (features: number, gives: readonly number[]) => {
+      await using ztunnel = new FakeZtunnel(path);
+      await ztunnel.socket.send(encodeZdsHello({ version: 1, features }));
+      const packet = await ztunnel.socket.receiveLoaded(1024, { timeoutMs: 2_000 });
+      assert(typeof packet !== "string", "the pod comes");
+      const request = decodeZdsRequest(packet.bytes), [, ...kept] = packet.descriptors;
+      const names = kept.map((fd) => Deno.readLinkSync(`/proc/self/fd/${fd}`));
+      packet.descriptors.forEach(closeDescriptor);
+      const answer = encodeZdsAcknowledgement({ error: "", sockets: gives.length > 0 });
+      await ztunnel.socket.sendLoaded(answer, gives);
+      assertEquals(await ztunnel.answer(), { kind: "snapshotSent", descriptor: false });
+      await until("in sync", () => server.synchronized);
+      return { asked: request.kind === "add" && request.keepsSockets === true, names };
+    };
+    using file = Deno.openSync(`${folder}/socket`, { create: true, write: true });
+    const fds = [...Deno.readDirSync("/proc/self/fd")].map(({ name }) => Number(name));
+    const fd = fds.find((it) => countsAs(it, `${folder}/socket`))!;
+    assert(file.statSync().isFile, "it stands for a socket");
+    assertEquals(await serve(3, [fd]), { asked: true, names: [] });
+    assertEquals(await serve(3, []), { asked: true, names: [`${folder}/socket`] }, "and none said: as it was");
+    assertEquals(await serve(3, []), { asked: true, names: [`${folder}/socket`] });
+    assertEquals(await serve(1, []), { asked: false, names: [] });
+    assertEquals(await serve(3, [fd]), { asked: true, names: [] }, "let go for the one of another make");
+    assertEquals(countDescriptors(`${folder}/socket`), 2);
+    await server.deletePod("a");
+    assertEquals(countDescriptors(`${folder}/socket`), 1, "the test's own");
   },
 });
 

@@ -35,7 +35,8 @@ import { Identities } from "./agent/identities.ts";
 import { applyLocal, readLocalFile } from "./agent/local_file.ts";
 import { dataplaneMetrics } from "./agent/metrics.ts";
 import { checkMissingSettings } from "./agent/missing_settings.ts";
-import { POD_PORTS, Pods } from "./agent/pods.ts";
+import { POD_PORTS } from "./agent/pod_listeners.ts";
+import { Pods } from "./agent/pods.ts";
 import { MemoryTrim } from "./agent/memory_trim.ts";
 import { Publisher } from "./agent/publisher.ts";
 import { RevocationFile } from "./agent/revocation_lists.ts";
@@ -334,7 +335,8 @@ async function serveUntilEnd(config: ZtunnelConfig, options: ZtunnelOptions): Pr
     ]);
     shutDown.abort(); // Ports and the node agent's socket are free for a successor at once.
     log.info("draining", { deadlineMs: config.drainDeadline });
-    await workers.drain(config.drainDeadline);
+    // A successor reads the same DNS sockets; what we took from them is ours to answer.
+    await Promise.all([workers.drain(config.drainDeadline), dns?.finish(config.drainDeadline)]);
   } finally {
     shutDown.abort();
     clearInterval(timer);

@@ -119,7 +119,7 @@ export class SeqpacketSocket extends WaitingSocket {
     const { bytes, descriptors, flags } = got;
     if ((flags & (libc.MSG.TRUNC | libc.MSG.CTRUNC)) !== 0) {
       for (const descriptor of descriptors) libc.close(descriptor);
-      throw new PacketError("the packet was cut");
+      throw cut(flags);
     }
     if (bytes.length > 0 || descriptors.length > 0) return { bytes, descriptors };
     return "closed";
@@ -296,11 +296,15 @@ function descriptorsOf(control: Uint8Array<ArrayBuffer>): number[] {
 }
 
 function oneDescriptor(descriptors: readonly number[], flags: number): number | undefined {
-  const cut = (flags & (libc.MSG.TRUNC | libc.MSG.CTRUNC)) !== 0;
-  if (!cut && descriptors.length <= 1) return descriptors[0];
+  const whole = (flags & (libc.MSG.TRUNC | libc.MSG.CTRUNC)) === 0;
+  if (whole && descriptors.length <= 1) return descriptors[0];
   for (const descriptor of descriptors) libc.close(descriptor);
-  if (!cut) throw new PacketError(`the packet has ${descriptors.length} descriptors, not at most one`);
-  throw new PacketError((flags & libc.MSG.TRUNC) !== 0 ? "the packet is too long" : "its descriptors were cut");
+  if (whole) throw new PacketError(`the packet has ${descriptors.length} descriptors, not at most one`);
+  throw cut(flags);
+}
+
+function cut(flags: number): PacketError {
+  return new PacketError((flags & libc.MSG.TRUNC) !== 0 ? "the packet is too long" : "its descriptors were cut");
 }
 
 function failed(doing: string, result: number): MeshError {

@@ -10,7 +10,7 @@ const events = Deno.dlopen("libc.so.6", {
 }).symbols;
 
 const EFD_NONBLOCK = 0o4000, EFD_CLOEXEC = 0o2000000;
-const SOL_SOCKET = 1, SO_REUSEADDR = 2, SO_REUSEPORT = 15, SO_MARK = 36;
+const SOL_SOCKET = 1, SO_REUSEADDR = 2, SO_KEEPALIVE = 9, SO_REUSEPORT = 15, SO_MARK = 36;
 const SOL_IP = 0, IP_TRANSPARENT = 19, SOL_IPV6 = 41, IPV6_V6ONLY = 26, IPV6_TRANSPARENT = 75;
 const SOL_TCP = 6, TCP_NODELAY = 1, TCP_CONGESTION = 13;
 const LISTEN_BACKLOG = 1024; // The kernel's somaxconn bounds it; a burst of connects waits here, not in SYN retries.
@@ -96,7 +96,25 @@ export function listenWildcard(options: ListenOptions): Listening {
   must(libc.setSocketFlag(fd, SOL_SOCKET, SO_REUSEADDR, 1), "set SO_REUSEADDR");
   if (reusePort) must(libc.setSocketFlag(fd, SOL_SOCKET, SO_REUSEPORT, 1), "set SO_REUSEPORT");
   if (mark !== 0) must(libc.setSocketFlag(fd, SOL_SOCKET, SO_MARK, mark), "set SO_MARK");
+  setInherited(fd, options, must);
+  if (ipv6) must(libc.setSocketFlag(fd, SOL_IPV6, IPV6_V6ONLY, 0), "clear IPV6_V6ONLY");
+  let transparent = options.transparent !== false && libc.setSocketFlag(fd, SOL_IP, IP_TRANSPARENT, 1) >= 0;
+  if (ipv6 && transparent) transparent = libc.setSocketFlag(fd, SOL_IPV6, IPV6_TRANSPARENT, 1) >= 0;
+  must(libc.bind(fd, addressOf(ipv6, { port, loopback, ip })), "bind");
+  must(libc.listen(fd, LISTEN_BACKLOG), "listen");
+  return { fd, transparent };
+}
+
+/** Sets on a listener that another process opened what connections take over from it, as {@link listenWildcard} does. */
+export function listenAgain(fd: number, options: ListenOptions): void {
+  setInherited(fd, options, (result, doing) => {
+    if (result < 0) throw failure(options.port, doing, result);
+  });
+}
+
+function setInherited(fd: number, options: ListenOptions, must: (result: number, doing: string) => void): void {
   must(libc.setSocketFlag(fd, SOL_TCP, TCP_NODELAY, 1), "set TCP_NODELAY");
+  must(libc.setSocketFlag(fd, SOL_SOCKET, SO_KEEPALIVE, options.keepalive ? 1 : 0), "set SO_KEEPALIVE");
   if (options.keepalive) {
     for (const [level, name, value] of keepaliveOptions(options.keepaliveTimes ?? KEEPALIVE_DEFAULT)) {
       must(libc.setSocketFlag(fd, level, name, value), "set SO_KEEPALIVE");
@@ -106,12 +124,6 @@ export function listenWildcard(options: ListenOptions): Listening {
     const name = new TextEncoder().encode(options.congestionControl);
     must(libc.setSocketOption(fd, SOL_TCP, TCP_CONGESTION, name), `set TCP_CONGESTION ${options.congestionControl}`);
   }
-  if (ipv6) must(libc.setSocketFlag(fd, SOL_IPV6, IPV6_V6ONLY, 0), "clear IPV6_V6ONLY");
-  let transparent = options.transparent !== false && libc.setSocketFlag(fd, SOL_IP, IP_TRANSPARENT, 1) >= 0;
-  if (ipv6 && transparent) transparent = libc.setSocketFlag(fd, SOL_IPV6, IPV6_TRANSPARENT, 1) >= 0;
-  must(libc.bind(fd, addressOf(ipv6, { port, loopback, ip })), "bind");
-  must(libc.listen(fd, LISTEN_BACKLOG), "listen");
-  return { fd, transparent };
 }
 
 /** struct sockaddr_in or sockaddr_in6 of the wildcard address or `ip`, or sockaddr_in of 127.0.0.1. */

@@ -39,7 +39,11 @@ export class Dedicated implements Disposable {
   async start(): Promise<void> {
     const { namespace, name } = this.#workload, listeners = this.#listeners;
     this.#listeners = undefined; // The workers close them from now on.
-    await this.#pods.addPod({ uid: `${namespace}/${name}`, netnsFd: OWN_NETNS, info: this.#workload }, listeners);
+    await this.#pods.addPod(
+      { uid: `${namespace}/${name}`, netnsFd: OWN_NETNS, info: this.#workload },
+      undefined,
+      listeners,
+    );
     this.#serving = true;
   }
 

@@ -1,19 +1,18 @@
 /** Starts and stops the proxy of a pod: listeners in its namespace, its row, its identity (ZT-165, ZT-169). */
-import { type IpWords, parseIp } from "../../base/address.ts";
 import { assert } from "../../base/assert.ts";
 import { chain, ignore, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { formatIdentity } from "../../mesh/identity.ts";
 import type { SharedNetns } from "../../mesh/proto/zds_codec.ts";
-import type { KeepaliveTimes } from "../../os/api.ts";
 import { netnsCookie } from "../../os/bpf/netns_cookie.ts";
 import type { RedirectedPods } from "../../os/bpf/redirected_pods.ts";
-import { type Netns, openNetns, ownNetns, withinNetns } from "../../os/netns.ts";
+import { type Netns, openNetns, ownNetns } from "../../os/netns.ts";
 import { closeFd, type Listening, listenWildcard } from "../../os/sockets.ts";
-import { LOCAL_CONGESTION_CONTROL } from "../tables/congestion.ts";
 import type { Tables } from "../tables/handles.ts";
 import { Command, POD, PodFlag, PodState, SHARED_PORTS_MAX } from "../tables/layout.ts";
 import type { Identities } from "./identities.ts";
+import type { KeptSockets } from "./kept_sockets.ts";
+import { addressOf, type ListenerSettings, openListeners, POD_PORTS } from "./pod_listeners.ts";
 import type { MeshState, PodFacts } from "./state.ts";
 import type { WorkerPool } from "./worker_pool.ts";
 import type { EnrolledPod, PodStarter } from "./zds_client.ts";
@@ -24,34 +23,20 @@ export const OWN_NETNS = -1;
 /** Of the proxy itself, beside the CNI's UUIDs. */
 const OWN_UID = "ztunnel";
 
-/** Ports of the data listeners in every pod's namespace (ZT section 1). */
-export const POD_PORTS = { outbound: 15001, plaintext: 15006, hbone: 15008, socks: 15080 } as const;
-
 /** The DNS proxy, as far as pods come and go. */
 export interface PodDns {
   /** Serves DNS in the pod; takes the namespace over. Throws MeshError when it cannot, with nothing left behind. */
-  addPod(uid: string, facts: PodFacts, netns: Netns): void;
+  addPod(uid: string, facts: PodFacts, netns: Netns, kept?: KeptSockets): void;
   deletePod(uid: string): void;
+  /** The sockets that it is asked on in a pod. */
+  socketsOf(uid: string): readonly number[];
 }
 
-export interface PodsOptions {
+export interface PodsOptions extends ListenerSettings {
   readonly tables: Tables;
   readonly workers: WorkerPool;
   readonly identities: Identities;
   readonly state: MeshState;
-  readonly packetMark: number;
-  readonly ipv6: boolean;
-  readonly reusePort: boolean;
-  readonly keepalive: boolean;
-  readonly keepaliveTimes: KeepaliveTimes;
-  /** Of HBONE sessions; empty: the kernel's own choice. */
-  readonly congestionControl: string;
-  /** ENABLE_PROXY: without it nothing listens for TCP, and only DNS is served. */
-  readonly proxy: boolean;
-  /** UNSTABLE_ENABLE_SOCKS5: a SOCKS listener on loopback (ZT-189). */
-  readonly socks: boolean;
-  /** undefined: keep source addresses if the kernel lets us; true: insist; false: do not try (ZT-050). */
-  readonly originalSource: boolean | undefined;
   /** undefined: DNS is not served. */
   readonly dns: PodDns | undefined;
   /** Pods that the node agent redirects by eBPF; undefined where there are none. */
@@ -67,9 +52,22 @@ interface RunningPod {
   readonly row: number;
   /** The proxy itself (ZT-005): nobody enrolled it, and no successor takes it over. */
   readonly own: boolean;
+  /** Its listeners came with a predecessor's connections: workers know them, the table does not. */
+  readonly adopted: boolean;
   /** Whose certificates it bears; undefined until its workload is known. */
   uri: string | undefined;
   readonly pod: EnrolledPod;
+}
+
+interface AddOptions {
+  /** Listeners by worker; undefined: they are opened. */
+  readonly opened?: readonly (readonly Listening[])[];
+  readonly kept?: KeptSockets;
+  /** Whether source addresses may be kept, as far as the listeners say. */
+  readonly allowed: boolean;
+  /** Of the proxy itself. */
+  readonly ownUri?: string;
+  readonly adopted?: boolean;
 }
 
 export class Pods implements PodStarter {
@@ -126,16 +124,18 @@ export class Pods implements PodStarter {
     return await done;
   }
 
-  /** @param opened what {@link listen} gave, where it was called before; it is taken over. */
-  addPod(pod: EnrolledPod, opened?: readonly (readonly Listening[])[]): Promise<void> {
-    return this.#inTurn(() => this.#add(pod, opened, true));
+  /**
+   * @param kept sockets of the pod that outlived the ztunnel before us; the caller closes those that are not taken.
+   * @param opened what {@link listen} gave, where it was called before; it is taken over.
+   */
+  addPod(pod: EnrolledPod, kept?: KeptSockets, opened?: readonly (readonly Listening[])[]): Promise<void> {
+    return this.#inTurn(() => this.#add(pod, { opened, kept, allowed: true }));
   }
 
-  /** A pod whose listeners come with a predecessor's connections. @returns Its row. */
-  async adoptPod(pod: EnrolledPod, transparent: boolean): Promise<number> {
-    await this.#inTurn(() =>
-      this.#add(pod, Array.from({ length: this.#options.workers.count }, () => []), transparent)
-    );
+  /** A pod whose listeners come with a predecessor's connections. @param kept its DNS sockets. @returns Its row. */
+  async adoptPod(pod: EnrolledPod, transparent: boolean, kept?: KeptSockets): Promise<number> {
+    const opened = Array.from({ length: this.#options.workers.count }, () => []);
+    await this.#inTurn(() => this.#add(pod, { opened, kept, allowed: transparent, adopted: true }));
     return this.#running.get(pod.uid)!.row;
   }
 
@@ -145,7 +145,8 @@ export class Pods implements PodStarter {
    */
   addOwn(info: PodFacts, trustDomain: string): Promise<void> {
     const uri = formatIdentity({ trustDomain, namespace: info.namespace, serviceAccount: info.serviceAccount });
-    return this.#inTurn(() => this.#add({ uid: OWN_UID, netnsFd: OWN_NETNS, info }, this.#listenOwn(), false, uri));
+    const pod = { uid: OWN_UID, netnsFd: OWN_NETNS, info };
+    return this.#inTurn(() => this.#add(pod, { opened: this.#listenOwn(), allowed: false, ownUri: uri }));
   }
 
   #listenOwn(): readonly (readonly Listening[])[] {
@@ -162,23 +163,17 @@ export class Pods implements PodStarter {
     return opened.map((it) => [it]);
   }
 
-  /** @param allowed whether source addresses may be kept, as far as the listeners say. */
-  #add(
-    pod: EnrolledPod,
-    opened: readonly (readonly Listening[])[] | undefined,
-    allowed: boolean,
-    ownUri?: string,
-  ): void {
+  #add(pod: EnrolledPod, { opened, kept: back, allowed, ownUri, adopted = false }: AddOptions): void {
     const isOwn = ownUri !== undefined;
     const serves = !isOwn && pod.shared === undefined; // DNS: on a host its resolver answers.
     const { tables, identities, state, workers, dns, log, onChange } = this.#options;
     const { name, namespace, serviceAccount } = pod.info;
     const row = this.#freeRow();
-    const listeners = opened ?? this.listen(pod.netnsFd, pod.shared);
+    const listeners = opened ?? this.#listen(pod, back);
     const uri = ownUri ?? this.#uriOf(pod.info);
     let identityRow: number;
     try {
-      if (serves) dns?.addPod(pod.uid, pod.info, handleOf(pod.netnsFd));
+      if (serves) dns?.addPod(pod.uid, pod.info, handleOf(pod.netnsFd), back);
       identityRow = uri === undefined ? -1 : identities.acquire(uri);
     } catch (error) {
       if (serves) dns?.deletePod(pod.uid);
@@ -211,7 +206,7 @@ export class Pods implements PodStarter {
     }
     if (!isOwn) this.#redirect(pod.netnsFd, row);
     rows.store(row, POD.state, PodState.ACTIVE);
-    this.#running.set(pod.uid, { row, own: isOwn, uri, pod });
+    this.#running.set(pod.uid, { row, own: isOwn, adopted, uri, pod });
     state.setPod(row, { name, namespace, serviceAccount });
     workers.tellAll(Command.POD_ADDED, row, epoch);
     if (uri !== undefined) identities.announce(uri);
@@ -326,51 +321,30 @@ export class Pods implements PodStarter {
     return workload && formatIdentity(workload);
   }
 
-  /** Listeners by worker: outbound, HBONE, plaintext, and SOCKS if asked for; all or none. @throws MeshError AMB7304, AMB2404 */
-  listen(netnsFd: number, shared?: SharedNetns): readonly (readonly Listening[])[] {
-    const { ipv6, packetMark: mark, workers, socks, keepalive, keepaliveTimes, congestionControl, originalSource } =
-      this.#options;
-    const transparent = originalSource !== false;
-    // Several workers listen on one port only by SO_REUSEPORT, whatever INPOD_PORT_REUSE says.
-    const reusePort = this.#options.reusePort || workers.count > 1;
-    if (!this.#options.proxy) return Array.from({ length: workers.count }, () => []);
-    const opened: Listening[] = [];
-    const open = () => {
-      for (let worker = 0; worker < workers.count; worker++) {
-        const listen = (port: number, own: OwnListenOptions) =>
-          opened.push(listenWildcard({ port, ipv6, mark, reusePort, transparent, keepaliveTimes, ...own }));
-        if (shared !== undefined) {
-          // The outbound one is dual-stack, since redirection leads to either loopback; the worker takes no other connection.
-          listen(shared.outboundPort, { keepalive, congestionControl: LOCAL_CONGESTION_CONTROL });
-          if (shared.inboundPorts.length === 0) continue; // What serves nothing must not answer for others' identities.
-          listen(POD_PORTS.hbone, { keepalive: false, congestionControl, reusePort: true, ip: addressOf(shared) });
-          listen(shared.plaintextPort, { keepalive, congestionControl: "" });
-          continue;
-        }
-        listen(POD_PORTS.outbound, { keepalive, congestionControl: LOCAL_CONGESTION_CONTROL });
-        listen(POD_PORTS.hbone, { keepalive: false, congestionControl });
-        listen(POD_PORTS.plaintext, { keepalive, congestionControl: "" });
-        if (!socks) continue;
-        listen(POD_PORTS.socks, { keepalive, congestionControl: LOCAL_CONGESTION_CONTROL, loopback: true });
-      }
-    };
-    try {
-      if (netnsFd === OWN_NETNS) open();
-      else {
-        using netns = handleOf(netnsFd);
-        withinNetns(netns, open);
-      }
-      if (originalSource === true && !opened.every((it) => it.transparent)) {
-        throw new MeshError("AMB2404", "IP_TRANSPARENT was refused, and ENABLE_ORIG_SRC=true insists on it", {
-          remedy: "give ztunnel CAP_NET_ADMIN, or unset ENABLE_ORIG_SRC",
-        });
-      }
-    } catch (error) {
-      for (const { fd } of opened) closeFd(fd);
-      throw error;
-    }
-    const count = opened.length / workers.count;
-    return Array.from({ length: workers.count }, (_, worker) => opened.slice(worker * count, (worker + 1) * count));
+  /** Takes the ports of a pod before it is added. @throws MeshError AMB7304, AMB2404 */
+  listen(netnsFd: number): readonly (readonly Listening[])[] {
+    return this.#listen({ netnsFd, shared: undefined }, undefined);
+  }
+
+  #listen({ netnsFd, shared }: Pick<EnrolledPod, "netnsFd" | "shared">, kept: KeptSockets | undefined) {
+    if (netnsFd === OWN_NETNS) return openListeners(this.#options, undefined, { shared });
+    using netns = handleOf(netnsFd);
+    return openListeners(this.#options, netns, { shared, kept });
+  }
+
+  /** The sockets of a pod as it was added, for whoever keeps them; undefined where they are not all ours to name. */
+  socketsOf(uid: string): readonly number[] | undefined {
+    const running = this.#running.get(uid), { tables: { pods }, workers } = this.#options;
+    if (running === undefined || running.own || running.adopted || this.#handedOver) return undefined;
+    const fds = [POD.outboundFd, POD.hboneFd, POD.plaintextFd, POD.socksFd].flatMap((field) =>
+      Array.from({ length: workers.count }, (_, worker) => pods.getI32At(running.row, field, worker))
+    );
+    return [...fds.filter((fd) => fd >= 0), ...this.dnsSocketsOf(uid)];
+  }
+
+  /** Where the pod is served DNS. */
+  dnsSocketsOf(uid: string): readonly number[] {
+    return this.#options.dns?.socketsOf(uid) ?? [];
   }
 
   #freeRow(): number {
@@ -380,24 +354,6 @@ export class Pods implements PodStarter {
       remedy: "run fewer pods on this node",
     });
   }
-}
-
-/** Where a workload of the host's namespace serves; undefined: everywhere. Throws AMB7167 for what is no address. */
-function addressOf(shared: SharedNetns | undefined): IpWords | undefined {
-  if (shared === undefined || shared.address === "") return undefined;
-  const ip = parseIp(shared.address);
-  if (ip !== undefined) return ip;
-  throw new MeshError("AMB7167", `the node agent names an address that is none: ${shared.address}`, {
-    remedy: "run a node agent of this version",
-  });
-}
-
-interface OwnListenOptions {
-  readonly keepalive: boolean;
-  readonly congestionControl: string;
-  readonly loopback?: boolean;
-  readonly reusePort?: boolean;
-  readonly ip?: IpWords;
 }
 
 /** A handle of our own; the descriptor is the client's. */

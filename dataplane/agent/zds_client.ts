@@ -14,7 +14,14 @@ import {
   type ZdsWorkload,
 } from "../../mesh/proto/zds_codec.ts";
 import { Netns } from "../../os/netns.ts";
-import { closeDescriptor, type Packet, PacketError, SeqpacketSocket } from "../../os/seqpacket.ts";
+import {
+  closeDescriptor,
+  type LoadedPacket,
+  PACKET_DESCRIPTORS_MAX,
+  PacketError,
+  SeqpacketSocket,
+} from "../../os/seqpacket.ts";
+import { KeptSockets } from "./kept_sockets.ts";
 
 const CONNECT_RETRY_MIN_MS = 20; // ZT-161
 const HELLO_RETRY_MIN_MS = 500, HELLO_RETRY_READY_MS = 5; // ZT-170
@@ -22,7 +29,7 @@ const RETRY_MAX_MS = 15_000;
 const PENDING_RETRY_MS = 5_000; // ZT-166
 const SEND_TIMEOUT_MS = 5_000; // as long as the node agent waits for an acknowledgement (ZT-162)
 
-const HELLO = { version: ZdsVersion.V1, features: ZdsFeature.SHARED_NETNS } as const;
+const HELLO = { version: ZdsVersion.V1, features: ZdsFeature.SHARED_NETNS | ZdsFeature.KEPT_SOCKETS } as const;
 
 export interface EnrolledPod {
   readonly uid: string;
@@ -35,8 +42,13 @@ export interface EnrolledPod {
 
 /** What the agent does for a pod. Calls never overlap. */
 export interface PodStarter {
-  /** Starts the pod's listeners; throws when it cannot, and has then left nothing behind. Must take less than five seconds. */
-  addPod(pod: EnrolledPod): Promise<void>;
+  /**
+   * Starts the pod's listeners; throws when it cannot, and has then left nothing behind. Must take less than five seconds.
+   * @param kept sockets that a ztunnel before us listened on; the client closes those that are not taken.
+   */
+  addPod(pod: EnrolledPod, kept: KeptSockets): Promise<void>;
+  /** The sockets of a pod that runs, for the node agent to keep; undefined: those that it keeps are right. */
+  socketsOf?(uid: string): readonly number[] | undefined;
   /** A pod that runs was named again. */
   refreshPod?(uid: string): Promise<void>;
   /** Closes listeners and cuts connections at once, without drain (ZT-169). Only called for a pod that was started. */
@@ -192,25 +204,32 @@ export class ZdsClient implements Disposable {
         await this.#retryPending();
         continue;
       }
-      const request = await this.#read(socket, packet);
+      const request = await this.#read(socket, packet), [descriptor, ...kept] = packet.descriptors;
       let violation: unknown, error = "";
       try {
-        error = await this.#process(request, packet.descriptor);
+        error = await this.#process(request, descriptor, kept);
       } catch (failure) {
         if (!(failure instanceof ProtocolViolation)) throw failure;
         violation = failure;
         error = `failure to process message: ${failure.message}`;
       }
       this.#updateReady();
-      const sent = await acknowledge(socket, error);
+      const sent = await acknowledge(socket, error, error === "" ? this.#toKeep(request) : undefined);
       if (violation !== undefined) throw violation;
       if (!sent) return;
     }
   }
 
-  async #receive(socket: SeqpacketSocket, timeoutMs?: number): Promise<Packet | "closed" | "timeout"> {
+  /** What the node agent is to keep of a pod that it has named; undefined: it does not ask, or has it. */
+  #toKeep(request: ZdsRequest): readonly number[] | undefined {
+    if (request.kind !== "add" || request.keepsSockets !== true) return undefined;
+    const sockets = this.#options.pods.socketsOf?.(request.uid);
+    return sockets !== undefined && sockets.length <= PACKET_DESCRIPTORS_MAX ? sockets : undefined;
+  }
+
+  async #receive(socket: SeqpacketSocket, timeoutMs?: number): Promise<LoadedPacket | "closed" | "timeout"> {
     try {
-      return await socket.receive(ZDS_PACKET_BYTES_MAX, { timeoutMs });
+      return await socket.receiveLoaded(ZDS_PACKET_BYTES_MAX, { timeoutMs });
     } catch (error) {
       if (error instanceof PacketError) await acknowledge(socket, `failure to read message: ${error.message}`);
       throw error;
@@ -218,29 +237,34 @@ export class ZdsClient implements Disposable {
   }
 
   /** Decodes a packet, and holds it to the rules on descriptors (ZT-164). What is thrown was answered already. */
-  async #read(socket: SeqpacketSocket, packet: Packet): Promise<ZdsRequest> {
+  async #read(socket: SeqpacketSocket, packet: LoadedPacket): Promise<ZdsRequest> {
     let wrong: string;
+    const { bytes, descriptors } = packet;
     try {
-      const request = decodeZdsRequest(packet.bytes);
-      if ((request.kind === "add") === (packet.descriptor !== undefined)) return request;
+      if (bytes.length === 0) throw new PacketError("the packet is empty");
+      const request = decodeZdsRequest(bytes), withSockets = request.kind === "add" && request.keepsSockets === true;
+      if (descriptors.length > 1 && !withSockets) {
+        throw new PacketError(`the packet has ${descriptors.length} descriptors, not at most one`);
+      }
+      if ((request.kind === "add") === (descriptors.length > 0)) return request;
       wrong = request.kind === "add" ? "add came without a namespace" : `${request.kind} came with a descriptor`;
     } catch (error) {
       wrong = chain(error);
     }
-    closeDescriptor(packet.descriptor);
+    descriptors.forEach(closeDescriptor);
     await acknowledge(socket, `failure to read message: ${wrong}`);
     throw new PacketError(wrong);
   }
 
   /** @returns The acknowledgement's error text, empty when all is well. */
-  async #process(request: ZdsRequest, descriptor: number | undefined): Promise<string> {
+  async #process(request: ZdsRequest, descriptor: number | undefined, kept: readonly number[]): Promise<string> {
     switch (request.kind) {
       case "add":
         if (request.workload === undefined) {
-          closeDescriptor(descriptor);
+          [descriptor, ...kept].forEach(closeDescriptor);
           throw new ProtocolViolation("add came without workload_info");
         }
-        return await this.#add(request.uid, descriptor!, request.workload, request.shared);
+        return await this.#add(request, request.workload, descriptor!, kept);
       case "keep":
         if (this.#named === undefined) throw new ProtocolViolation("keep came after the snapshot");
         this.#named.add(request.uid);
@@ -256,23 +280,31 @@ export class ZdsClient implements Disposable {
     }
   }
 
-  async #add(uid: string, descriptor: number, info: ZdsWorkload, shared: SharedNetns | undefined): Promise<string> {
+  async #add(
+    { uid, shared }: { readonly uid: string; readonly shared?: SharedNetns },
+    info: ZdsWorkload,
+    descriptor: number,
+    keptFds: readonly number[],
+  ): Promise<string> {
     let netns: Netns;
     try {
       netns = new Netns(descriptor, `the descriptor for pod ${uid}`);
     } catch (error) {
       if (!(error instanceof MeshError)) throw error;
+      keptFds.forEach(closeDescriptor);
       return `failure to start proxy: ${chain(error)}`;
     }
     this.#named?.add(uid);
     const running = this.#running.get(uid);
     if (running !== undefined && running.netns.equals(netns)) {
       netns[Symbol.dispose](); // The node agent replays what it knows: nothing to start (ZT-165).
+      keptFds.forEach(closeDescriptor); // They are those that we listen on.
       return await this.#refresh(uid);
     }
     if (running !== undefined) await this.#stop(uid);
     this.#dropPending(uid);
-    return await this.#start(uid, { netns, info, shared });
+    using kept = new KeptSockets(keptFds, { shared: false });
+    return await this.#start(uid, { netns, info, shared }, kept);
   }
 
   async #refresh(uid: string): Promise<string> {
@@ -285,9 +317,9 @@ export class ZdsClient implements Disposable {
     }
   }
 
-  async #start(uid: string, pod: Pod): Promise<string> {
+  async #start(uid: string, pod: Pod, kept: KeptSockets): Promise<string> {
     try {
-      await this.#options.pods.addPod({ uid, netnsFd: pod.netns.fd, info: pod.info, shared: pod.shared });
+      await this.#options.pods.addPod({ uid, netnsFd: pod.netns.fd, info: pod.info, shared: pod.shared }, kept);
     } catch (error) {
       if (this.#pending.size === 0) this.#retryAtMs = performance.now() + this.#retryMs();
       this.#pending.set(uid, pod);
@@ -319,7 +351,10 @@ export class ZdsClient implements Disposable {
   }
 
   async #retryPending(): Promise<void> {
-    for (const [uid, pod] of [...this.#pending]) await this.#start(uid, pod);
+    for (const [uid, pod] of [...this.#pending]) {
+      using none = new KeptSockets([], { shared: false });
+      await this.#start(uid, pod, none);
+    }
     this.#retryAtMs = performance.now() + this.#retryMs();
     this.#updateReady();
   }
@@ -347,6 +382,7 @@ export class ZdsClient implements Disposable {
   }
 }
 
-function acknowledge(socket: SeqpacketSocket, error: string): Promise<boolean> {
-  return socket.send(encodeZdsAcknowledgement({ error }), { timeoutMs: SEND_TIMEOUT_MS });
+function acknowledge(socket: SeqpacketSocket, error: string, sockets?: readonly number[]): Promise<boolean> {
+  const message = encodeZdsAcknowledgement({ error, sockets: sockets !== undefined });
+  return socket.sendLoaded(message, sockets ?? [], { timeoutMs: SEND_TIMEOUT_MS });
 }

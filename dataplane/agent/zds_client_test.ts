@@ -66,7 +66,7 @@ class FakeAgent implements AsyncDisposable {
     this.socket = socket;
     const hello = await socket.receive(1024, { timeoutMs: 2000 });
     assert(typeof hello !== "string", "the client says hello first");
-    assertEquals(decodeZdsHello(hello.bytes), { version: 1, features: 1 });
+    assertEquals(decodeZdsHello(hello.bytes), { version: 1, features: 3 });
   }
 
   /** @returns The acknowledgement's error. */

@@ -74,17 +74,10 @@ export class Listener implements Pollable {
     if (this.#row >= 0) this.#shard.reactor.change(this.fd, POLL_IN, this.#row);
   }
 
-  /** Closes our descriptor of a socket that another process listens on, too: epoll forgets it by name only. */
-  release(): void {
-    this.#shard.reactor.timers.cancel(this.#shortage);
-    if (this.#row >= 0) this.#shard.reactor.release(this.fd, this.#row);
-    this.#row = -1;
-    this.#shard.os.close(this.fd);
-  }
-
+  /** Closes our descriptor. A successor or the node agent may hold another of the same socket: epoll forgets it by name only. */
   close(): void {
     this.#shard.reactor.timers.cancel(this.#shortage);
-    if (this.#row >= 0) this.#shard.reactor.forget(this.#row);
+    if (this.#row >= 0) this.#shard.reactor.release(this.fd, this.#row);
     this.#row = -1;
     this.#shard.os.close(this.fd);
   }

@@ -18,8 +18,11 @@ export interface ZdsHello {
   readonly features?: number;
 }
 
-/** SHARED_NETNS: it serves several workloads in one network namespace (CNI-275). */
-export const ZdsFeature = { SHARED_NETNS: 1 } as const;
+/**
+ * SHARED_NETNS: it serves several workloads in one network namespace (CNI-275). KEPT_SOCKETS: it gives the sockets that it
+ * listens on to the agent, and takes them back after a crash.
+ */
+export const ZdsFeature = { SHARED_NETNS: 1, KEPT_SOCKETS: 2 } as const;
 
 export interface ZdsWorkload {
   readonly name: string;
@@ -47,6 +50,8 @@ export type ZdsRequest =
     readonly uid: string;
     readonly workload: ZdsWorkload | undefined;
     readonly shared?: SharedNetns;
+    /** The agent keeps the sockets that come beside the acknowledgement. Those that it keeps by now come beside this. */
+    readonly keepsSockets?: boolean;
   }
   | { readonly kind: "delete"; readonly uid: string }
   | { readonly kind: "keep"; readonly uid: string }
@@ -55,6 +60,8 @@ export type ZdsRequest =
 /** The answer to every request; an empty `error` means done. */
 export interface ZdsAcknowledgement {
   readonly error: string;
+  /** The sockets beside it, be they none, are what the agent keeps of the pod from now on. */
+  readonly sockets?: boolean;
 }
 
 /** @throws WireFormatError */
@@ -96,14 +103,21 @@ function readRequest(reader: MessageReader): ZdsRequest {
 }
 
 function readAdd(reader: MessageReader): ZdsRequest {
-  let uid = "", workload: ZdsWorkload | undefined, shared: SharedNetns | undefined;
+  let uid = "", workload: ZdsWorkload | undefined, shared: SharedNetns | undefined, keepsSockets = false;
   while (reader.next()) {
     if (reader.field === 1) uid = reader.text();
     else if (reader.field === 2) workload = reader.message(readWorkload);
     else if (reader.field === 100) shared = reader.message(readSharedNetns);
+    else if (reader.field === 101) keepsSockets = reader.bool();
     else reader.skip();
   }
-  return shared === undefined ? { kind: "add", uid, workload } : { kind: "add", uid, workload, shared };
+  return {
+    kind: "add",
+    uid,
+    workload,
+    ...(shared === undefined ? {} : { shared }),
+    ...(keepsSockets ? { keepsSockets } : {}),
+  };
 }
 
 function readSharedNetns(reader: MessageReader): SharedNetns {
@@ -164,6 +178,7 @@ function writeAdd(writer: MessageWriter, add: Extract<ZdsRequest, { kind: "add" 
   writer.text(1, add.uid);
   if (add.workload !== undefined) writer.message(2, add.workload, writeWorkload);
   if (add.shared !== undefined) writer.message(100, add.shared, writeSharedNetns);
+  writer.bool(101, add.keepsSockets ?? false);
 }
 
 /** The ports one by one: a reader takes each as it takes a single one. */
@@ -191,13 +206,14 @@ function writeFirstText(writer: MessageWriter, uid: string): void {
 /** @throws WireFormatError, also when it is no acknowledgement. */
 export function decodeZdsAcknowledgement(bytes: Uint8Array): ZdsAcknowledgement {
   return readMessage(bytes, ZDS_PACKET_BYTES_MAX, "WorkloadResponse", (reader) => {
-    let error: string | undefined;
+    let error: string | undefined, sockets = false;
     while (reader.next()) {
       if (reader.field === 1) error = reader.message(readFirstText);
+      else if (reader.field === 100) sockets = reader.bool();
       else reader.skip();
     }
     if (error === undefined) throw new WireFormatError("a WorkloadResponse holds no acknowledgement");
-    return { error };
+    return sockets ? { error, sockets } : { error };
   });
 }
 
@@ -205,6 +221,7 @@ export function decodeZdsAcknowledgement(bytes: Uint8Array): ZdsAcknowledgement 
 export function encodeZdsAcknowledgement(acknowledgement: ZdsAcknowledgement): Uint8Array {
   const writer = new MessageWriter();
   writer.message(1, cutText(acknowledgement.error), writeFirstText);
+  writer.bool(100, acknowledgement.sockets ?? false);
   return writer.finish();
 }
 

@@ -51,6 +51,16 @@ Deno.test("a workload of a shared namespace travels with its ports and its addre
   assertThrows(() => decodeZdsRequest(encodeZdsRequest(wrong)), WireFormatError, "above 65535");
 });
 
+Deno.test("an agent that keeps sockets says so with an add, and ztunnel says which are beside its answer", () => {
+  const add = { kind: "add", uid: "a", workload: { name: "n", namespace: "s", serviceAccount: "a" } } as const;
+  for (const request of [add, { ...add, keepsSockets: true }]) {
+    assertEquals(decodeZdsRequest(encodeZdsRequest(request)), request);
+  }
+  for (const answer of [{ error: "" }, { error: "", sockets: true }]) {
+    assertEquals(decodeZdsAcknowledgement(encodeZdsAcknowledgement(answer)), answer);
+  }
+});
+
 Deno.test("decodeZdsRequest() refuses a message without a known request", () => {
   for (const hex of ["", "32 00"]) {
     assertThrows(() => decodeZdsRequest(bytes(hex)), WireFormatError, "no request that is known");

@@ -22,7 +22,7 @@ meshTest("with istiod gone, connections go on and new ones are made", async (rig
 
 for (const node of ["node-a", "node-b"] as const) {
   meshTest(
-    `ztunnel of ${node} crashes under load: refused meanwhile, never in plaintext, then served again`,
+    `ztunnel of ${node} crashes under load: unserved meanwhile, never in plaintext, then served again`,
     async (rig) => {
       const { mesh, client, server } = rig;
       const marker = `secret-${crypto.randomUUID()}`;
@@ -34,7 +34,7 @@ for (const node of ["node-a", "node-b"] as const) {
       for (let round = 0; round < 3; round++) {
         await mesh.nodes[node].crashZtunnel();
         for (let tries = 0; tries < 20; tries++) {
-          assert((await ask(1_000)).failure !== undefined, "nobody is there to serve it");
+          assert((await ask(100)).failure !== undefined, "nobody is there to serve it");
         }
         mesh.nodes[node].restartZtunnel();
         await until("served again", 60_000, async () => (await ask()).failure === undefined);

@@ -10,6 +10,8 @@ import * as libc from "../../../os/libc_cold.ts";
 import { type Netns, readSysctl, withinNetns } from "../../../os/netns.ts";
 import { Poller } from "../../../os/poller.ts";
 import { closeFd } from "../../../os/sockets.ts";
+import { netnsCookie } from "../../../os/bpf/netns_cookie.ts";
+import type { KeptSockets } from "../kept_sockets.ts";
 import type { PodFacts } from "../state.ts";
 import type { AnswerSettings, DnsMesh } from "./answer.ts";
 import { firstAddress } from "./own_lookup.ts";
@@ -21,7 +23,7 @@ import { TcpListener } from "./tcp_listener.ts";
 import { UdpListener } from "./udp_listener.ts";
 import { PodUpstreamSockets } from "./upstream_sockets.ts";
 
-const SWEEP_MS = 500;
+const SWEEP_MS = 500, FINISH_LOOK_MS = 5;
 /** For how long a query waits for its pod's workload, and how often we look (ZT-177). */
 const CLIENT_WAIT_MS = 5_000, CLIENT_LOOK_MS = 50;
 const LOOPBACK_IPV6_OFF = "net/ipv6/conf/lo/disable_ipv6";
@@ -49,6 +51,7 @@ export interface DnsProxyOptions {
 interface PodDns {
   readonly stop: AbortController;
   readonly resources: DisposableStack;
+  readonly udp: readonly UdpListener[];
   readonly tcp: readonly TcpListener[];
   readonly respond: Respond;
 }
@@ -80,8 +83,11 @@ export class DnsProxy implements AsyncDisposable {
     return count;
   }
 
-  /** Listens in the pod's namespace. @param netns taken over. @throws MeshError AMB2411 with nothing left behind (ZT-004). */
-  addPod(uid: string, facts: PodFacts, netns: Netns): void {
+  /**
+   * Listens in the pod's namespace. @param netns taken over. @param kept sockets of the pod from before, which are taken where
+   * they fit. @throws MeshError AMB2411 with nothing left behind (ZT-004).
+   */
+  addPod(uid: string, facts: PodFacts, netns: Netns, kept?: KeptSockets): void {
     assert(!this.#pods.has(uid), "a pod is added once");
     const { metrics, state, log, answers, mark, upstreamPort } = this.#options, poller = this.#poller;
     using resources = new DisposableStack();
@@ -101,21 +107,22 @@ export class DnsProxy implements AsyncDisposable {
       now,
       log,
     });
-    const tcp: TcpListener[] = [];
-    const bound = this.#bind(netns);
+    const tcp: TcpListener[] = [], udp: UdpListener[] = [];
+    const bound = this.#bind(netns, kept);
     try {
       for (let next = bound.shift(); next !== undefined; next = bound.shift()) {
         const { fd, transport } = next;
         using unowned = new DisposableStack(); // A listener owns its socket once it is made.
         unowned.defer(() => closeFd(fd));
-        if (transport === "udp") resources.use(new UdpListener(fd, this.#options.listen.port, { poller, respond }));
-        else tcp.push(resources.use(new TcpListener(fd, { poller, respond, now })));
+        if (transport === "udp") {
+          udp.push(resources.use(new UdpListener(fd, this.#options.listen.port, { poller, respond })));
+        } else tcp.push(resources.use(new TcpListener(fd, { poller, respond, now })));
         unowned.move();
       }
     } finally {
       for (const { fd } of bound) closeFd(fd);
     }
-    this.#pods.set(uid, { stop, tcp, respond, resources: resources.move() });
+    this.#pods.set(uid, { stop, udp, tcp, respond, resources: resources.move() });
   }
 
   /** The first address of a name in the pod's view of the world, asked without a socket (ZT-189); undefined: it has none. */
@@ -130,6 +137,22 @@ export class DnsProxy implements AsyncDisposable {
     this.#pods.delete(uid);
   }
 
+  /** The sockets that it is asked on in a pod; they stay its own. */
+  socketsOf(uid: string): readonly number[] {
+    const pod = this.#pods.get(uid);
+    return pod === undefined ? [] : [...pod.udp, ...pod.tcp].map(({ fd }) => fd);
+  }
+
+  /** Takes no further query, and waits, for so long at most, until those it took are answered: others may read its sockets. */
+  async finish(timeoutMs: number): Promise<void> {
+    const listeners = [...this.#pods.values()].flatMap(({ udp, tcp }) => [...udp, ...tcp]);
+    for (const listener of listeners) listener.finish();
+    const deadline = performance.now() + timeoutMs;
+    while (listeners.some(({ busy }) => busy) && performance.now() < deadline) {
+      await new Promise((resolve) => setTimeout(resolve, FINISH_LOOK_MS));
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#sweeping);
     for (const uid of [...this.#pods.keys()]) this.deletePod(uid);
@@ -137,15 +160,24 @@ export class DnsProxy implements AsyncDisposable {
   }
 
   /** All sockets or none. */
-  #bind(netns: Netns): { readonly fd: number; readonly transport: "udp" | "tcp" }[] {
+  #bind(netns: Netns, kept: KeptSockets | undefined): { readonly fd: number; readonly transport: "udp" | "tcp" }[] {
     const { listen, answers, mark, reusePort } = this.#options;
     // Without IPv6 in the kernel there is no such entry (ZT-003).
     const ipv6 = answers.ipv6 && readSysctl(netns, LOOPBACK_IPV6_OFF) === "0";
     const opened: { fd: number; transport: "udp" | "tcp" }[] = [];
+    const cookie = kept === undefined ? undefined : netnsCookie(netns);
+    const back = (transport: "udp" | "tcp", ip: IpWords) =>
+      cookie === undefined ? undefined : kept!.take(
+        cookie,
+        (it) =>
+          it.transport === transport && it.port === listen.port && it.mark === mark &&
+          it.ip.every((word, at) => word === ip[at]),
+        1,
+      )[0]?.fd;
     withinNetns(netns, () => {
       for (const ip of addressesToBind(listen, ipv6)) {
         for (const transport of ["udp", "tcp"] as const) {
-          const fd = bindInet(ip, listen.port, { transport, mark, reusePort });
+          const fd = back(transport, ip) ?? bindInet(ip, listen.port, { transport, mark, reusePort });
           if (fd >= 0) {
             opened.push({ fd, transport });
             continue;

@@ -47,6 +47,19 @@ export class TcpConnection {
     this.#watched = options.poller.watch(fd, READABLE, (events) => this.#ready(events));
   }
 
+  /** Whether an answer is to come, or has not been taken yet. */
+  get busy(): boolean {
+    return this.#waiting > 0 || this.#outputBytes > 0;
+  }
+
+  /** Reads what has come, and nothing after it: ends once all of that is answered. */
+  finish(): void {
+    if (this.#closed) return;
+    this.#read();
+    this.#ended = true;
+    this.#settle();
+  }
+
   close(): void {
     if (this.#closed) return;
     this.#closed = true;

@@ -29,6 +29,23 @@ export class TcpListener implements Disposable {
     this.#watched = options.poller.watch(fd, READABLE, () => this.#accept());
   }
 
+  /** For whoever else may accept there. */
+  get fd(): number {
+    return this.#fd;
+  }
+
+  /** Whether a client waits for an answer. */
+  get busy(): boolean {
+    for (const connection of this.#connections) if (connection.busy) return true;
+    return false;
+  }
+
+  /** Takes nobody any more; a connection ends once what was asked on it is answered. */
+  finish(): void {
+    this.#watched.end();
+    for (const connection of this.#connections) connection.finish();
+  }
+
   get connectionCount(): number {
     return this.#connections.size;
   }

@@ -29,6 +29,21 @@ export class UdpListener implements Disposable {
     this.#watched = options.poller.watch(fd, READABLE, () => this.#read());
   }
 
+  /** For whoever else may read it: a socket that is passed on loses no datagram. */
+  get fd(): number {
+    return this.#fd;
+  }
+
+  /** Whether answers are still to come. */
+  get busy(): boolean {
+    return this.#waiting > 0;
+  }
+
+  /** Takes no further query; what waits for its answer gets it. */
+  finish(): void {
+    this.#watched.end();
+  }
+
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;

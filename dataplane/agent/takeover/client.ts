@@ -30,6 +30,8 @@ export interface OfferedPod {
   readonly certified: boolean;
   /** The receiver's. */
   readonly netns: Netns;
+  /** The receiver's: sockets at which the predecessor serves the pod DNS. */
+  readonly dnsSockets: readonly number[];
 }
 
 /** What is done with the pods before connections come: rows of ours by rows of the predecessor's. */
@@ -104,10 +106,10 @@ export class Predecessor implements AsyncDisposable {
   #unread: { readonly message: Message; readonly descriptors: readonly number[] } | undefined;
 
   async #pod(): Promise<OfferedPod> {
-    const { message, descriptors } = await this.#next("pod", 1);
+    const { message, descriptors: [netnsFd, ...dnsSockets] } = await this.#next("pod", "some");
     const { row, uid, name, namespace, serviceAccount, transparent, certified, shared } = message;
-    const netns = new Netns(descriptors[0]!, `the descriptor for pod ${uid}`);
-    return { row, uid, info: { name, namespace, serviceAccount }, shared, transparent, certified, netns };
+    const netns = new Netns(netnsFd!, `the descriptor for pod ${uid}`);
+    return { row, uid, info: { name, namespace, serviceAccount }, shared, transparent, certified, netns, dnsSockets };
   }
 
   async #adopt(

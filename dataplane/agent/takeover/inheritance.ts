@@ -3,6 +3,7 @@ import { MeshError } from "../../../base/errors.ts";
 import type { Logger } from "../../../base/log.ts";
 import type { Tables } from "../../tables/handles.ts";
 import { IDENTITY, IdentityState, POD } from "../../tables/layout.ts";
+import { KeptSockets } from "../kept_sockets.ts";
 import type { Pods } from "../pods.ts";
 import type { Publisher } from "../publisher.ts";
 import type { ZdsClient } from "../zds_client.ts";
@@ -39,9 +40,10 @@ export class Inheritance {
     }
     for (const pod of offered) {
       const { uid, info, netns, shared, transparent } = pod;
+      using dnsSockets = new KeptSockets(pod.dnsSockets, { shared: true });
       if (this.#known.has(uid)) netns[Symbol.dispose]();
       else {
-        await pods.adoptPod({ uid, netnsFd: netns.fd, info, shared }, transparent);
+        await pods.adoptPod({ uid, netnsFd: netns.fd, info, shared }, transparent, dnsSockets);
         zds.adopt(uid, { netns, info, shared });
         this.#known.set(uid, pod);
       }

@@ -29,7 +29,8 @@ function scene() {
 
 function offer(certified: boolean) {
   const info = { name: "pod", namespace: "test", serviceAccount: "test" };
-  return [{ row: PREDECESSORS_ROW, uid: "uid", info, transparent: true, certified, netns: ownNetns() }];
+  const dnsSockets: number[] = [];
+  return [{ row: PREDECESSORS_ROW, uid: "uid", info, transparent: true, certified, netns: ownNetns(), dnsSockets }];
 }
 
 Deno.test("prepare() fails where only the successor lacks a pod's certificate, and the predecessor serves on", async () => {

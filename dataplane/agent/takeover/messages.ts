@@ -11,7 +11,7 @@ const SHAPES = {
   refused: record({ reason: "text" }),
   /** Predecessor: how much is to come; so many pods follow. `edition` names the set of pods. */
   welcome: record({ workers: "u32", pods: "u32", descriptors: "u32", edition: "text", program: "text" }),
-  /** Predecessor: one pod, its network namespace beside it. */
+  /** Predecessor: one pod, beside it its network namespace and the sockets at which it is served DNS. */
   pod: record({
     row: "u32",
     uid: "text",

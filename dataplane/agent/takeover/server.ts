@@ -25,6 +25,8 @@ const ADOPT_TIMEOUT_MS = 2_000;
 /** What is handed over besides connections: the pods, which stay as they are meanwhile. */
 export interface HeldPods {
   list(): ReadonlyMap<string, { readonly row: number; readonly pod: EnrolledPod }>;
+  /** The sockets at which a pod is served DNS. */
+  dnsSocketsOf(uid: string): readonly number[];
   /** Adds and deletes no pod until the function that it returns is called; and afterwards deletes none that is a successor's. */
   hold(): Promise<(handedOver: boolean) => void>;
 }
@@ -195,7 +197,7 @@ export class TakeoverServer implements AsyncDisposable {
       const certified = identity >= 0 && tables.identities.load(identity, IDENTITY.state) === IdentityState.READY;
       const { uid, shared } = pod;
       const told: Message = { kind: "pod", row, uid, name, namespace, serviceAccount, transparent, certified, shared };
-      if (!await send(socket, told, [pod.netnsFd])) return false;
+      if (!await send(socket, told, [pod.netnsFd, ...this.#options.pods.dnsSocketsOf(uid)])) return false;
     }
     return true;
   }

@@ -110,6 +110,7 @@ function withPredecessor(name: string, body: (scene: Scene) => Promise<void>): v
         phases: workers.phases,
         pods: {
           list: () => pods,
+          dnsSocketsOf: () => [],
           hold: () => {
             holds++;
             return Promise.resolve((handedOver) => {

@@ -135,7 +135,7 @@ export class Adoption {
       if (session.phase === SessionPhase.OPEN) session.release();
       else session.die({ reason: "the takeover was refused", stage: "closed" });
     }
-    for (const listener of this.#listeners) listener.release();
+    for (const listener of this.#listeners) listener.close();
     for (const { fd } of this.#parked) this.#shard.os.close(fd);
     for (const [at, fd] of this.#handles.entries()) if (this.#used[at] === 0) this.#shard.os.close(fd);
   }

@@ -126,7 +126,7 @@ export class Handover {
     for (const relay of this.#relays) relay.leaveBehind();
     for (const pod of shard.pods.values()) {
       shard.waiting.drop(pod);
-      for (const listener of pod.listeners.splice(0)) pod.own ? listener.close() : listener.release();
+      for (const listener of pod.listeners.splice(0)) listener.close();
       pod.pool.dropDials({ reason: "handed over", stage: "closed" });
     }
   }

@@ -1,0 +1,115 @@
+/** A ztunnel that is killed and one that is replaced: who comes in that moment waits, and nobody is refused. */
+import { assert, assertEquals } from "@std/assert";
+import type { LabNode } from "../../demo/lab/node.ts";
+import { meshTest, until } from "./mesh.ts";
+import { failuresOf, longestOf, Newcomers, type Try } from "./newcomers.ts";
+
+const KILLS = Number(Deno.env.get("AMBIT_E2E_KILLS") ?? "5");
+const TAKEOVERS = Number(Deno.env.get("AMBIT_E2E_QUICK_TAKEOVERS") ?? "20");
+const BACK_MS = 20_000;
+/** Without a resolver behind it what the mesh does not know is nobody's: the queries are all for a name of the mesh. */
+const OPTIONS = { ztunnelEnvironment: { AMBIT_RESOLV_CONF: "/dev/null" } };
+
+/** What ztunnel says on its way back, in order. */
+const STEPS = [
+  ["program runs", "settings"],
+  ["modules loaded, OpenSSL, workers begun", "ztunnel started"],
+  ["istiod reached", "xds connected"],
+  ["mesh known", "mesh state complete"],
+  ["pod's listeners", "pod added"],
+  ["its certificate", "certificate received"],
+  ["first connection ended", "connection complete"],
+] as const;
+
+function print(text: string): void {
+  Deno.stdout.writeSync(new TextEncoder().encode(`${text}\n`));
+}
+
+/** When each step was said, in milliseconds since the kill. */
+function stepsOf(node: LabNode, killedAt: number): number[] {
+  return STEPS.map(([, text]) => {
+    const line = node.ztunnel.lines.find((it) => it.includes(text));
+    return line === undefined ? NaN : Date.parse(line.split("\t")[0]!) - killedAt;
+  });
+}
+
+function printSteps(rounds: readonly number[][]): void {
+  print("step                                      | done, ms after the kill: least, middle, most | took, middle");
+  let before = 0;
+  for (const [at, [name]] of STEPS.entries()) {
+    const times = rounds.map((it) => it[at]!).filter(Number.isFinite).sort((a, b) => a - b);
+    const middle = times[times.length >> 1] ?? NaN;
+    const figures = [times[0] ?? NaN, middle, times.at(-1) ?? NaN].map((it) => `${it}`.padStart(5)).join(" ");
+    print(`${name.padEnd(41)} | ${figures} | ${`${middle - before}`.padStart(5)}`);
+    before = middle;
+  }
+}
+
+meshTest(`${KILLS} kills of a ztunnel: new connections and DNS queries wait for the next one`, async (rig) => {
+  const { mesh } = rig, node = mesh.nodes["node-a"];
+  await using newcomers = await Newcomers.start(rig);
+  const gaps: { readonly fromMs: number; readonly toMs: number }[] = [], rounds: number[][] = [];
+  for (let round = 0; round < KILLS; round++) {
+    const startMs = performance.now();
+    await until("all is served", BACK_MS, () => newcomers.servedSince(startMs));
+    const killedAt = Date.now(), fromMs = performance.now();
+    await node.crashZtunnel();
+    const goneMs = performance.now();
+    node.restartZtunnel();
+    await until("all is served again", BACK_MS, () => newcomers.servedSince(goneMs));
+    gaps.push({ fromMs, toMs: goneMs });
+    rounds.push(stepsOf(node, killedAt));
+  }
+  const tries = await newcomers.end();
+  // What ztunnel had taken when it was killed died with it; nothing that came afterwards did.
+  const open = (it: Try) => gaps.some(({ fromMs, toMs }) => it.startedAtMs < toMs && it.endedAtMs > fromMs);
+  const cut = tries.filter(open), others = tries.filter((it) => !open(it));
+  printSteps(rounds);
+  print(JSON.stringify({
+    tries: tries.length,
+    cut: failuresOf(cut),
+    longestMs: {
+      connection: longestOf(others, "connection"),
+      udp: longestOf(others, "udp"),
+      tcp: longestOf(others, "tcp"),
+    },
+  }));
+  assertEquals(failuresOf(others), {});
+  assert(others.length > KILLS * 20, "there was a stream of them");
+}, OPTIONS);
+
+meshTest("a ztunnel that does not come back: after a while new connections are refused", async (rig) => {
+  const { mesh, client } = rig, node = mesh.nodes["node-a"];
+  await using newcomers = await Newcomers.start(rig);
+  await newcomers.end();
+  await node.crashZtunnel();
+  const order = { host: rig.server.ipv4, port: 7300, text: "late", timeoutMs: 60_000 };
+  const { failure } = await client.probe.attempt("line", order);
+  assert(/refused|reset|ended/i.test(failure ?? ""), `who waited hears of it: ${failure}`);
+  const { failure: next } = await client.probe.attempt("line", order);
+  assert(/refused/i.test(next ?? ""), `and nobody waits any more: ${next}`);
+}, OPTIONS);
+
+meshTest(`${TAKEOVERS} takeovers under new connections and DNS queries: none fails`, async (rig) => {
+  const { mesh } = rig;
+  await using newcomers = await Newcomers.start(rig);
+  for (let round = 0; round < TAKEOVERS; round++) {
+    const node = mesh.nodes[round % 4 === 3 ? "node-b" : "node-a"];
+    await node.takeOver({ ZTUNNEL_WORKER_THREADS: String([2, 3, 1][round % 3]) });
+    await node.ztunnelReady();
+    const startMs = performance.now();
+    await until("all is served", BACK_MS, () => newcomers.servedSince(startMs));
+  }
+  const tries = await newcomers.end(), count = (kind: string) => tries.filter((it) => it.kind === kind).length;
+  print(JSON.stringify({
+    takeovers: TAKEOVERS,
+    connections: count("connection"),
+    queries: { udp: count("udp"), tcp: count("tcp") },
+    longestMs: {
+      connection: longestOf(tries, "connection"),
+      udp: longestOf(tries, "udp"),
+      tcp: longestOf(tries, "tcp"),
+    },
+  }));
+  assertEquals(failuresOf(tries), {});
+}, OPTIONS);
