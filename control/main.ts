@@ -21,6 +21,7 @@ import type { Role } from "./role.ts";
 import { openControllers } from "./status/controllers.ts";
 import { StatusMirror } from "./status/status_mirror.ts";
 import { openXds, startGrpc, startHttp } from "./serving.ts";
+import { RevokedCertificates } from "./ca/revoked_certificates.ts";
 import { openAuthenticator, openSigning, startRotation } from "./signing.ts";
 import { openSource } from "./source.ts";
 import { startWebhook } from "./webhook/part.ts";
@@ -89,7 +90,8 @@ async function start(
     log.warn("a setting is ignored", { ...idle });
   }
   const source = openSource(role), controllers = openControllers(role);
-  const authenticator = await openAuthenticator(role);
+  const revoked = new RevokedCertificates();
+  const authenticator = await openAuthenticator(role, revoked);
   const xds = openXds(role, authenticator, source, () => controllers?.leaders() ?? []);
   ending.defer(() => xds.close()); // A start that fails leaves no push to come.
 
@@ -98,7 +100,7 @@ async function start(
   ending.defer(() => http.stopped);
   ending.defer(() => source.stopped);
   await source.start();
-  const signing = await openSigning(role, authenticator); // Now that the mesh's name and its own address are known.
+  const signing = await openSigning(role, authenticator, revoked); // Now that the mesh's name and its own address are known.
   const rotation = startRotation(role, signing);
   ending.defer(() => rotation.stopped);
   const grpc = await startGrpc(role, xds, signing);

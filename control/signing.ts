@@ -1,5 +1,5 @@
 /** The CA and whom it believes: key material, the server's own certificate, tokens, and the certificate service. */
-import { MeshError } from "../base/errors.ts";
+import { chain, MeshError } from "../base/errors.ts";
 import { CertificateAuthority } from "./ca/authority.ts";
 import { certificateMethod } from "./ca/ca_grpc.ts";
 import { type AuthenticationWay, Authenticator } from "./ca/caller.ts";
@@ -11,6 +11,7 @@ import { KubernetesTokenWay } from "./ca/kubernetes_token.ts";
 import { NodeAuthorizer } from "./ca/node_authorizer.ts";
 import { OidcWay, readOidcRule } from "./ca/oidc.ts";
 import { OwnTokenWay } from "./ca/own_token.ts";
+import type { RevokedCertificates } from "./ca/revoked_certificates.ts";
 import { ownHosts, ServerIdentity } from "./ca/server_identity.ts";
 import { openStateFolder, publishFile } from "./ca/state_files.ts";
 import { TrustBundle } from "./ca/trust_bundle.ts";
@@ -31,12 +32,14 @@ export interface Signing {
   readonly bundle: TrustBundle;
   readonly source: KeySource;
   readonly server: ServerIdentity;
+  /** Whom the authenticator believes no more. */
+  readonly revoked: RevokedCertificates;
 }
 
 /** Who may call, by what they show. Asks nobody anything yet. @throws MeshError AMB021x, AMB0256 */
-export async function openAuthenticator(role: Role): Promise<Authenticator> {
+export async function openAuthenticator(role: Role, revoked: RevokedCertificates): Promise<Authenticator> {
   const { config, mesh } = role, ours = (domain: string) => isOurs(mesh, domain);
-  const ways: AuthenticationWay[] = [new ClientCertificateWay(ours)];
+  const ways: AuthenticationWay[] = [new ClientCertificateWay(ours, revoked)];
   if (config.jwtRule !== undefined) {
     const rule = readOidcRule(config.jwtRule);
     ways.push(new OidcWay({ rule, trustDomain: () => mesh.now.trustDomain, now: Date.now }));
@@ -47,11 +50,16 @@ export async function openAuthenticator(role: Role): Promise<Authenticator> {
 }
 
 /** Loads or makes the CA. @throws MeshError AMB021x, AMB025x */
-export async function openSigning(role: Role, authenticator: Authenticator): Promise<Signing> {
+export async function openSigning(
+  role: Role,
+  authenticator: Authenticator,
+  revoked: RevokedCertificates,
+): Promise<Signing> {
   const { config, self, api, mesh, signal } = role, log = role.log.child("ca");
   refuseOtherSigners(config);
   const settings = { ...config, trustDomain: mesh.now.trustDomain };
   const source = await openKeySource({ settings, api, systemNamespace: self.namespace, log }, signal);
+  revoked.take(source.revocationsPem);
   const authority = await CertificateAuthority.create(source.material);
   const hosts = () => [...ownHosts(self, mesh.now.discoveryAddress), ...config.serverHosts];
   const server = await ServerIdentity.open({ settings: config, inCluster: api !== undefined, authority, hosts, log });
@@ -60,7 +68,7 @@ export async function openSigning(role: Role, authenticator: Authenticator): Pro
   const bundle = new TrustBundle({ rootsPem: server.distributedRootsPem, revocationsPem: source.revocationsPem });
   if (config.stateDir !== undefined) await openStateFolder(config.stateDir);
   await publishBundle(config.stateDir, bundle);
-  return { authority, authenticator, credentials, bundle, source, server };
+  return { authority, authenticator, credentials, bundle, source, server, revoked };
 }
 
 /** Whoever asks for another signer must not get ours in its stead (CP-005, CP-495). @throws MeshError AMB0259 */
@@ -113,9 +121,15 @@ function isOurs({ now }: MeshSettings, domain: string): boolean {
 }
 
 /** Follows the CA's key and the server's files, and takes what changes into use (CP-503 to CP-505). */
-export function startRotation({ config, mesh, signal }: Role, signing: Signing): Part {
-  const { authority, bundle, source, server } = signing;
-  const unsubscribe = mesh.subscribe(() => void server.reissue());
+export function startRotation({ config, mesh, signal, log: parent }: Role, signing: Signing): Part {
+  const log = parent.child("ca");
+  const { authority, bundle, source, server, revoked } = signing;
+  const unsubscribe = mesh.subscribe(() => {
+    server.reissue().catch((error) => {
+      if (!(error instanceof MeshError)) throw error;
+      log.error("no server certificate for the mesh's new address; the old one stays", { error: chain(error) });
+    });
+  });
   const publish = async () => {
     bundle.set({ rootsPem: server.distributedRootsPem });
     await publishBundle(config.stateDir, bundle);
@@ -127,6 +141,7 @@ export function startRotation({ config, mesh, signal }: Role, signing: Signing):
       await publish();
     },
     onRevocations: async (revocationsPem) => {
+      revoked.take(revocationsPem);
       bundle.set({ revocationsPem });
       await publishBundle(config.stateDir, bundle);
     },

@@ -8,6 +8,7 @@ export function credentialsOf(call: GrpcCall): Credentials {
   const { peer } = call;
   return {
     certificateUris: peer.certificate === undefined ? undefined : uriNamesOf(peer.certificate),
+    certificateChain: peer.certificate === undefined ? [] : [peer.certificate, ...peer.issuers],
     authorization: call.values("authorization"),
     clusterId: call.values("clusterid"),
     forwardedCertificate: call.values("x-forwarded-client-cert"),

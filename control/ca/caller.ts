@@ -18,6 +18,8 @@ export interface Caller {
 export interface Credentials {
   /** URI SANs of a client certificate that TLS has verified against the mesh's roots; undefined without one. */
   readonly certificateUris: readonly string[] | undefined;
+  /** That certificate and those above it, in DER; empty without one. */
+  readonly certificateChain: readonly Uint8Array[];
   /** Values of the `authorization` header. */
   readonly authorization: readonly string[];
   /** Values of the `clusterid` header. */

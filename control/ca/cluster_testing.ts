@@ -13,6 +13,7 @@ export function jwt(claims: object): string {
 export function bearer(token: string, part: Partial<Credentials> = {}): Credentials {
   return {
     certificateUris: undefined,
+    certificateChain: [],
     authorization: [`Bearer ${token}`],
     clusterId: [],
     forwardedCertificate: [],

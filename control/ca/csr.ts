@@ -1,6 +1,6 @@
 /** Certificate signing requests (RFC 2986): of what a caller sends, only a proven public key is taken (CP-490, CP-494). */
 import { type Element, objectIdentifier, readElement, readElements, TAG } from "./der.ts";
-import { pemBlocks } from "./pem.ts";
+import { derOf, pemBlocks } from "./pem.ts";
 
 /** What is taken of a CSR. */
 export interface AcceptedCsr {
@@ -69,7 +69,7 @@ export async function acceptCsr(pem: string): Promise<AcceptedCsr | { refused: s
   if (blocks.length !== 1 || !/^(NEW )?CERTIFICATE REQUEST$/.test(blocks[0]!.label)) {
     return { refused: "the CSR is not one PEM block of type CERTIFICATE REQUEST" };
   }
-  const bytes = bytesOf(blocks[0]!.text), parts = bytes && partsOf(bytes);
+  const bytes = derOf(blocks[0]!), parts = bytes && partsOf(bytes);
   if (parts === undefined) return { refused: "the CSR cannot be read: it is not one DER request" };
   const hasCommonName = hasName(bytes!, parts.subject, COMMON_NAME);
   if (hasCommonName === undefined) return { refused: "the CSR cannot be read: its subject is no name" };
@@ -78,15 +78,6 @@ export async function acceptCsr(pem: string): Promise<AcceptedCsr | { refused: s
   const publicKey = bytes!.slice(parts.publicKey.start, parts.publicKey.end);
   const refused = await refusalOfSignature(bytes!, parts, { ...key, publicKey });
   return refused === undefined ? { publicKey, hasCommonName } : { refused };
-}
-
-function bytesOf(pemText: string): Uint8Array<ArrayBuffer> | undefined {
-  try {
-    return Uint8Array.fromBase64(pemText.replace(/-----[^-]+-----/g, ""));
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined;
-    throw error;
-  }
 }
 
 function partsOf(bytes: Uint8Array): Parts | undefined {

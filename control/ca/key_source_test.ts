@@ -7,7 +7,7 @@ import { InMemoryKubeApi } from "../../kube/testing.ts";
 import { ISTIOD_CONFIG } from "../config.ts";
 import { openKeySource } from "./key_source.ts";
 import { loadPluggedIn } from "./plugged_in.ts";
-import { Folder, plugIn } from "./testing.ts";
+import { Folder, plugIn, revocationList } from "./testing.ts";
 
 const EC = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
 const lines: string[] = [];
@@ -95,10 +95,12 @@ Deno.test("loadPluggedIn() reads the layout of a TLS Secret, with the chain behi
 Deno.test("openKeySource() finds revocation lists beside the files, and refuses what is none (CP-511)", async () => {
   await using folder = await Folder.create();
   await plugIn(folder, EC);
-  const list = "-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n", flag = `--ca-dir=${folder.path}`;
+  const list = await revocationList("CN=Root", ["01"]), flag = `--ca-dir=${folder.path}`;
   await folder.write("ca-crl.pem", list);
   assertEquals((await source([flag])).revocationsPem, list);
   assertEquals((await source([flag, "--ca-crl=false"])).revocationsPem, "");
-  await folder.write("ca-crl.pem", "lists");
-  assertEquals((await assertRejects(() => source([flag]), MeshError)).code, "AMB0254");
+  for (const wrong of ["lists", "-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n"]) {
+    await folder.write("ca-crl.pem", wrong);
+    assertEquals((await assertRejects(() => source([flag]), MeshError)).code, "AMB0254");
+  }
 });

@@ -180,9 +180,11 @@ Deno.test("aliasesOf() refuses what is no pair (CP-476)", () => {
   }
 });
 
+const NOBODY = { firstOf: () => undefined };
+
 Deno.test("Authenticator takes the first way that succeeds, and says why each failed (CP-430, CP-475)", async () => {
   const { api, way } = rig();
-  const all = new Authenticator([new ClientCertificateWay((it) => it === "mesh.test"), way]);
+  const all = new Authenticator([new ClientCertificateWay((it) => it === "mesh.test", NOBODY), way]);
   const cart = "spiffe://mesh.test/ns/shop/sa/cart";
   api.reviews.set(token, goodReview());
   const both = await all.authenticate(bearer(token, { certificateUris: [cart, "spiffe://evil/ns/a/sa/b", "x"] }));

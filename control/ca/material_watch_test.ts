@@ -4,7 +4,7 @@ import { Logger } from "../../base/log.ts";
 import type { KeyMaterial } from "./key_material.ts";
 import { watchMaterial } from "./material_watch.ts";
 import { loadPluggedIn } from "./plugged_in.ts";
-import { Folder, plugIn } from "./testing.ts";
+import { Folder, plugIn, revocationList } from "./testing.ts";
 
 const EC = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
 
@@ -118,7 +118,7 @@ Deno.test("watchMaterial() lets the bundle alone in a mesh of one root, and stil
 
 Deno.test("watchMaterial() hands on revocation lists that come, change and go, and nothing that is none (CP-511)", async () => {
   await using rig = await Rig.start();
-  const list = "-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n";
+  const list = await revocationList("CN=Root", ["01"]);
   await rig.folder.write("ca-crl.pem", list);
   await rig.said(`CRL file reloaded\tfolder="${rig.folder.path}" bytes=${list.length}`);
   await rig.folder.write("ca-crl.pem", await Deno.readTextFile(`${rig.folder.path}/root-cert.pem`));

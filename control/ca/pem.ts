@@ -17,6 +17,16 @@ export function pemBlocks(text: string): PemBlock[] {
   return [...text.matchAll(BLOCK)].map((match) => ({ label: match[1]!, text: `${match[0]}\n` }));
 }
 
+/** What a block holds; undefined if it is not base64. */
+export function derOf({ text }: PemBlock): Uint8Array<ArrayBuffer> | undefined {
+  try {
+    return Uint8Array.fromBase64(text.replace(/-----[^-]+-----/g, ""));
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
+
 /** Writes DER as a PEM block of 64-column lines. */
 export function toPem(label: string, der: ArrayBuffer | Uint8Array): string {
   const bytes = der instanceof Uint8Array ? der : new Uint8Array(der);

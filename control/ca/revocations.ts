@@ -1,6 +1,7 @@
-/** Revocation lists that are handed on (CP-511): checked for their form alone, since whoever uses one checks who signed it. */
+/** Revocation lists that are handed on (CP-511): that they can be read. Whoever uses one checks who signed it. */
 import { MeshError } from "../../base/errors.ts";
 import { pemBlocks } from "./pem.ts";
+import { RevokedCertificates } from "./revoked_certificates.ts";
 
 const BYTES_MAX = 1_000_000; // a ConfigMap holds 1 MiB with all around it
 
@@ -18,4 +19,5 @@ export function checkRevocations(pem: string, folder: string): void {
   for (const { label } of blocks) {
     if (label !== "X509 CRL") refuse(`it holds a block of type ${label}`);
   }
+  if (!new RevokedCertificates().take(pem)) refuse("a list in it cannot be read");
 }

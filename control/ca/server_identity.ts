@@ -77,10 +77,11 @@ export class ServerIdentity {
     this.#listeners.add(listener);
   }
 
-  /** Presents what is right now, if that differs: after a change of the CA's key, of our names, or of the files. */
+  /** Presents what is right now, if that differs: after a change of the CA's key, of our names, or of the files. @throws MeshError AMB0213 */
   reissue(): Promise<void> {
-    this.#making = this.#making.then(() => this.#make());
-    return this.#making;
+    const made = this.#making.then(() => this.#make());
+    this.#making = made.catch(() => {}); // Whoever asked hears of it; who asks next is not to fail for it.
+    return made;
   }
 
   /** Follows the files until the signal; `onChange` is told after each change. */

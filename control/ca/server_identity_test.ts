@@ -67,6 +67,20 @@ Deno.test("ServerIdentity presents what our CA signs, anew when its key or our n
   assertEquals(identity.distributedRootsPem, second.rootsPem);
 });
 
+Deno.test("ServerIdentity.reissue() fails for who asks while the CA cannot sign, and for nobody later (CP-505)", async () => {
+  await using folder = await Folder.create();
+  let nowMs = Date.now(), hosts = ["a.test"];
+  const authority = await CertificateAuthority.create(await loadSelfSigned(folder.path, "td", nowMs), () => nowMs);
+  const options = { settings: NO_FILES, inCluster: false, authority, hosts: () => hosts, log };
+  const identity = await ServerIdentity.open(options);
+  hosts = ["b.test"];
+  nowMs += 20 * 365 * 86_400_000;
+  assertEquals((await assertRejects(() => identity.reissue(), MeshError)).code, "AMB0213");
+  nowMs = Date.now();
+  await identity.reissue();
+  assertEquals(namesIn(identity.now), ["b.test"]);
+});
+
 Deno.test("ServerIdentity presents a file's certificate, follows it, and tells clients of its roots (CP-005, CP-006)", async () => {
   await using folder = await Folder.create();
   const authority = await CertificateAuthority.create(await loadSelfSigned(folder.path, "td", Date.now()));

@@ -1,4 +1,6 @@
 /** For tests: a folder with openssl at hand, and CA files as an operator's own tools make them. */
+import { toPem } from "./pem.ts";
+import * as x509 from "@peculiar/x509";
 
 /** A folder that is removed at the end. */
 export class Folder implements AsyncDisposable {
@@ -41,4 +43,18 @@ export async function plugIn(folder: Folder, key: string[], { keepRoot = false }
   const names = ["ca-cert.pem", "root-cert.pem"];
   const texts = await Promise.all(names.map((name) => Deno.readTextFile(`${folder.path}/${name}`)));
   await folder.write("cert-chain.pem", texts.join(""));
+}
+
+/** A revocation list of an issuer with these numbers, which nobody has signed. */
+export async function revocationList(issuer: string, numbers: readonly string[]): Promise<string> {
+  const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
+  const { privateKey } = await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"]) as CryptoKeyPair;
+  const entries = numbers.map((serialNumber) => ({ serialNumber }));
+  const list = await x509.X509CrlGenerator.create({
+    issuer,
+    signingAlgorithm: algorithm,
+    signingKey: privateKey,
+    entries,
+  });
+  return toPem("X509 CRL", list.rawData);
 }

@@ -140,6 +140,7 @@ async function accessOf(
   const values = (name: string) => headers.get(name) === null ? [] : [headers.get(name)!];
   const caller = await authenticator.authenticate({
     certificateUris: undefined,
+    certificateChain: [],
     authorization: values("authorization"),
     clusterId: values("clusterid"),
     // From this machine under a strange name it may be a browser that was led here: it vouches for nobody.

@@ -16,4 +16,6 @@ export interface Peer {
   readonly port: number;
   /** DER of the client certificate that TLS has verified; undefined if there was none. */
   readonly certificate: Uint8Array | undefined;
+  /** Those that it leads to, each one's issuer behind it, as far as they were shown or are roots of ours. */
+  readonly issuers: readonly Uint8Array[];
 }

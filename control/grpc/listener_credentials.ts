@@ -1,5 +1,6 @@
 /** What a TLS listener presents and whom it believes, changed live (CP-003, CP-006). */
-import type { TlsOptions, TLSSocket } from "node:tls";
+import type { DetailedPeerCertificate, TlsOptions, TLSSocket } from "node:tls";
+import type { Peer } from "./carrier.ts";
 
 /** Our certificate with its key, and the roots that client certificates must lead to. */
 export interface ServerTls {
@@ -19,6 +20,7 @@ export interface TlsRules {
 }
 
 const HANDSHAKE_MS_MAX = 10_000;
+const ISSUERS_MAX = 16; // a chain that verifies is shorter
 
 export class ListenerCredentials {
   readonly rules: TlsRules;
@@ -77,13 +79,28 @@ export function tlsOptions({ chainPem, keyPem, rootsPem }: ServerTls, rules: Tls
 export function verifiedPeer(
   socket: Pick<TLSSocket, "authorized" | "authorizationError" | "getPeerCertificate" | "isSessionReused">,
   rootsChanged: boolean,
-): { readonly certificate: Uint8Array | undefined } | { readonly refused: string } {
+): Pick<Peer, "certificate" | "issuers"> | { readonly refused: string } {
   const peer = socket.getPeerCertificate(true); // Undefined or empty without one.
   const certificate = peer?.raw;
-  if (certificate === undefined) return { certificate: undefined };
+  if (certificate === undefined) return ANONYMOUS;
+  const known = { certificate: new Uint8Array(certificate), issuers: issuersOf(peer) };
   if (!socket.authorized) return { refused: `its certificate does not verify: ${socket.authorizationError}` };
-  if (!socket.isSessionReused()) return { certificate: new Uint8Array(certificate) };
+  if (!socket.isSessionReused()) return known;
   if (rootsChanged) return { refused: "its session is of a time with other roots" };
   if (!(Date.parse(peer.valid_to) > Date.now())) return { refused: "its certificate has expired" };
-  return { certificate: new Uint8Array(certificate) };
+  return known;
+}
+
+/** Nobody has shown a certificate. */
+export const ANONYMOUS: Pick<Peer, "certificate" | "issuers"> = Object.freeze({ certificate: undefined, issuers: [] });
+
+/** The certificates above a peer's own. A root's issuer is the root itself. */
+function issuersOf(peer: DetailedPeerCertificate): Uint8Array[] {
+  const issuers: Uint8Array[] = [];
+  let at: DetailedPeerCertificate | undefined = peer;
+  while (issuers.length < ISSUERS_MAX && at?.issuerCertificate !== undefined && at.issuerCertificate !== at) {
+    at = at.issuerCertificate;
+    issuers.push(new Uint8Array(at.raw));
+  }
+  return issuers;
 }

@@ -6,13 +6,14 @@ import type { ListenAddress } from "../../base/config.ts";
 import { MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { RequestFields } from "../../wire/h2/request_fields.ts";
+import type { Peer } from "./carrier.ts";
 import { Connection, type ConnectionLimits, type ConnectionOwner } from "./connection.ts";
 import { type Method, Methods } from "./methods.ts";
 import type { GrpcMetrics } from "./metrics.ts";
 import { reflectionMethods } from "./reflection.ts";
 import type { ServerStream } from "./server_stream.ts";
 import { SocketCarrier } from "./socket_carrier.ts";
-import { type ListenerCredentials, tlsOptions, verifiedPeer } from "./listener_credentials.ts";
+import { ANONYMOUS, type ListenerCredentials, tlsOptions, verifiedPeer } from "./listener_credentials.ts";
 
 export interface GrpcServerOptions {
   readonly limits: ConnectionLimits;
@@ -114,7 +115,7 @@ export class GrpcServer implements ConnectionOwner {
   }
 
   #plain(): NetServer {
-    return createServer((socket) => this.#accept(socket, undefined));
+    return createServer((socket) => this.#accept(socket, ANONYMOUS));
   }
 
   #secure(credentials: ListenerCredentials): NetServer {
@@ -124,7 +125,7 @@ export class GrpcServer implements ConnectionOwner {
       if ("refused" in peer) {
         this.#options.log.debug("client refused", { address: socket.remoteAddress ?? "", reason: peer.refused });
         drop(socket);
-      } else this.#accept(socket, peer.certificate);
+      } else this.#accept(socket, peer);
     });
     server.on("tlsClientError", (error: Error, socket: TLSSocket) => {
       this.#options.log.debug("tls handshake failed", { address: socket.remoteAddress ?? "", error: error.message });
@@ -136,12 +137,12 @@ export class GrpcServer implements ConnectionOwner {
     return server;
   }
 
-  #accept(socket: Socket, certificate: Uint8Array | undefined): void {
+  #accept(socket: Socket, shown: Pick<Peer, "certificate" | "issuers">): void {
     const { remoteAddress: host = "", remotePort: port = 0 } = socket;
     if (this.#stopping) return drop(socket);
     socket.setNoDelay(true); // Each write is whole frames: none is worth waiting for another.
     const carrier = new SocketCarrier(socket), now = () => performance.now();
-    const connection = new Connection(carrier, { host, port, certificate }, this, now, Math.random);
+    const connection = new Connection(carrier, { host, port, ...shown }, this, now, Math.random);
     this.#connections.add(connection);
     this.#options.metrics.connected();
     carrier.attach(connection);

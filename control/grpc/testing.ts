@@ -113,7 +113,7 @@ export class TestConnection implements ConnectionOwner {
     this.limits = { ...LIMITS, ...limits };
     this.#methods = new Methods(new GrpcMetrics(this.metrics, () => this.nowMs));
     this.#methods.add(method);
-    const peer = { host: "10.0.0.1", port: 4_711, certificate: undefined };
+    const peer = { host: "10.0.0.1", port: 4_711, certificate: undefined, issuers: [] };
     this.connection = new Connection(this.carrier, peer, this, () => this.nowMs, () => 0.5);
   }
 

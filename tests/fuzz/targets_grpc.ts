@@ -76,7 +76,7 @@ function converse(input: Uint8Array, pieceBytes: number): string {
     onStalled: () => {},
     onClosed: () => void closed++,
   };
-  const peer = { host: "10.0.0.1", port: 1, certificate: undefined };
+  const peer = { host: "10.0.0.1", port: 1, certificate: undefined, issuers: [] };
   const connection = new Connection(carrier, peer, owner, () => 1, () => 0);
   for (let at = 0; at < input.length; at += pieceBytes) {
     connection.receive(input.subarray(at, at + pieceBytes));

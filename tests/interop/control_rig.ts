@@ -135,7 +135,7 @@ export class ControlRig implements AsyncDisposable {
     const metrics = this.metrics;
     const isOurs = (trustDomain: string) => trustDomain === TRUST_DOMAIN;
     const authenticator = new Authenticator([
-      new ClientCertificateWay(isOurs),
+      new ClientCertificateWay(isOurs, { firstOf: () => undefined }),
       new OwnTokenWay({
         tokens: this.tokens,
         trustDomain: () => TRUST_DOMAIN,
