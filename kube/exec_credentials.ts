@@ -6,6 +6,7 @@ import type { ExecPlugin } from "./kubeconfig.ts";
 import { keyPairProblem } from "./pem_files.ts";
 
 const RUN_LIMIT_MS = 60_000;
+const OUTPUT_GRACE_MS = 1_000; // from the program's end to that of its output
 const OUTPUT_BYTES_MAX = 1 << 20;
 const COMPLAINT_LETTERS_MAX = 300;
 /** Renewed so long before it ends, so that no request meets the end under way. */
@@ -27,6 +28,8 @@ interface ExecOptions {
   readonly source: string;
   /** Milliseconds since 1970. */
   readonly now?: () => number;
+  /** For tests; {@link RUN_LIMIT_MS} otherwise. */
+  readonly runLimitMs?: number;
 }
 
 export class ExecCredentials implements Credentials {
@@ -85,14 +88,17 @@ export class ExecCredentials implements Credentials {
     } catch (error) {
       return this.#fail("it cannot be started", error);
     }
-    const timer = setTimeout(() => kill(child), RUN_LIMIT_MS);
+    const enough = new AbortController(), limitMs = this.#options.runLimitMs ?? RUN_LIMIT_MS;
+    const timer = setTimeout(() => kill(child), limitMs);
+    let grace: ReturnType<typeof setTimeout> | undefined;
     try {
-      const overflow = () => kill(child);
-      const [output, complaint] = await Promise.all([
-        readBounded(child.stdout, overflow),
-        readBounded(child.stderr, overflow),
-      ]);
+      const reading = Promise.all(
+        [child.stdout, child.stderr].map((it) => readBounded(it, enough.signal, () => kill(child))),
+      );
       const { success, code, signal } = await child.status;
+      // What it has started, and left, may hold its output open for as long as it likes.
+      grace = setTimeout(() => enough.abort(), OUTPUT_GRACE_MS);
+      const [output, complaint] = await reading;
       if (output === undefined || complaint === undefined) {
         return this.#fail(`it printed more than ${OUTPUT_BYTES_MAX} bytes`);
       }
@@ -101,10 +107,11 @@ export class ExecCredentials implements Credentials {
       return this.#fail(
         signal === null
           ? `it ended with ${code}: ${said}`
-          : `it was ended by ${signal}, or took more than ${RUN_LIMIT_MS / 1_000} s`,
+          : `it was ended by ${signal}, or took more than ${limitMs / 1_000} s`,
       );
     } finally {
       clearTimeout(timer);
+      clearTimeout(grace);
     }
   }
 
@@ -160,14 +167,23 @@ function kill(child: Deno.ChildProcess): void {
   }
 }
 
-/** The text of a stream, or undefined if it is longer than the bound; then it is read on and thrown away. */
-async function readBounded(stream: ReadableStream<Uint8Array>, onOverflow: () => void): Promise<string | undefined> {
-  const decoder = new TextDecoder();
+/**
+ * The text of a stream until its end or the signal; undefined if it is longer than the bound: then it is read on and
+ * thrown away.
+ */
+async function readBounded(
+  stream: ReadableStream<Uint8Array>,
+  signal: AbortSignal,
+  onOverflow: () => void,
+): Promise<string | undefined> {
+  const decoder = new TextDecoder(), reader = stream.getReader();
+  signal.addEventListener("abort", () => void reader.cancel(), { once: true });
   let text = "", bytes = 0;
-  for await (const chunk of stream) {
-    bytes += chunk.length;
-    if (bytes <= OUTPUT_BYTES_MAX) text += decoder.decode(chunk, { stream: true });
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return bytes > OUTPUT_BYTES_MAX ? undefined : text + decoder.decode();
+    bytes += value.length;
+    if (bytes <= OUTPUT_BYTES_MAX) text += decoder.decode(value, { stream: true });
     else onOverflow();
   }
-  return bytes > OUTPUT_BYTES_MAX ? undefined : text + decoder.decode();
 }

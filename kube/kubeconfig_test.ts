@@ -2,6 +2,7 @@ import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { chain, MeshError } from "../base/errors.ts";
 import { readKubeconfig } from "./kubeconfig.ts";
 import { kubeconfigAccess, loadKubeconfig } from "./kubeconfig_access.ts";
+import { ExecCredentials } from "./exec_credentials.ts";
 import { inClusterAccess } from "./in_cluster.ts";
 import { TestCa } from "./pki_testing.ts";
 
@@ -256,6 +257,36 @@ printf '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential",
   await credentials.current(signal);
   assertEquals(runs(), 3);
   assertEquals(plugin.endsWith("plugin"), true);
+});
+
+Deno.test("an exec plugin is waited for as long as it may take, whatever it leaves behind", async () => {
+  await using folder = new Folder();
+  const apiVersion = "client.authentication.k8s.io/v1beta1" as const;
+  const answer = { apiVersion, kind: "ExecCredential", status: { token: "t" } };
+  const left = `sleep 600 & echo $! >> ${folder.path}/left`; // Holds the output open.
+  const run = async (script: string) => {
+    const command = folder.write("plugin", `#!/bin/sh\n${left}\n${script}\n`, 0o755);
+    const plugin = {
+      apiVersion,
+      command,
+      args: [],
+      env: {},
+      provideClusterInfo: false,
+      installHint: "",
+    };
+    const cluster = { server: "https://api.test", ca: undefined, serverName: undefined, insecure: false };
+    const options = { cluster, folder: folder.path, source: "f", runLimitMs: 500 };
+    return await new ExecCredentials(plugin, options).current();
+  };
+  try {
+    assertEquals((await run(`echo '${JSON.stringify(answer)}'`)).token, "t");
+    const error = await assertRejects(() => run("exec sleep 600"), MeshError);
+    assertStringIncludes(chain(error), "took more than 0.5 s");
+  } finally {
+    for (const pid of Deno.readTextFileSync(`${folder.path}/left`).trim().split("\n")) {
+      Deno.kill(Number(pid), "SIGKILL");
+    }
+  }
 });
 
 Deno.test("an exec plugin that fails is told with its remedy, and never with what it printed", async () => {
