@@ -91,6 +91,7 @@ export class RemoteCluster {
     this.#drop(this.#next);
     this.#next = undefined;
     this.#problem = "";
+    clearTimeout(this.#timer);
     const opening = this.#open(wanted).finally(() => this.#ending.delete(opening));
     this.#ending.add(opening);
   }
@@ -107,6 +108,7 @@ export class RemoteCluster {
     this.#kubeconfig = "";
     this.#drop(this.#current);
     this.#drop(this.#next);
+    this.#next = undefined; // It may have read all this very moment, and must not take over any more.
     if (this.#current !== undefined) this.#options.listener.gone(this.id);
     this.#current = undefined;
   }

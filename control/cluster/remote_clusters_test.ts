@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { MeshError } from "../../base/errors.ts";
 import { Logger } from "../../base/log.ts";
+import { KubeUnreachable } from "../../kube/api.ts";
 import { NAMESPACES, PODS, SECRETS } from "../../kube/resource_types.ts";
 import { InMemoryKubeApi } from "../../kube/testing.ts";
 import { Metrics } from "../../base/metrics.ts";
@@ -284,4 +285,18 @@ Deno.test("remote clusters end with the signal, in the middle of everything (CP-
   await rig[Symbol.asyncDispose]();
   assertEquals(rig.closed.sort(), ["good", "slow"]);
   assertEquals([good.watching(PODS), rig.api.watching(SECRETS)], [0, 0]);
+});
+
+Deno.test("a cluster is not said to be late for credentials that were replaced before (CP-122)", async () => {
+  const timeoutMs = 1_500; // Long enough for a busy machine to read a cluster of one pod.
+  await using rig = new Rig({ timeoutMs });
+  rig.server("silent").fail(new KubeUnreachable("not there"));
+  rig.server("good", "one");
+  rig.secret("remote-a", { "cluster-a": "silent" });
+  rig.begin();
+  await until("it is asked", () => rig.state("cluster-a") === "syncing" && rig.remotes.lines().length === 1);
+  rig.secret("remote-a", { "cluster-a": "good" });
+  await until("it is read", () => rig.state("cluster-a") === "synced");
+  await new Promise((resolve) => setTimeout(resolve, timeoutMs)); // Timers end in the order they began.
+  assertEquals(rig.log().includes("is late"), false);
 });

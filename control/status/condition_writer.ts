@@ -61,10 +61,24 @@ export class ConditionWriter {
     const kind = wanted && statusKind(wanted.resource.kind);
     if (there === undefined || kind === undefined || wanted === undefined) {
       term.written.delete(key); // Gone, and its conditions with it.
+      term.unwanted.delete(key);
       return;
     }
     const body = this.#plan(term, key, { wanted, there, kind });
-    if (body === undefined) return;
+    if (body !== undefined) await this.#writeOrLook(term, key, { wanted, kind, body });
+    else if (wanted.conditions.length > 0) return;
+    const remembered = JSON.stringify(wanted.conditions);
+    if (wanted.conditions.length === 0) {
+      term.written.delete(key);
+      if (term.unwanted.get(key) === wanted) term.unwanted.delete(key);
+    } else term.written.set(key, remembered);
+  }
+
+  async #writeOrLook(
+    term: Term,
+    key: string,
+    { wanted, kind, body }: { wanted: WantedConditions; kind: StatusKind; body: object },
+  ): Promise<void> {
     try {
       await this.#write(kind, wanted, body);
     } catch (error) {
@@ -72,11 +86,6 @@ export class ConditionWriter {
       this.#options.metrics.wrote(NAME, "conflict");
       await this.#writeOnFresh(term, key, { wanted, kind }); // Our view was older than the object: look at the object.
     }
-    const remembered = JSON.stringify(wanted.conditions);
-    if (wanted.conditions.length === 0) {
-      term.written.delete(key);
-      if (term.unwanted.get(key) === wanted) term.unwanted.delete(key);
-    } else term.written.set(key, remembered);
   }
 
   async #writeOnFresh(
