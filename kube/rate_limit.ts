@@ -29,6 +29,12 @@ export class RateLimit {
   async take(signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     const waitMs = this.reserve();
-    if (waitMs > 0) await sleep(waitMs, signal);
+    if (waitMs === 0) return;
+    try {
+      await sleep(waitMs, signal);
+    } catch (error) {
+      this.#tokens += 1; // It goes unused: who gives up must not slow those that do not.
+      throw error;
+    }
   }
 }

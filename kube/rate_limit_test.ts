@@ -21,3 +21,12 @@ Deno.test("RateLimit.take() waits, and gives up with its signal", async () => {
   await assertRejects(() => waiting, Error, "over");
   await assertRejects(() => rate.take(stop.signal), Error, "over");
 });
+
+Deno.test("RateLimit.take() gives back what who gives up had reserved", async () => {
+  const rate = new RateLimit({ perSecond: 1, burst: 1 }, () => 0), stop = new AbortController();
+  await rate.take(stop.signal);
+  const many = Promise.allSettled(Array.from({ length: 1_000 }, () => rate.take(stop.signal)));
+  stop.abort(new Error("over"));
+  await many;
+  assertEquals(rate.reserve(), 1_000);
+});
