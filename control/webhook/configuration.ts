@@ -8,6 +8,8 @@ import { AUTHORIZATION_POLICIES, VALIDATING_WEBHOOKS } from "../../kube/resource
 import { ALWAYS_REJECT } from "./judge.ts";
 
 const RETRIES = { firstMs: 100, maxMs: 60_000 };
+/** Who is not overruled for so long writes at once again. */
+const CALM_MS = 300_000;
 /** The API server's words for what a webhook refused, whatever its name. */
 const DENIED = /^admission webhook .* denied the request/;
 
@@ -62,7 +64,10 @@ export function planPatch(
 export class WebhookRegistration {
   readonly #options: RegistrationOptions;
   readonly #registrations = new Map<string, KubeObject>();
+  /** After a failure, and after a write: of two istiods that disagree none is right, and both would write without end. */
   readonly #backoff: Backoff;
+  readonly #restraint: Backoff;
+  #wroteAtMs = -Infinity;
   /** Whether the API server has been seen to ask us. */
   #proven = false;
   #wake: () => void = () => {};
@@ -72,6 +77,7 @@ export class WebhookRegistration {
   constructor(options: RegistrationOptions) {
     this.#options = options;
     this.#backoff = new Backoff(RETRIES, options.random);
+    this.#restraint = new Backoff(RETRIES, options.random);
   }
 
   /** The roots have changed. */
@@ -102,11 +108,14 @@ export class WebhookRegistration {
       if (!this.#dirty) await this.#touched(signal);
       this.#dirty = false;
       if (signal.aborted) break;
-      if (await this.#correct(signal)) this.#backoff.reset();
-      else {
+      const outcome = await this.#correct(signal);
+      if (outcome === "failed") {
         this.#dirty = true;
-        await this.#pause(signal);
+        await this.#pause(this.#backoff.next(), signal);
+        continue;
       }
+      this.#backoff.reset();
+      if (outcome === "written") await this.#pause(this.#restrained(), signal);
     }
     await informer.stopped;
   }
@@ -119,30 +128,37 @@ export class WebhookRegistration {
     });
   }
 
-  async #pause(signal: AbortSignal): Promise<void> {
+  #restrained(): number {
+    const nowMs = performance.now();
+    if (nowMs - this.#wroteAtMs > CALM_MS) this.#restraint.reset();
+    this.#wroteAtMs = nowMs;
+    return this.#restraint.next();
+  }
+
+  async #pause(ms: number, signal: AbortSignal): Promise<void> {
     try {
-      await (this.#options.sleep ?? sleep)(this.#backoff.next(), signal);
+      await (this.#options.sleep ?? sleep)(ms, signal);
     } catch (error) {
       if (!signal.aborted) throw error;
     }
   }
 
-  /** First the roots, then the proof, then the policy. @returns whether all is as it should be. */
-  async #correct(signal: AbortSignal): Promise<boolean> {
+  /** First the roots, then the proof, then the policy. @returns `right` if nothing was to be done. */
+  async #correct(signal: AbortSignal): Promise<"right" | "written" | "failed"> {
     try {
       const patched = await this.#patch(false);
-      if (!this.#names() || signal.aborted) return true;
+      if (!this.#names() || signal.aborted) return patched > 0 ? "written" : "right";
       if (!this.#proven) this.#proven = await this.#isAsked();
-      if (!this.#proven) return false;
+      if (!this.#proven) return "failed";
       const failing = await this.#patch(true);
       if (patched + failing > 0) {
         this.#options.log.info("the validation webhook is registered", { service: this.#options.service.name });
       }
       this.#reported = "";
-      return true;
+      return patched + failing > 0 ? "written" : "right";
     } catch (error) {
       if (!(error instanceof KubeError) && !(error instanceof KubeUnreachable)) throw error;
-      if (error instanceof KubeError && error.status === 409) return false;
+      if (error instanceof KubeError && error.status === 409) return "failed";
       const text = chain(error);
       if (text !== this.#reported) {
         this.#options.log.warn("the validation webhook's registration cannot be kept; it is tried again", {
@@ -150,7 +166,7 @@ export class WebhookRegistration {
         });
       }
       this.#reported = text;
-      return false;
+      return "failed";
     }
   }
 

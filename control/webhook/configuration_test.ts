@@ -112,6 +112,28 @@ Deno.test("WebhookRegistration follows new roots and what others change, and lea
   assertEquals(rig.state("theirs"), ["Ignore "]);
 });
 
+Deno.test("two istiods that disagree about the roots, as while these are renewed, take turns ever more slowly (CP-693)", async () => {
+  const rig = new Rig(registration("mine", [webhook("a")])), stop = new AbortController(), waits: number[] = [];
+  await using _rig = rig;
+  const other = new WebhookRegistration({
+    api: rig.api,
+    service: SERVICE,
+    revision: "",
+    rootsPem: () => "root two",
+    log: new Logger("webhook", { sink: () => {} }),
+    random: () => 0.5,
+    sleep: (ms) => {
+      waits.push(ms);
+      return new Promise((resolve) => setTimeout(resolve, 0));
+    },
+  });
+  const running = other.run(stop.signal);
+  await until("both have been overruled often", () => Math.min(waits.length, rig.waits.length) >= 12);
+  for (const paused of [waits, rig.waits]) assertEquals(paused.slice(8, 12), [25_600, 51_200, 60_000, 60_000]);
+  stop.abort();
+  await running;
+});
+
 Deno.test("WebhookRegistration writes nothing where all is right, and nothing where it is not named", async () => {
   const right = registration("mine", [
     webhook("a", { failurePolicy: "Fail", clientConfig: { service: SERVICE, caBundle: base64("root one") } }),
