@@ -1,5 +1,6 @@
 /** The Kubernetes API as the rest of us sees it: types only. `client.ts` is the real one over HTTP, `testing.ts` one in memory. */
 import type { Plain } from "../base/plain.ts";
+import type { ProtoFields } from "./proto_fields.ts";
 
 /** A kind as the API serves it. */
 export interface ResourceType {
@@ -34,6 +35,8 @@ export interface Scope {
   readonly fieldSelector?: string;
   /** Ask for PartialObjectMetadata alone: the objects then have no spec, data or status. */
   readonly metadataOnly?: boolean;
+  /** What is read of an object: then no more need come of it, and it may come as protobuf. */
+  readonly fields?: ProtoFields;
 }
 
 /** One object's place. The namespace is empty for cluster-scoped types. */

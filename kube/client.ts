@@ -16,9 +16,11 @@ import {
   type WatchOptions,
 } from "./api.ts";
 import { sleep } from "./backoff.ts";
-import { parseJson, readList, readObject, readStatus, readWatchEvent } from "./decode.ts";
-import { LineCutter } from "./lines.ts";
+import { parseJson, readList, readObject, readObjectProto, readStatus } from "./decode.ts";
+import { LineEventReader, ProtoEventReader } from "./event_readers.ts";
 import { collectionPath, objectPath, scopeQuery, withQuery } from "./paths.ts";
+import { listFieldsOf } from "./proto_answers.ts";
+import type { ProtoFields } from "./proto_fields.ts";
 import { RateLimit } from "./rate_limit.ts";
 import { type HttpAnswer, type HttpRequest, Transport } from "./transport.ts";
 
@@ -49,6 +51,9 @@ const RETRIES_MAX = 5;
 const RETRY_WAIT_MAX_SECONDS = 30;
 /** An answer other than 2xx is read this far, for its reason. */
 const STATUS_BYTES_MAX = 1 << 20;
+/** Kinds of custom resources have no protobuf: they come as JSON all the same. */
+const PROTO_OR_JSON = "application/vnd.kubernetes.protobuf,application/json;q=0.9";
+const utf8 = new TextDecoder();
 
 export interface ClientOptions {
   readonly log: Logger;
@@ -79,11 +84,15 @@ class Client implements OpenKubeApi {
   readonly #limits: ClientLimits;
   readonly #transport: Transport;
   readonly #rate: RateLimit;
+  readonly #log: Logger;
+  /** Types of which something came in protobuf that we cannot read. */
+  readonly #unreadable = new Set<ResourceType>();
   readonly #random: () => number;
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>;
 
   constructor(access: KubeAccess, options: ClientOptions) {
     this.#access = access;
+    this.#log = options.log;
     this.#limits = { ...LIMITS, ...options.limits };
     this.#transport = new Transport(access, `ambit/${VERSION}`);
     this.#rate = new RateLimit(this.#limits);
@@ -110,7 +119,12 @@ class Client implements OpenKubeApi {
       limit: page.limit > 0 ? page.limit : undefined,
       continue: page.continueToken,
     };
-    return readList(await this.#call({ method: "GET", path: withQuery(collectionPath(type, scope.namespace), query) }));
+    const path = withQuery(collectionPath(type, scope.namespace), query), fields = this.#protoFieldsOf(type, scope);
+    if (fields === undefined) return readList(await this.#call({ method: "GET", path }));
+    return await this.#readingProto(
+      type,
+      async () => readList(await this.#call({ method: "GET", path, accept: PROTO_OR_JSON }, listFieldsOf(fields))),
+    );
   }
 
   async create(
@@ -185,22 +199,22 @@ class Client implements OpenKubeApi {
       if (performance.now() - heardAtMs >= limitMs) silent.abort();
     }, Math.min(this.#limits.callMs, this.#limits.watchSilenceMs) / 4);
     try {
-      const answer = await this.#send(
-        { method: "GET", path: withQuery(collectionPath(type, scope.namespace), query) },
-        signal,
-      );
+      const path = withQuery(collectionPath(type, scope.namespace), query), fields = this.#protoFieldsOf(type, scope);
+      const accept = fields && PROTO_OR_JSON;
+      const answer = await this.#send({ method: "GET", path, ...(accept && { accept }) }, signal);
       isOpen = true;
       limitMs = this.#limits.watchSilenceMs;
       heardAtMs = performance.now();
       options.onOpen?.();
-      const cutter = new LineCutter(this.#limits.lineBytesMax);
+      const proto = fields !== undefined && isProto(answer.contentType), bytesMax = this.#limits.lineBytesMax;
+      const reader = proto ? new ProtoEventReader(fields, bytesMax) : new LineEventReader(bytesMax);
       for await (const chunk of answer.chunks) {
         heardAtMs = performance.now();
-        for (const line of linesOf(cutter, chunk)) if (line !== "") yield readWatchEvent(line);
+        yield* proto ? this.#noting(type, reader.push(chunk)) : reader.push(chunk);
         if (signal.aborted) return;
       }
       // A server that closes a watch does it between events.
-      if (cutter.pendingBytes > 0) throw new KubeUnreachable("a watch was cut off within an event");
+      if (reader.pendingBytes > 0) throw new KubeUnreachable("a watch was cut off within an event");
     } catch (error) {
       if (!signal.aborted) throw error;
       if (!isOpen && !options.signal.aborted) throw this.#noAnswer();
@@ -209,12 +223,49 @@ class Client implements OpenKubeApi {
     }
   }
 
-  /** A call with an answer of JSON, in bounded time and bytes. */
-  async #call(request: HttpRequest): Promise<unknown> {
+  /** What is read of a type where it may come as protobuf; undefined: it is to come as JSON. */
+  #protoFieldsOf(type: ResourceType, { fields }: Scope): ProtoFields | undefined {
+    return fields === undefined || this.#unreadable.has(type) ? undefined : fields;
+  }
+
+  /** Does it; what cannot be read for its encoding is JSON the next time it is asked for. */
+  async #readingProto<T>(type: ResourceType, read: () => Promise<T>): Promise<T> {
+    try {
+      return await read();
+    } catch (error) {
+      throw this.#noted(type, error);
+    }
+  }
+
+  *#noting(type: ResourceType, events: Iterable<WatchEvent>): Generator<WatchEvent> {
+    try {
+      yield* events;
+    } catch (error) {
+      throw this.#noted(type, error);
+    }
+  }
+
+  #noted(type: ResourceType, error: unknown): unknown {
+    if (error instanceof KubeUnreachable && error.undecodable && !this.#unreadable.has(type)) {
+      this.#unreadable.add(type);
+      this.#log.warn("a kind cannot be read in protobuf; from here on it is asked for in JSON", {
+        kind: type.kind,
+        group: type.group,
+        error: chain(error),
+      });
+    }
+    return error;
+  }
+
+  /** A call with an answer in bounded time and bytes. @param fields what is read of an answer in protobuf. */
+  async #call(request: HttpRequest, fields?: ProtoFields): Promise<unknown> {
     const deadline = new AbortController(), timer = setTimeout(() => deadline.abort(), this.#limits.callMs);
     try {
-      const answer = await this.#send(request, deadline.signal);
-      return parseJson(await textOf(answer, this.#limits.answerBytesMax));
+      const answer = await this.#send(request, deadline.signal),
+        bytes = await bytesOf(answer, this.#limits.answerBytesMax);
+      return fields !== undefined && isProto(answer.contentType)
+        ? readObjectProto(bytes, fields)
+        : parseJson(utf8.decode(bytes));
     } catch (error) {
       throw deadline.signal.aborted ? this.#noAnswer() : error;
     } finally {
@@ -240,7 +291,7 @@ class Client implements OpenKubeApi {
         revived = true;
         continue;
       }
-      if (answer.status >= 200 && answer.status < 300 && isJson(answer.contentType)) return answer;
+      if (answer.status >= 200 && answer.status < 300 && isAccepted(answer.contentType, request)) return answer;
       const error = await errorOf(answer);
       if (answer.status === 401 && !renewed) {
         renewed = true;
@@ -274,21 +325,20 @@ function isJson(contentType: string): boolean {
   return /^application\/json(;|$)/.test(contentType.trim());
 }
 
+function isProto(contentType: string): boolean {
+  return /^application\/vnd\.kubernetes\.protobuf(;|$)/.test(contentType.trim());
+}
+
+function isAccepted(contentType: string, { accept }: HttpRequest): boolean {
+  return isJson(contentType) || accept === PROTO_OR_JSON && isProto(contentType);
+}
+
 function isReset(error: unknown): boolean {
   return error instanceof KubeUnreachable && error.cause instanceof Error && "code" in error.cause &&
     (error.cause.code === "ECONNRESET" || error.cause.code === "EPIPE");
 }
 
-function* linesOf(cutter: LineCutter, chunk: Uint8Array): Generator<string> {
-  try {
-    yield* cutter.push(chunk);
-  } catch (error) {
-    if (!(error instanceof RangeError) && !(error instanceof TypeError)) throw error;
-    throw new KubeUnreachable(`a watch that cannot be read: ${error.message}`, { undecodable: true });
-  }
-}
-
-async function textOf(answer: HttpAnswer, bytesMax: number): Promise<string> {
+async function bytesOf(answer: HttpAnswer, bytesMax: number): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
   let bytes = 0;
   for await (const chunk of answer.chunks) {
@@ -296,13 +346,23 @@ async function textOf(answer: HttpAnswer, bytesMax: number): Promise<string> {
     if (bytes > bytesMax) throw new KubeUnreachable(`an answer of more than ${bytesMax} bytes`);
     parts.push(chunk);
   }
-  const decoder = new TextDecoder();
-  return parts.map((part) => decoder.decode(part, { stream: true })).join("") + decoder.decode();
+  return concatenated(parts, bytes);
+}
+
+function concatenated(parts: readonly Uint8Array[], bytes: number): Uint8Array {
+  if (parts.length === 1) return parts[0]!;
+  const whole = new Uint8Array(bytes);
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
 }
 
 /** Why an answer is none. */
 async function errorOf(answer: HttpAnswer): Promise<KubeError | KubeUnreachable> {
-  const text = await textOf(answer, STATUS_BYTES_MAX);
+  const bytes = await bytesOf(answer, STATUS_BYTES_MAX);
   const { status, contentType } = answer;
   if (status < 300) {
     return new KubeUnreachable(`an answer of type "${contentType}" instead of JSON: that is no API server`, {
@@ -311,7 +371,8 @@ async function errorOf(answer: HttpAnswer): Promise<KubeError | KubeUnreachable>
   }
   if (status < 400) return new KubeUnreachable(`a redirection (${status}), which an API server does not use`);
   try {
-    return readStatus(isJson(contentType) ? parseJson(text) : undefined, status);
+    if (isProto(contentType)) return readStatus(readObjectProto(bytes, []), status);
+    return readStatus(isJson(contentType) ? parseJson(utf8.decode(bytes)) : undefined, status);
   } catch (error) {
     if (!(error instanceof KubeUnreachable)) throw error;
     return readStatus(undefined, status); // A proxy's page, or half of one: its status is what there is.

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { Logger } from "../base/log.ts";
 import { chain } from "../base/errors.ts";
 import type { Credential, Credentials } from "./access.ts";
 import { KubeError, KubeUnreachable, type WatchEvent } from "./api.ts";
@@ -6,6 +7,8 @@ import { Mirror, until } from "./informer_testing.ts";
 import { TestCa } from "./pki_testing.ts";
 import { CONFIG_MAPS, LEASES, PODS } from "./resource_types.ts";
 import { RIG_CASES } from "./rig_testing.ts";
+import { message, protoFields, text } from "./proto_fields.ts";
+import { envelope, field, frame, joined, named, statusBytes } from "./proto_testing.ts";
 import { accessTo, clientOf, RawServer, ServedKubeApi } from "./served_testing.ts";
 import { InMemoryKubeApi } from "./testing.ts";
 
@@ -321,4 +324,74 @@ Deno.test("openKubeApi() tells why it has no credential, and asks nothing withou
   const error = await assertRejects(() => api.list(PODS, {}, { limit: 1 }), KubeUnreachable);
   assertStringIncludes(chain(error), "no token today");
   assertEquals(served.requests, []);
+});
+
+const NAMES = { fields: protoFields({ 1: message("metadata", { 1: text("name"), 6: text("resourceVersion") }) }) };
+const PROTO = "application/vnd.kubernetes.protobuf";
+const answered = (code: number, body: Uint8Array, contentType: string) =>
+  joined(
+    `HTTP/1.1 ${code} X\r\ncontent-type: ${contentType}\r\ncontent-length: ${body.length}\r\nconnection: close\r\n\r\n`,
+    body,
+  );
+const namesOf = async (api: ReturnType<typeof clientOf>) =>
+  (await api.list(PODS, NAMES, { limit: 1 })).items.map(({ metadata }) => metadata.name);
+
+Deno.test("openKubeApi() reads lists, watches and refusals in protobuf where it knows the fields, and asks for JSON elsewhere (CP-101)", async () => {
+  const list = envelope(
+    "PodList",
+    joined(field(1, joined(field(2, "7"), field(3, "more"))), field(2, named("a", "5"))),
+  );
+  const heads: string[] = [];
+  let body = answered(200, list, PROTO);
+  await using server = new RawServer((write, head) => {
+    heads.push(/^accept: (.*)\r$/mi.exec(head)![1]!);
+    return write(body);
+  });
+  using api = clientOf(accessTo(server.port));
+  assertEquals(await api.list(PODS, NAMES, { limit: 1 }), {
+    items: [{ metadata: { name: "a", resourceVersion: "5" } }],
+    resourceVersion: "7",
+    continueToken: "more",
+  });
+  body = answered(
+    200,
+    joined(frame("ADDED", "Pod", named("a", "5")), frame("ADDED", "Pod", named("b", "6"))),
+    `${PROTO};stream=watch`,
+  );
+  const seen: WatchEvent[] = [], signal = new AbortController().signal;
+  for await (const event of api.watch(PODS, NAMES, { resourceVersion: "4", signal })) seen.push(event);
+  assertEquals(seen.map((event) => event.type !== "BOOKMARK" && event.object.metadata.name), ["a", "b"]);
+  body = answered(403, envelope("Status", statusBytes(403, "Forbidden")), PROTO);
+  const error = await assertRejects(() => namesOf(api), KubeError, "it says Forbidden");
+  assertEquals([error.status, error.reason], [403, "Forbidden"]);
+  body = answered(200, new TextEncoder().encode(LIST), "application/json"); // As kinds of custom resources come.
+  assertEquals(await namesOf(api), []);
+  await api.list(PODS, {}, { limit: 1 });
+  body = answered(200, list, PROTO);
+  await assertRejects(() => api.list(PODS, {}, { limit: 1 }), KubeUnreachable, "instead of JSON");
+  const both = `${PROTO},application/json;q=0.9`, json = "application/json";
+  assertEquals(heads, [both, both, both, both, json, json]);
+});
+
+Deno.test("openKubeApi() asks for JSON once a kind has come in protobuf that it cannot read (CP-101)", async () => {
+  for (const broken of ["list", "watch"]) {
+    const lines: string[] = [];
+    await using server = new RawServer((write, head) =>
+      write(
+        head.includes("protobuf")
+          ? answered(200, new TextEncoder().encode("k8s\0\x0f\0\0\0"), PROTO)
+          : answered(200, new TextEncoder().encode(LIST), "application/json"),
+      )
+    );
+    using api = clientOf(accessTo(server.port), { log: new Logger("kube", { sink: (line) => lines.push(line) }) });
+    const ask = async () => {
+      if (broken === "list") return void await namesOf(api);
+      const signal = new AbortController().signal;
+      for await (const event of api.watch(PODS, NAMES, { resourceVersion: "4", signal })) assert(event === undefined);
+    };
+    const error = await assertRejects(ask, KubeUnreachable);
+    assertEquals(error.undecodable, true, "the informer lists again");
+    assertEquals([await namesOf(api), server.requests], [[], 2]);
+    assertEquals(lines.filter((line) => line.includes("asked for in JSON")).length, 1, lines.join("\n"));
+  }
 });

@@ -1,10 +1,12 @@
 /** What an API server answers, to the types of `api.ts`: lists, objects, watch events, and the Status that it refuses with. */
 import { isFields } from "../base/plain.ts";
+import { readProtoObject } from "./proto_answers.ts";
+import type { ProtoFields } from "./proto_fields.ts";
 import { KubeError, type KubeObject, KubeUnreachable, type ListPage, type WatchEvent } from "./api.ts";
 
 const MESSAGE_LETTERS_MAX = 1_000;
 
-function undecodable(wrong: string, cause?: unknown): KubeUnreachable {
+export function undecodable(wrong: string, cause?: unknown): KubeUnreachable {
   return new KubeUnreachable(`an answer that no API server gives: ${wrong}`, { undecodable: true, cause });
 }
 
@@ -15,6 +17,16 @@ export function parseJson(text: string): unknown {
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
     throw undecodable("no JSON"); // The parser's message would quote it, and it may be a Secret.
+  }
+}
+
+/** An object, a list or a Status in protobuf. @throws KubeUnreachable. */
+export function readObjectProto(bytes: Uint8Array, fields: ProtoFields): unknown {
+  try {
+    return readProtoObject(bytes, fields);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw undecodable(error.message);
   }
 }
 
@@ -48,7 +60,11 @@ export function readList(value: unknown): ListPage {
 
 /** One line of a watch. @throws KubeError for an error event, KubeUnreachable. */
 export function readWatchEvent(line: string): WatchEvent {
-  const event = parseJson(line);
+  return watchEventOf(parseJson(line));
+}
+
+/** Of plain data, whatever it came in. @throws KubeError for an error event, KubeUnreachable. */
+export function watchEventOf(event: unknown): WatchEvent {
   if (!isFields(event)) throw undecodable("a watch event that is no object");
   const { type, object } = event;
   if (type === "ADDED" || type === "MODIFIED" || type === "DELETED") {

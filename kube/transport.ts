@@ -10,6 +10,8 @@ export interface HttpRequest {
   readonly path: string;
   readonly contentType?: string;
   readonly body?: string;
+  /** What the answer may be; JSON unless said. */
+  readonly accept?: string;
 }
 
 export interface HttpAnswer {
@@ -80,7 +82,10 @@ export class Transport {
     this.#agent = undefined;
   }
 
-  #open({ method, path, contentType, body }: HttpRequest, credential: Credential): ClientRequest {
+  #open(
+    { method, path, contentType, body, accept = "application/json" }: HttpRequest,
+    credential: Credential,
+  ): ClientRequest {
     const { server, headers, serverName } = this.#access, isTls = server.protocol === "https:";
     const bodyBytes = body === undefined ? undefined : new TextEncoder().encode(body).length;
     const options = {
@@ -93,7 +98,7 @@ export class Transport {
       maxHeaderSize: HEADER_BYTES_MAX,
       headers: {
         ...headers,
-        accept: "application/json",
+        accept,
         "user-agent": this.#userAgent,
         ...(credential.token === undefined ? {} : { authorization: `Bearer ${credential.token}` }),
         ...(bodyBytes === undefined

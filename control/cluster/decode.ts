@@ -63,7 +63,8 @@ function filtered(value: Plain | undefined, keep: (key: string) => boolean): Pla
   return kept;
 }
 
-function hasOurDomain(key: string): boolean {
+/** Whether an annotation is one that is read. */
+export function hasOurDomain(key: string): boolean {
   const domain = key.slice(0, Math.max(key.indexOf("/"), 0));
   return ANNOTATION_DOMAINS.some((ours) => domain === ours || domain.endsWith(`.${ours}`));
 }

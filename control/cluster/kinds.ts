@@ -13,7 +13,9 @@ import {
   SERVICES,
   WORKLOAD_ENTRIES,
 } from "../../kube/resource_types.ts";
+import type { ProtoFields } from "../../kube/proto_fields.ts";
 import type { ObjectKind } from "../objects.ts";
+import { ENDPOINT_SLICE_FIELDS, METADATA_FIELDS, POD_FIELDS, SERVICE_FIELDS } from "./read_fields.ts";
 
 /** One kind of a cluster that the mesh is derived from. */
 export interface WatchedKind {
@@ -30,20 +32,26 @@ export interface WatchedKind {
 
 const ALL: Scope = {};
 
-const builtIn = (kind: ObjectKind, type: ResourceType, more: Partial<WatchedKind> = {}): WatchedKind =>
-  Object.freeze({ kind, type, scope: ALL, optional: false, everywhere: true, needed: true, ...more });
+const builtIn = (
+  kind: ObjectKind,
+  type: ResourceType,
+  { scope = ALL, fields, needed = true }: { scope?: Scope; fields: ProtoFields; needed?: boolean },
+): WatchedKind => Object.freeze({ kind, type, scope: { ...scope, fields }, optional: false, everywhere: true, needed });
 const custom = (kind: ObjectKind, type: ResourceType, more: Partial<WatchedKind> = {}): WatchedKind =>
   Object.freeze({ kind, type, scope: ALL, optional: true, everywhere: false, needed: true, ...more });
 
 /** Every kind, in the order in which they are said at the start. */
 export const WATCHED_KINDS: readonly WatchedKind[] = [
-  builtIn("Namespace", NAMESPACES),
+  builtIn("Namespace", NAMESPACES, { fields: METADATA_FIELDS }),
   // Locality alone is read of nodes: a mesh that does not know it serves, and says so.
-  builtIn("Node", NODES, { needed: false }),
+  builtIn("Node", NODES, { fields: METADATA_FIELDS, needed: false }),
   // A failed pod has no address any more; its last state would only hold one that another pod may have.
-  builtIn("Pod", PODS, { scope: { fieldSelector: "status.phase!=Failed" } }),
-  builtIn("Service", SERVICES),
-  builtIn("EndpointSlice", ENDPOINT_SLICES, { scope: { labelSelector: "kubernetes.io/service-name" } }),
+  builtIn("Pod", PODS, { fields: POD_FIELDS, scope: { fieldSelector: "status.phase!=Failed" } }),
+  builtIn("Service", SERVICES, { fields: SERVICE_FIELDS }),
+  builtIn("EndpointSlice", ENDPOINT_SLICES, {
+    fields: ENDPOINT_SLICE_FIELDS,
+    scope: { labelSelector: "kubernetes.io/service-name" },
+  }),
   custom("ServiceEntry", SERVICE_ENTRIES),
   custom("WorkloadEntry", WORKLOAD_ENTRIES),
   custom("AuthorizationPolicy", AUTHORIZATION_POLICIES),

@@ -1,6 +1,6 @@
 /** Reads protobuf messages of untrusted origin: every length checked, depth bounded, text valid UTF-8. */
 import protobuf from "protobufjs/minimal";
-import { readShortText, SHORT_TEXT_BYTES } from "./short_text.ts";
+import { readShortText, SHORT_TEXT_BYTES } from "../../base/short_text.ts";
 import { WireFormatError } from "./wire_format_error.ts";
 
 /** Nesting allowed: google.protobuf.Struct is the only recursive message, and 64 is protobuf's usual bound within 100. */

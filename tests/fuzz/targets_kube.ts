@@ -5,7 +5,10 @@ import { KubeError, KubeUnreachable } from "../../kube/api.ts";
 import { answerReview } from "../../control/webhook/review.ts";
 import { readWatchEvent } from "../../kube/decode.ts";
 import { readKubeconfig } from "../../kube/kubeconfig.ts";
+import { ProtoEventReader } from "../../kube/event_readers.ts";
 import { LineCutter } from "../../kube/lines.ts";
+import { field, frame, joined, named, statusBytes } from "../../kube/proto_testing.ts";
+import { POD_FIELDS, SERVICE_FIELDS } from "../../control/cluster/read_fields.ts";
 import { latin1, promise, size, sort, type Target, utf8 } from "./target.ts";
 
 const KUBECONFIG = `apiVersion: v1
@@ -46,6 +49,37 @@ function readWatch(input: Uint8Array, pieceBytes: number): { readonly events: un
     }
     if (error instanceof RangeError || error instanceof TypeError) return { events, end: error.name };
     throw error;
+  }
+}
+
+const POD = joined(
+  named("a", "5", field(8, field(1, 1_700_000_000)), field(11, joined(field(1, "k"), field(2, "v")))),
+  field(2, joined(field(2, joined(field(1, "c"), field(6, joined(field(1, "http"), field(3, 80))))), field(11, true))),
+  field(3, joined(field(1, "Running"), field(6, "10.0.0.1"), field(12, field(1, "10.0.0.1")))),
+);
+const SERVICE = joined(
+  named("s", "6"),
+  field(
+    2,
+    joined(field(1, joined(field(3, 80), field(4, joined(field(1, 1), field(3, "http"))))), field(18, "10.1.0.1")),
+  ),
+);
+
+/** As {@link readWatch}, of a watch in protobuf. */
+function readProtoWatch(input: Uint8Array, pieceBytes: number): { readonly events: unknown[]; readonly end: string } {
+  const fields = input.length % 2 === 0 ? POD_FIELDS : SERVICE_FIELDS;
+  const reader = new ProtoEventReader(fields, LINE_BYTES_MAX), events: unknown[] = [];
+  try {
+    for (let at = 0; at < input.length; at += pieceBytes) {
+      for (const event of reader.push(input.subarray(at, at + pieceBytes))) events.push(event);
+      promise(reader.pendingBytes <= LINE_BYTES_MAX + 4, "what waits is bounded");
+    }
+    return { events, end: `rest ${size(reader.pendingBytes)}` };
+  } catch (error) {
+    if (error instanceof KubeError) return { events, end: `error ${error.status} ${error.reason}` };
+    if (!(error instanceof KubeUnreachable)) throw error;
+    promise(error.undecodable, "what cannot be read says so");
+    return { events, end: sort(error.message) };
   }
 }
 
@@ -174,6 +208,22 @@ export const KUBE_TARGETS: readonly Target[] = [
           equal(cut, whole) || whole.end.startsWith("RangeError") || cut.end.startsWith("RangeError"),
           "where it is cut does not matter",
         );
+      }
+      return `${size(whole.events.length)} ${whole.end}`;
+    },
+  },
+  {
+    name: "watch-events-protobuf",
+    seeds: [
+      joined(frame("ADDED", "Pod", POD), frame("BOOKMARK", "Pod", field(1, field(6, "7")))),
+      joined(frame("MODIFIED", "Service", SERVICE), frame("ERROR", "Status", statusBytes(410, "Expired"))),
+    ],
+    bytesMax: 1_024,
+    words: ["k8s\0", "\n", "\x12", "\x1a", "\x08", "\0\0\0", "ADDED", "Status"],
+    run(input) {
+      const whole = readProtoWatch(input, Math.max(input.length, 1));
+      for (const pieceBytes of [1, 7]) {
+        promise(equal(readProtoWatch(input, pieceBytes), whole), "where it is cut does not matter");
       }
       return `${size(whole.events.length)} ${whole.end}`;
     },

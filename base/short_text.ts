@@ -2,7 +2,7 @@
  * Short ASCII texts of messages. A mesh says the same few names (namespaces, nodes, clusters, services) ten thousand
  * times: one that was read lately is found again by its bytes, so that it is made and kept once.
  */
-import { assert } from "../../base/assert.ts";
+import { assert } from "./assert.ts";
 
 /** Names and addresses are short; above this the decoder of the platform is faster. */
 export const SHORT_TEXT_BYTES = 64;
