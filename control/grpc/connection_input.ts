@@ -12,6 +12,7 @@ import {
 } from "../../wire/h2/frame_rules.ts";
 import * as frames from "../../wire/h2/frame_writers.ts";
 import { GlitchBudget } from "../../wire/h2/glitch_budget.ts";
+import { HeaderBlock, type HeaderBlockSink } from "../../wire/h2/header_block.ts";
 import { HEADER_LIST_TOO_LARGE, HpackDecoder } from "../../wire/h2/hpack_decoder.ts";
 import { DISCARD } from "../../wire/h2/request_check.ts";
 import { RequestFields } from "../../wire/h2/request_fields.ts";
@@ -27,7 +28,7 @@ const HEADER_TABLE_BYTES = 4_096;
 /** Of all decoders: each is done with it when it returns. */
 const SCRATCH = new Uint8Array(HpackDecoder.scratchBytesFor(HEADER_TABLE_BYTES, HEADER_LIST_BYTES_MAX));
 
-export abstract class ConnectionInput extends ConnectionOutput implements FrameSink {
+export abstract class ConnectionInput extends ConnectionOutput implements FrameSink, HeaderBlockSink {
   protected lastStreamId = 0;
   /** Streams above it are not looked at any more: the client was told so. */
   protected lastStreamIdTaken = 0x7fffffff;
@@ -43,11 +44,7 @@ export abstract class ConnectionInput extends ConnectionOutput implements FrameS
   #input: Uint8Array = CLIENT_PREFACE;
   #dataStream: ServerStream | undefined;
   #dataFlowBytes = 0;
-  // The header block under way.
-  #blockStreamId = 0;
-  #blockEndStream = false;
-  #block: Uint8Array | null = null;
-  #blockBytes = 0;
+  readonly #block = new HeaderBlock(this, HEADER_BLOCK_BYTES_MAX);
 
   constructor(carrier: Carrier, now: () => number, streamsMax: number) {
     super(carrier, now);
@@ -83,7 +80,7 @@ export abstract class ConnectionInput extends ConnectionOutput implements FrameS
 
   onData(streamId: number, flowBytes: number): number {
     if (this.closed || this.ending) return H2Error.CANCEL;
-    if (!this.#greeted || this.#blockStreamId !== 0 || this.#isIdle(streamId)) return H2Error.PROTOCOL_ERROR;
+    if (!this.#greeted || this.#block.open || this.#isIdle(streamId)) return H2Error.PROTOCOL_ERROR;
     if (flowBytes > this.receiveWindow) return H2Error.FLOW_CONTROL_ERROR;
     this.receiveWindow -= flowBytes;
     this.#dataFlowBytes = flowBytes;
@@ -118,14 +115,12 @@ export abstract class ConnectionInput extends ConnectionOutput implements FrameS
       if (type !== FrameType.SETTINGS || (flags & FrameFlag.ACK) !== 0) return H2Error.PROTOCOL_ERROR;
       this.#greeted = true;
     }
-    if (this.#blockStreamId !== 0 && (type !== FrameType.CONTINUATION || streamId !== this.#blockStreamId)) {
-      return H2Error.PROTOCOL_ERROR; // RFC 9113 §6.10: nothing may come between the parts of a header block.
-    }
+    if (!this.#block.allows(type, streamId)) return H2Error.PROTOCOL_ERROR;
     switch (type) {
       case FrameType.HEADERS:
-        return this.#onHeaders(flags, streamId, bytes, start, end);
+        return this.#block.onHeaders(flags, streamId, bytes, start, end);
       case FrameType.CONTINUATION:
-        return this.#onContinuation(flags, bytes, start, end);
+        return (start === end ? this.#glitch() : 0) || this.#block.onContinuation(flags, bytes, start, end);
       case FrameType.RST_STREAM:
         return this.#onReset(streamId, readUint32(bytes, start));
       case FrameType.SETTINGS:
@@ -145,45 +140,8 @@ export abstract class ConnectionInput extends ConnectionOutput implements FrameS
     }
   }
 
-  #onHeaders(flags: number, streamId: number, bytes: Uint8Array, start: number, end: number): number {
-    if ((flags & FrameFlag.PADDED) !== 0) {
-      if (start === end) return H2Error.FRAME_SIZE_ERROR;
-      const padding = bytes[start++]!;
-      if (padding > end - start) return H2Error.PROTOCOL_ERROR;
-      end -= padding;
-    }
-    if ((flags & FrameFlag.PRIORITY) !== 0) {
-      if (end - start < 5) return H2Error.FRAME_SIZE_ERROR;
-      start += 5;
-    }
-    const endStream = (flags & FrameFlag.END_STREAM) !== 0;
-    if ((flags & FrameFlag.END_HEADERS) !== 0) return this.#onBlock(streamId, endStream, bytes, start, end);
-    this.#blockStreamId = streamId;
-    this.#blockEndStream = endStream;
-    this.#block = new Uint8Array(HEADER_BLOCK_BYTES_MAX);
-    this.#blockBytes = 0;
-    return this.#appendBlock(bytes, start, end);
-  }
-
-  #onContinuation(flags: number, bytes: Uint8Array, start: number, end: number): number {
-    if (this.#blockStreamId === 0) return H2Error.PROTOCOL_ERROR;
-    const refused = start === end ? this.#glitch() : this.#appendBlock(bytes, start, end);
-    if (refused !== 0 || (flags & FrameFlag.END_HEADERS) === 0) return refused;
-    const block = this.#block!, streamId = this.#blockStreamId;
-    this.#block = null;
-    this.#blockStreamId = 0;
-    return this.#onBlock(streamId, this.#blockEndStream, block, 0, this.#blockBytes);
-  }
-
-  #appendBlock(bytes: Uint8Array, start: number, end: number): number {
-    if (this.#blockBytes + end - start > HEADER_BLOCK_BYTES_MAX) return H2Error.ENHANCE_YOUR_CALM;
-    this.#block!.set(bytes.subarray(start, end), this.#blockBytes);
-    this.#blockBytes += end - start;
-    return 0;
-  }
-
   /** A complete header block: a request's head, or trailers. @returns 0 or the H2Error that ends the connection. */
-  #onBlock(streamId: number, endStream: boolean, bytes: Uint8Array, start: number, end: number): number {
+  onHeaderBlock(streamId: number, endStream: boolean, bytes: Uint8Array, start: number, end: number): number {
     if ((streamId & 1) === 0) return H2Error.PROTOCOL_ERROR;
     if (streamId <= this.lastStreamId || streamId > this.lastStreamIdTaken) {
       return this.#onTrailers(streamId, endStream, bytes, start, end);

@@ -84,7 +84,7 @@ export class ServerSession extends HboneSession {
     if (this.#drainOwed) this.drain(); // What the downstream sent with its Finished crosses our GOAWAY.
   }
 
-  protected override onHeaderBlock(
+  override onHeaderBlock(
     streamId: number,
     endStream: boolean,
     bytes: Uint8Array,

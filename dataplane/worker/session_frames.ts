@@ -4,6 +4,7 @@ import { readUint31, readUint32 } from "../../wire/bytes.ts";
 import { checkGrowth, checkInitialWindowChange } from "../../wire/h2/flow_window.ts";
 import { errorName, FrameFlag, FrameType, H2Error } from "../../wire/h2/frame_rules.ts";
 import * as frames from "../../wire/h2/frame_writers.ts";
+import { HeaderBlock, type HeaderBlockSink } from "../../wire/h2/header_block.ts";
 import { HpackDecoder } from "../../wire/h2/hpack_decoder.ts";
 import { DISCARD } from "../../wire/h2/request_check.ts";
 import { HBONE_STREAM_WINDOW_BYTES, readSettings } from "../../wire/h2/settings.ts";
@@ -20,7 +21,7 @@ const HEADER_BLOCK_BYTES_MAX = 65_536 + 1024;
 const STREAM_ID_MAX = 0x7fffffff;
 const HEADER_TABLE_BYTES = 4096;
 
-export abstract class SessionFrames extends SessionOutput implements FrameSink {
+export abstract class SessionFrames extends SessionOutput implements FrameSink, HeaderBlockSink {
   protected readonly decoder: HpackDecoder;
   // Input: the DATA frame under way, and pieces of it that wait to be written together.
   #dataTunnel: Tunnel | null = null;
@@ -28,11 +29,7 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
   #gatherTunnel: Tunnel | null = null;
   #gatherCount = 0;
   #gatherBytes = 0;
-  // Input: the header block under way.
-  #blockStreamId = 0;
-  #blockEndStream = false;
-  #block: Uint8Array | null = null;
-  #blockBytes = 0;
+  readonly #block = new HeaderBlock(this, HEADER_BLOCK_BYTES_MAX);
   readonly #glitches: GlitchBudget;
   /** The peer's preface is complete: its SETTINGS came first (RFC 9113 §3.4). */
   #greeted = false;
@@ -43,8 +40,7 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
     this.#glitches = new GlitchBudget(shard.reactor.nowMs);
   }
 
-  /** A complete header block of the stream, in bytes[start..end). @returns 0 or an H2Error that ends the session. */
-  protected abstract onHeaderBlock(
+  abstract onHeaderBlock(
     streamId: number,
     endStream: boolean,
     bytes: Uint8Array,
@@ -62,7 +58,7 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
   protected abstract onPingAnswered(word: number): void;
 
   onData(streamId: number, flowBytes: number): number {
-    if (!this.#greeted || this.#blockStreamId !== 0) return H2Error.PROTOCOL_ERROR;
+    if (!this.#greeted || this.#block.open) return H2Error.PROTOCOL_ERROR;
     if (streamId > this.lastStreamId || (streamId & 1) === 0) return H2Error.PROTOCOL_ERROR; // an idle stream
     if (flowBytes > this.receiveWindow) return H2Error.FLOW_CONTROL_ERROR;
     this.receiveWindow -= flowBytes;
@@ -158,15 +154,13 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
       if (type !== FrameType.SETTINGS || (flags & FrameFlag.ACK) !== 0) return H2Error.PROTOCOL_ERROR;
       this.#greeted = true;
     }
-    if (this.#blockStreamId !== 0 && (type !== FrameType.CONTINUATION || streamId !== this.#blockStreamId)) {
-      return H2Error.PROTOCOL_ERROR; // RFC 9113 §6.10: nothing may come between the parts of a header block.
-    }
+    if (!this.#block.allows(type, streamId)) return H2Error.PROTOCOL_ERROR;
     switch (type) {
       case FrameType.HEADERS:
         this.#flushGatherOf(streamId);
-        return this.#onHeaders(flags, streamId, bytes, start, end);
+        return this.#block.onHeaders(flags, streamId, bytes, start, end);
       case FrameType.CONTINUATION:
-        return this.#onContinuation(flags, bytes, start, end);
+        return start === end && !this.glitch() ? 0 : this.#block.onContinuation(flags, bytes, start, end);
       case FrameType.RST_STREAM:
         this.#flushGatherOf(streamId);
         return this.#onReset(streamId, readUint32(bytes, start));
@@ -187,44 +181,6 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
         this.glitch(); // PRIORITY and unknown frames mean nothing to us.
         return 0;
     }
-  }
-
-  #onHeaders(flags: number, streamId: number, bytes: Uint8Array, start: number, end: number): number {
-    if ((flags & FrameFlag.PADDED) !== 0) {
-      if (start === end) return H2Error.FRAME_SIZE_ERROR;
-      const padding = bytes[start++]!;
-      if (padding > end - start) return H2Error.PROTOCOL_ERROR;
-      end -= padding;
-    }
-    if ((flags & FrameFlag.PRIORITY) !== 0) {
-      if (end - start < 5) return H2Error.FRAME_SIZE_ERROR;
-      start += 5;
-    }
-    const endStream = (flags & FrameFlag.END_STREAM) !== 0;
-    if ((flags & FrameFlag.END_HEADERS) !== 0) return this.onHeaderBlock(streamId, endStream, bytes, start, end);
-    this.#blockStreamId = streamId;
-    this.#blockEndStream = endStream;
-    this.#block ??= new Uint8Array(HEADER_BLOCK_BYTES_MAX);
-    this.#blockBytes = 0;
-    return this.#appendBlock(bytes, start, end);
-  }
-
-  #onContinuation(flags: number, bytes: Uint8Array, start: number, end: number): number {
-    if (this.#blockStreamId === 0) return H2Error.PROTOCOL_ERROR;
-    if (start === end && !this.glitch()) return 0;
-    const refused = this.#appendBlock(bytes, start, end);
-    if (refused !== 0 || (flags & FrameFlag.END_HEADERS) === 0) return refused;
-    const block = this.#block!, streamId = this.#blockStreamId;
-    this.#block = null;
-    this.#blockStreamId = 0;
-    return this.onHeaderBlock(streamId, this.#blockEndStream, block, 0, this.#blockBytes);
-  }
-
-  #appendBlock(bytes: Uint8Array, start: number, end: number): number {
-    if (this.#blockBytes + end - start > HEADER_BLOCK_BYTES_MAX) return H2Error.ENHANCE_YOUR_CALM;
-    this.#block!.set(bytes.subarray(start, end), this.#blockBytes);
-    this.#blockBytes += end - start;
-    return 0;
   }
 
   #onReset(streamId: number, error: number): number {
@@ -352,16 +308,12 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
   /** What has come in part, for a session in another process. Copies; between two turns nothing waits to be delivered. */
   protected exportInput(): InputState {
     assert(this.#gatherTunnel === null, "what came in a turn is delivered in it");
-    const data = this.#dataTunnel, block = this.#blockStreamId === 0 ? undefined : this.#block!;
+    const data = this.#dataTunnel;
     return {
       headerTable: this.decoder.exportTable(),
       dataStreamId: data === null || data.closed ? 0 : data.streamId,
       dataFlowBytes: this.#dataFlowBytes,
-      block: block && {
-        streamId: this.#blockStreamId,
-        endStream: this.#blockEndStream,
-        bytes: block.slice(0, this.#blockBytes),
-      },
+      block: this.#block.exportState(),
       greeted: this.#greeted,
     };
   }
@@ -373,14 +325,7 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
     this.#dataTunnel = data;
     this.#dataFlowBytes = state.dataFlowBytes;
     this.#greeted = state.greeted;
-    if (block === undefined) return true;
-    if (block.streamId === 0 || block.bytes.length > HEADER_BLOCK_BYTES_MAX) return false;
-    this.#blockStreamId = block.streamId;
-    this.#blockEndStream = block.endStream;
-    this.#block = new Uint8Array(HEADER_BLOCK_BYTES_MAX);
-    this.#block.set(block.bytes);
-    this.#blockBytes = block.bytes.length;
-    return true;
+    return block === undefined || this.#block.importState(block);
   }
 
   /** Nothing of what came is delivered any more. */
@@ -388,6 +333,6 @@ export abstract class SessionFrames extends SessionOutput implements FrameSink {
     this.#gatherTunnel = null;
     this.#gatherCount = 0;
     this.#gatherBytes = 0;
-    this.#block = null;
+    this.#block.drop();
   }
 }

@@ -56,7 +56,7 @@ export abstract class UpstreamSession extends HboneSession {
     }`;
   }
 
-  protected override onHeaderBlock(
+  override onHeaderBlock(
     streamId: number,
     endStream: boolean,
     bytes: Uint8Array,
