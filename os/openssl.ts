@@ -13,11 +13,12 @@ import {
   type TlsPolicy,
   type TrafficKeys,
 } from "./api.ts";
+import { ALPN_H2, alpnSelector } from "./alpn.ts";
 import { loadLibcrypto, loadLibssl, OPENSSL, showVersion } from "./openssl_library.ts";
 import { Revocation, X509_V_ERR_CERT_REVOKED } from "./revocation.ts";
 import { CIPHERS_12, hasExtendedMaster, isTls12, takeRecords12, TLS1_2_VERSION } from "./tls12_handshake.ts";
 import { type CipherSuite, Opener, RecordCrypto, Sealer, suiteOf } from "./tls_records.ts";
-import { VerifiedChains } from "./verified_chains.ts";
+import { type KnownChain, VerifiedChains } from "./verified_chains.ts";
 
 const ssl = loadLibssl({
   OpenSSL_version_num: { parameters: [], result: "u64" },
@@ -86,7 +87,6 @@ const SSL_MODE_RELEASE_BUFFERS = 0x10n;
 const SSL_OP_NO_TICKET = 1n << 14n, SSL_OP_NO_COMPRESSION = 1n << 17n, SSL_OP_NO_RENEGOTIATION = 1n << 30n;
 const SSL_VERIFY_PEER = 1, SSL_VERIFY_FAIL_IF_NO_PEER_CERT = 2;
 const SSL_ERROR_WANT_READ = 2, SSL_ERROR_WANT_WRITE = 3;
-const SSL_TLSEXT_ERR_OK = 0, SSL_TLSEXT_ERR_ALERT_FATAL = 2;
 const NID_SUBJECT_ALT_NAME = 85, GEN_URI = 6;
 const LETTER_T = 0x54;
 const URI_BYTES_MAX = 2048, URI_COUNT_MAX = 16;
@@ -94,7 +94,6 @@ const URI_BYTES_MAX = 2048, URI_COUNT_MAX = 16;
 const CIPHER_SUITES = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256";
 /** Key exchange in Istio's own order (ZT-080). The last came with OpenSSL 3.5; an older library offers the rest. */
 const GROUPS = "X25519:P-256:P-384", POST_QUANTUM_GROUP = "X25519MLKEM768";
-const ALPN_H2 = Uint8Array.of(2, 0x68, 0x32);
 
 const encoder = new TextEncoder();
 const zeroTerminated = (text: string) => encoder.encode(text + "\0");
@@ -234,9 +233,7 @@ export class OpenSsl implements Tls {
   serverSecret: Uint8Array | undefined;
   readonly #policy: TlsPolicy;
   readonly #keylog: Deno.UnsafeCallback<{ parameters: ["pointer", "pointer"]; result: "void" }>;
-  readonly #alpn: Deno.UnsafeCallback<
-    { parameters: ["pointer", "pointer", "pointer", "pointer", "u32", "pointer"]; result: "i32" }
-  >;
+  readonly #alpn: ReturnType<typeof alpnSelector>;
 
   /** @param verified what this thread's contexts have verified, instead of one that begins empty. */
   constructor(arena: Memory, policy: TlsPolicy = {}, verified = new VerifiedChains(Date.now)) {
@@ -251,21 +248,7 @@ export class OpenSsl implements Tls {
       if (text.startsWith("CLIENT_TRAFFIC_SECRET_0 ")) this.clientSecret = secretOf(text);
       else if (text.startsWith("SERVER_TRAFFIC_SECRET_0 ")) this.serverSecret = secretOf(text);
     });
-    // int cb(SSL *, const uchar **out, uchar *outlen, const uchar *in, uint inlen, void *): points into the offer.
-    this.#alpn = new Deno.UnsafeCallback(
-      { parameters: ["pointer", "pointer", "pointer", "pointer", "u32", "pointer"], result: "i32" },
-      (_ssl, out, outLength, offer, offerBytes) => {
-        const offered = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(offer!, offerBytes));
-        for (let at = 0; at + 2 < offered.length; at += 1 + offered[at]!) {
-          if (offered[at] !== 2 || offered[at + 1] !== 0x68 || offered[at + 2] !== 0x32) continue;
-          const target = new BigUint64Array(Deno.UnsafePointerView.getArrayBuffer(out!, 8));
-          target[0] = Deno.UnsafePointer.value(offer) + BigInt(at + 1);
-          new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(outLength!, 1))[0] = 2;
-          return SSL_TLSEXT_ERR_OK;
-        }
-        return SSL_TLSEXT_ERR_ALERT_FATAL; // no_application_protocol, 120 (ZT-081)
-      },
-    );
+    this.#alpn = alpnSelector(arena);
   }
 
   derive(template: ContextHandle): TlsIdentity {
@@ -370,6 +353,8 @@ class OpenSslHandshake implements TlsHandshake {
   #clientSecret: Uint8Array | undefined;
   #serverSecret: Uint8Array | undefined;
   #path: PeerPath | null = null;
+  /** What this handshake's peer presented, if it is kept. */
+  #chain: KnownChain | null = null;
   #failure = "";
   peerRevoked = false;
 
@@ -396,6 +381,7 @@ class OpenSslHandshake implements TlsHandshake {
     owner.clientSecret = undefined;
     owner.serverSecret = undefined;
     if (owner.revocation !== null) this.#path = owner.revocation.takePath() ?? this.#path;
+    else this.#chain = owner.verified!.takeChain() ?? this.#chain;
     if (result === 1) {
       if (!isTls12(this.#ssl!) || hasExtendedMaster(this.#ssl!)) {
         return HandshakeStep.DONE;
@@ -421,6 +407,12 @@ class OpenSslHandshake implements TlsHandshake {
   }
 
   peerUris(): readonly string[] {
+    const chain = this.#chain;
+    if (chain === null) return this.#readUris();
+    return chain.uris ??= this.#readUris();
+  }
+
+  #readUris(): readonly string[] {
     const certificate = ssl.SSL_get1_peer_certificate(this.#ssl);
     if (certificate === null) return [];
     const names = crypto.X509_get_ext_d2i(certificate, NID_SUBJECT_ALT_NAME, null, null);

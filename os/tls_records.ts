@@ -15,9 +15,13 @@ const crypto = loadLibcrypto({
   EVP_EncryptFinal_ex: { parameters: ["pointer", "u32", "u32"], result: "i32" }, // ctx, out, int *outl
   EVP_DecryptFinal_ex: { parameters: ["pointer", "u32", "u32"], result: "i32" },
   EVP_CIPHER_CTX_ctrl: { parameters: ["pointer", "i32", "i32", "u32"], result: "i32" }, // ctx, type, arg, ptr
-  EVP_sha256: { parameters: [], result: "pointer" },
-  EVP_sha384: { parameters: [], result: "pointer" },
-  HMAC: { parameters: ["pointer", "buffer", "i32", "buffer", "u32", "buffer", "pointer"], result: "pointer" }, // md, key, key_len, d, n, out, outl
+  EVP_MAC_fetch: { parameters: ["pointer", "buffer", "pointer"], result: "pointer" }, // OSSL_LIB_CTX *, const char *, const char *
+  EVP_MAC_free: { parameters: ["pointer"], result: "void" }, // EVP_MAC *
+  EVP_MAC_CTX_new: { parameters: ["pointer"], result: "pointer" }, // EVP_MAC *
+  EVP_MAC_CTX_set_params: { parameters: ["pointer", "u32"], result: "i32" }, // EVP_MAC_CTX *, const OSSL_PARAM *
+  EVP_MAC_init: { parameters: ["pointer", "u32", "u32", "u32"], result: "i32" }, // EVP_MAC_CTX *, const uchar *key, size_t, const OSSL_PARAM *
+  EVP_MAC_update: { parameters: ["pointer", "u32", "u32"], result: "i32" }, // EVP_MAC_CTX *, const uchar *, size_t
+  EVP_MAC_final: { parameters: ["pointer", "u32", "u32", "u32"], result: "i32" }, // EVP_MAC_CTX *, uchar *out, size_t *outl, size_t outsize
 });
 
 /** AES-GCM in libcrypto, for records of either version. */
@@ -35,9 +39,13 @@ export type CipherSuite = "aes128" | "aes256";
 type Pointer = Deno.PointerObject;
 
 const SUITES = {
-  aes128: { name: "AES-128-GCM", keyBytes: 16, hashBytes: 32 },
-  aes256: { name: "AES-256-GCM", keyBytes: 32, hashBytes: 48 },
+  aes128: { name: "AES-128-GCM", keyBytes: 16, hash: "SHA256", hashBytes: 32 },
+  aes256: { name: "AES-256-GCM", keyBytes: 32, hash: "SHA384", hashBytes: 48 },
 } as const;
+// OSSL_PARAM: its name, its type, where the value is and how long, what was returned; 64 bits each but the type. Zeros end the list.
+const PARAM_TYPE = 8, PARAM_VALUE = 16, PARAM_LENGTH = 24, PARAMS_BYTES = 80, PARAM_UTF8 = 4;
+/** Of what HKDF works on: a secret, a label, a length of output; each less than this. */
+const DERIVED_BYTES_MAX = 64;
 
 /** Bytes of this suite's key. */
 export function keyBytesOf(suite: CipherSuite): number {
@@ -60,6 +68,10 @@ export class RecordCrypto {
   /** What TLS 1.2 authenticates with a record. */
   readonly aadAt: number;
   readonly #ciphers: Record<CipherSuite, Pointer>;
+  /** HMAC with each suite's hash. What a one-shot call spends on finding both is most of what it takes. */
+  readonly #macs: Record<CipherSuite, Pointer>;
+  /** Secret, then info, then output. */
+  readonly #derivedAt: number;
 
   constructor(arena: Memory) {
     this.arena = arena;
@@ -73,33 +85,51 @@ export class RecordCrypto {
       return cipher;
     };
     this.#ciphers = { aes128: fetch("aes128"), aes256: fetch("aes256") };
+    this.#derivedAt = arena.allocate(3 * DERIVED_BYTES_MAX);
+    this.#macs = { aes128: this.#hmac("aes128"), aes256: this.#hmac("aes256") };
+  }
+
+  #hmac(suite: CipherSuite): Pointer {
+    const { arena } = this, { u8, u32, base } = arena, at = arena.allocate(PARAMS_BYTES), { hash } = SUITES[suite];
+    const { written } = new TextEncoder().encodeInto("digest\0" + hash, u8.subarray(this.#derivedAt));
+    u8.fill(0, at, at + PARAMS_BYTES);
+    u32[at >> 2] = base + this.#derivedAt;
+    u32[(at + PARAM_TYPE) >> 2] = PARAM_UTF8;
+    u32[(at + PARAM_VALUE) >> 2] = base + this.#derivedAt + written - hash.length;
+    u32[(at + PARAM_LENGTH) >> 2] = hash.length;
+    const mac = crypto.EVP_MAC_fetch(null, new TextEncoder().encode("HMAC\0"), null);
+    const context = mac === null ? null : crypto.EVP_MAC_CTX_new(mac);
+    assert(context !== null && crypto.EVP_MAC_CTX_set_params(context, base + at) === 1, "libcrypto has HMAC");
+    crypto.EVP_MAC_free(mac); // The context has it.
+    return context;
+  }
+
+  /** HKDF-Expand-Label with an empty context and at most one hash of output (RFC 8446 §7.1). */
+  expandLabel(suite: CipherSuite, secret: Uint8Array, label: string, bytes: number): Uint8Array<ArrayBuffer> {
+    const { hashBytes } = SUITES[suite], full = `tls13 ${label}`, infoBytes = 2 + 1 + full.length + 1 + 1;
+    assert(bytes <= hashBytes && secret.length <= DERIVED_BYTES_MAX, "one block of HKDF-Expand is enough");
+    assert(infoBytes <= DERIVED_BYTES_MAX, "a label is short");
+    const { u8, base } = this.arena, mac = this.#macs[suite], secretAt = this.#derivedAt;
+    const infoAt = secretAt + DERIVED_BYTES_MAX, outAt = infoAt + DERIVED_BYTES_MAX;
+    u8.set(secret, secretAt);
+    u8[infoAt] = 0;
+    u8[infoAt + 1] = bytes;
+    u8[infoAt + 2] = full.length;
+    for (let at = 0; at < full.length; at++) u8[infoAt + 3 + at] = full.charCodeAt(at);
+    u8[infoAt + infoBytes - 2] = 0;
+    u8[infoAt + infoBytes - 1] = 1; // T(1)
+    const done = crypto.EVP_MAC_init(mac, base + secretAt, secret.length, 0) === 1 &&
+      crypto.EVP_MAC_update(mac, base + infoAt, infoBytes) === 1 &&
+      crypto.EVP_MAC_final(mac, base + outAt, base + this.lengthAt, hashBytes) === 1;
+    assert(done, "HMAC over 64 bytes succeeds");
+    const output = u8.slice(outAt, outAt + bytes);
+    u8.fill(0, secretAt, outAt + DERIVED_BYTES_MAX);
+    return output;
   }
 
   cipher(suite: CipherSuite): Pointer {
     return this.#ciphers[suite];
   }
-}
-
-/** HKDF-Expand-Label with an empty context and at most one hash of output (RFC 8446 §7.1). */
-export function expandLabel(
-  suite: CipherSuite,
-  secret: Uint8Array<ArrayBuffer>,
-  label: string,
-  bytes: number,
-): Uint8Array<ArrayBuffer> {
-  const { hashBytes } = SUITES[suite];
-  assert(bytes <= hashBytes, "one block of HKDF-Expand is enough");
-  const full = `tls13 ${label}`;
-  const info = new Uint8Array(2 + 1 + full.length + 1 + 1);
-  info[1] = bytes;
-  info[2] = full.length;
-  for (let at = 0; at < full.length; at++) info[3 + at] = full.charCodeAt(at);
-  info[info.length - 1] = 1; // T(1)
-  const output = new Uint8Array(hashBytes);
-  const hash = hashBytes === 48 ? crypto.EVP_sha384() : crypto.EVP_sha256();
-  const done = crypto.HMAC(hash, secret, secret.length, info, info.length, output, null);
-  assert(done !== null, "HMAC over 64 bytes succeeds");
-  return output.slice(0, bytes);
 }
 
 /** Keys of one direction: cipher context, nonce and sequence number. */
@@ -129,8 +159,8 @@ abstract class Direction {
 
   #rekey(): void {
     const { arena, keyAt } = this.crypto;
-    const key = expandLabel(this.#suite, this.#secret, "key", SUITES[this.#suite].keyBytes);
-    const iv = expandLabel(this.#suite, this.#secret, "iv", IV_BYTES);
+    const key = this.crypto.expandLabel(this.#suite, this.#secret, "key", SUITES[this.#suite].keyBytes);
+    const iv = this.crypto.expandLabel(this.#suite, this.#secret, "iv", IV_BYTES);
     arena.u8.set(key, keyAt);
     const cipher = this.crypto.cipher(this.#suite);
     const keyed = crypto.EVP_CipherInit_ex(this.context, cipher, null, arena.base + keyAt, 0, this.#encrypt ? 1 : 0);
@@ -146,7 +176,7 @@ abstract class Direction {
 
   /** RFC 8446 §7.2: the next generation of the secret; the sequence starts again at 0. */
   nextKey(): void {
-    const next = expandLabel(this.#suite, this.#secret, "traffic upd", SUITES[this.#suite].hashBytes);
+    const next = this.crypto.expandLabel(this.#suite, this.#secret, "traffic upd", SUITES[this.#suite].hashBytes);
     this.#secret.fill(0);
     this.#secret = next;
     this.#rekey();

@@ -6,7 +6,7 @@ import { TestAuthority } from "./certificates_testing.ts";
 import * as libc from "./libc_cold.ts";
 import { createTemplate, OpenSsl } from "./openssl.ts";
 import { OpenSslPeer, type PeerOptions, PeerState } from "./openssl_peer_testing.ts";
-import { expandLabel, type Opener, type Sealer } from "./tls_records.ts";
+import type { Opener, Sealer } from "./tls_records.ts";
 
 const arena = new Arena(1 << 20, { hugePages: false });
 const tls = new OpenSsl(arena);
@@ -187,8 +187,22 @@ Deno.test("the peer's own OpenSSL refuses what was sealed under a key it has not
 
 Deno.test("expandLabel() derives key and IV as RFC 8448 §3 shows them", () => {
   const secret = new Uint8Array(Uint8Array.fromHex("a11af9f05531f856ad47116b45a950328204b4f44bfb6b3a4b4f1f3fcb631643"));
-  assertEquals(expandLabel("aes128", secret, "key", 16).toHex(), "9f02283b6c9c07efc26bb9f2ac92e356");
-  assertEquals(expandLabel("aes128", secret, "iv", 12).toHex(), "cf782b88dd83549aadf1e984");
+  assertEquals(tls.records.expandLabel("aes128", secret, "key", 16).toHex(), "9f02283b6c9c07efc26bb9f2ac92e356");
+  assertEquals(tls.records.expandLabel("aes128", secret, "iv", 12).toHex(), "cf782b88dd83549aadf1e984");
+});
+
+Deno.test("expandLabel() is HMAC over the label by the suite's hash, whichever was used before, and leaves nothing of it", async () => {
+  for (
+    const [suite, hash, bytes] of [["aes256", "SHA-384", 48], ["aes128", "SHA-256", 32], ["aes256", "SHA-384", 48]]
+  ) {
+    const secret = crypto.getRandomValues(new Uint8Array(bytes as number)),
+      label = new TextEncoder().encode("tls13 key");
+    const key = await crypto.subtle.importKey("raw", secret, { name: "HMAC", hash: hash as string }, false, ["sign"]);
+    const info = Uint8Array.of(0, 16, label.length, ...label, 0, 1);
+    const expected = new Uint8Array(await crypto.subtle.sign("HMAC", key, info)).subarray(0, 16).toHex();
+    assertEquals(tls.records.expandLabel(suite as "aes256", secret, "key", 16).toHex(), expected);
+    assert(!arena.u8.toHex().includes(secret.toHex()) && !arena.u8.toHex().includes(expected), "all of it is wiped");
+  }
 });
 
 Deno.test("a new connection's keys leave nothing of the last one's in the arena's key scratch", () => {

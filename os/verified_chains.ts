@@ -10,12 +10,12 @@ const crypto = loadLibcrypto({
   X509_get0_notAfter: { parameters: ["pointer"], result: "pointer" }, // const X509 *
   X509_digest: { parameters: ["pointer", "pointer", "buffer", "pointer"], result: "i32" }, // const X509 *, const EVP_MD *, uchar *, uint *
   ASN1_TIME_diff: { parameters: ["buffer", "buffer", "pointer", "pointer"], result: "i32" }, // int *days, int *seconds, const ASN1_TIME *from, const ASN1_TIME *to
-  EVP_sha256: { parameters: [], result: "pointer" },
+  EVP_MD_fetch: { parameters: ["pointer", "buffer", "pointer"], result: "pointer" }, // OSSL_LIB_CTX *, const char *, const char *
   OPENSSL_sk_num: { parameters: ["pointer"], result: "i32" }, // const OPENSSL_STACK *
   OPENSSL_sk_value: { parameters: ["pointer", "i32"], result: "pointer" }, // const OPENSSL_STACK *, int
 });
 
-const X509_V_OK = 0;
+const X509_V_OK = 0, SHA256 = new TextEncoder().encode("SHA256\0");
 const DIGEST_BYTES = 32, DAY_MS = 86_400_000;
 /** Longer chains are verified each time. Istio's have two or three certificates. */
 const CHAIN_CERTIFICATES_MAX = 8;
@@ -24,10 +24,12 @@ const CHAINS_MAX = 512;
 
 type Pointer = Deno.PointerObject;
 
-/** When a chain was verified, and when the first of its certificates expires. */
-interface Span {
+/** A chain, found by all certificates that its peer presented: when it was verified, and when the first of them expires. */
+export interface KnownChain {
   readonly sinceMs: number;
   readonly untilMs: number;
+  /** What its leaf names, once that was read: as the chain, a function of the bytes it is found by. */
+  uris: readonly string[] | undefined;
 }
 
 /**
@@ -39,7 +41,9 @@ export class VerifiedChains {
   /** Verifications that were done, and that were known. */
   doneCount = 0;
   knownCount = 0;
-  readonly #contexts = new Map<number, Map<string, Span>>();
+  readonly #contexts = new Map<number, Map<string, KnownChain>>();
+  /** Of the handshake under way. */
+  #chain: KnownChain | null = null;
   #nextId = 1;
   readonly #nowMs: () => number;
   readonly #chainsMax: number;
@@ -50,7 +54,7 @@ export class VerifiedChains {
   );
   readonly #days = new Int32Array(1);
   readonly #seconds = new Int32Array(1);
-  readonly #sha256 = crypto.EVP_sha256();
+  readonly #sha256 = crypto.EVP_MD_fetch(null, SHA256, null); // Once: else it is looked for at each digest.
   readonly #verify: Deno.UnsafeCallback<{ parameters: ["pointer", "pointer"]; result: "i32" }>;
 
   /** @param nowMs the time of day. @param chainsMax of one context; the oldest makes room. */
@@ -81,12 +85,21 @@ export class VerifiedChains {
     this.#contexts.delete(Number(Deno.UnsafePointer.value(id)));
   }
 
+  /** The chain that the step of a handshake just done has verified or known; null: none, or it is not kept. */
+  takeChain(): KnownChain | null {
+    const chain = this.#chain;
+    this.#chain = null;
+    return chain;
+  }
+
   #verifyChain(store: Pointer, id: number): number {
+    this.#chain = null;
     const chains = this.#contexts.get(id), key = chains === undefined ? "" : this.#keyOf(store);
     const nowMs = this.#nowMs(), known = chains?.get(key);
     if (known !== undefined && known.sinceMs <= nowMs && nowMs < known.untilMs) {
       crypto.X509_STORE_CTX_set_error(store, X509_V_OK);
       this.knownCount++;
+      this.#chain = known;
       return 1;
     }
     const verified = crypto.X509_verify_cert(store);
@@ -97,7 +110,8 @@ export class VerifiedChains {
     const leftMs = this.#leftMs(crypto.X509_STORE_CTX_get0_chain(store));
     if (leftMs <= 0) return verified;
     if (chains.size >= this.#chainsMax) { for (const oldest of chains.keys()) if (chains.delete(oldest)) break; }
-    chains.set(key, { sinceMs: nowMs, untilMs: nowMs + leftMs });
+    this.#chain = { sinceMs: nowMs, untilMs: nowMs + leftMs, uris: undefined };
+    chains.set(key, this.#chain);
     return verified;
   }
 

@@ -45,7 +45,30 @@ function withIdentity(body: (identity: TlsIdentity) => void): void {
   }
 }
 
-Deno.test("a chain is verified once for each role, and its names are read each time (ZT-083, ZT-085)", async () => {
+Deno.test("handshakes under way at once have each its own peer's names, known or not (ZT-083, ZT-085)", async () => {
+  const leaves = await Promise.all(["a", "b", "c"].map((name) => authority.issue([URI + name])));
+  withIdentity((identity) => {
+    for (let round = 0; round < 3; round++) { // Of three chains that are kept, so that later ones are known.
+      const under = leaves.map((leaf) => {
+        const pair = libc.socketpair(libc.AF.UNIX, libc.SOCK.STREAM | libc.SOCK.NONBLOCK) as readonly [number, number];
+        const peer = new OpenSslPeer(pair[1], { server: false, leaf, roots: authority.rootPem });
+        return { pair, peer, ours: identity.accept(pair[0]) };
+      });
+      for (let turn = 0; turn < 3; turn++) {
+        for (const { peer } of under) peer.step();
+        for (const { ours } of under.toReversed()) ours.step();
+      }
+      assertEquals(under.map(({ ours }) => ours.peerUris()), [[URI + "a"], [URI + "b"], [URI + "c"]]);
+      for (const { ours, peer, pair } of under) {
+        ours.free();
+        peer.free();
+        pair.forEach((fd) => libc.close(fd));
+      }
+    }
+  });
+});
+
+Deno.test("a chain is verified once for each role, and its names stay its own (ZT-083, ZT-085)", async () => {
   const other = await authority.issue([URI + "2"]);
   withIdentity((identity) => {
     for (const server of [true, false]) {
