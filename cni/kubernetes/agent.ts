@@ -150,6 +150,7 @@ export async function startAgent(config: AgentConfig, options: AgentOptions): Pr
   await Promise.all([namespaces.synced, nodePods.synced]);
 
   if (noteBoot(config.runDir)) log.info("first start since this node was booted: all pods are looked for anew");
+  journal.keepOnly(new Set([...state.pods()].map(([, { uid }]) => uid)));
   const { restored, complete } = await restore(node, { state, pods, log });
   pods.table.pods().forEach((pod) => events.known(pod));
   const addressesOf = (list: readonly NodePod[]) => list.flatMap(({ uid, ips }) => ips.map((ip) => ({ ip, uid })));

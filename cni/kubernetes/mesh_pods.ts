@@ -81,7 +81,7 @@ export class MeshPods implements Disposable {
    * carries (CNI-090). To be called once, before ztunnel can connect. @returns What to announce.
    */
   async restore(found: ReadonlyMap<NodePod, Netns>): Promise<AnnouncedPod[]> {
-    const { rules, defaults, log } = this.#options, announcedPods: AnnouncedPod[] = [];
+    const { rules, defaults, journal, log } = this.#options, announcedPods: AnnouncedPod[] = [];
     for (const [pod, netns] of found) {
       const enrolled: EnrolledPod = {
         pod,
@@ -98,6 +98,7 @@ export class MeshPods implements Disposable {
         enrolled.acknowledged = false;
         log.warn("rules not restored", { pod: podName(pod), error: chain(error) });
       }
+      journal.end(pod.uid); // The annotation tells, and the agent before had only this left to do.
       this.#watch(enrolled);
       this.table.set(enrolled);
       announcedPods.push(announced(enrolled));
@@ -110,6 +111,7 @@ export class MeshPods implements Disposable {
     await this.#alone(pod.uid, async () => {
       const { rules, probes, annotate, news, log } = this.#options;
       const known = this.table.get(pod.uid);
+      if (known !== undefined) known.acknowledged = false; // The host's audit would put back what is taken away here.
       const before = known?.pod.ips ?? [], ips = new Set([...pod.ips, ...before]); // A pod that ends loses its own.
       for (const { ip, uid } of await probes.remove(addressesOf({ ...pod, ips: [...ips] }))) {
         log.info("address is another pod's now", { ip, uid });

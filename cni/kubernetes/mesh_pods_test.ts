@@ -5,6 +5,7 @@ import { MeshPods } from "./mesh_pods.ts";
 import { actionFor, type NodePod, nodePodOf, REDIRECTION, redirectionOf, ruleOptionsOf } from "./node_pod.ts";
 import { DEFAULT_SELECTORS } from "../enablement.ts";
 import { FakeNode, News, POD } from "./node_testing.ts";
+import { JournalFolder } from "./run_files.ts";
 
 /** The agent's pods on a node in memory, where pod u1 runs in namespace 1. */
 function world({ failing, node = new FakeNode() }: { failing?: string; node?: FakeNode } = {}) {
@@ -289,4 +290,34 @@ Deno.test("ruleOptionsOf() lets a pod's annotations decide, and says what it can
   const listed = options({ "istio.io/reroute-virtual-interfaces": " tap0, ,a/b,an-interface-too-long,net1" });
   assertEquals(listed.rules.virtualInterfaces, ["tap0", "net1"]);
   assertEquals(listed.problems.length, 1);
+});
+
+Deno.test("a pod that leaves is none to be repaired from the first step on, and one that was enrolled is no more said to be begun (CNI-083, CNI-313)", async () => {
+  const { pods, node } = world(), seen: number[] = [];
+  await pods.add(POD, "find");
+  node.announcer.deletePod = () => {
+    seen.push(pods.table.complete().length, node.probeSet.size);
+    return Promise.resolve();
+  };
+  await pods.remove(POD, { lives: true });
+  assertEquals(seen, [0, 0], "the host's audit would put its address back");
+  node.begun.add("u1"); // The agent before died between its last two steps.
+  const next = world({ node });
+  await next.pods.restore(new Map([[POD, node.netns(1).handle()]]));
+  assertEquals(node.begun.size, 0);
+});
+
+Deno.test("JournalFolder forgets pods that this node has no more, over restarts (CNI-313)", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const journal = new JournalFolder(folder);
+    for (const uid of ["a", "b", "c"]) journal.begin(uid);
+    journal.end("a");
+    const next = new JournalFolder(folder);
+    next.keepOnly(new Set(["b", "z"]));
+    const has = (it: JournalFolder) => ["a", "b", "c"].map((uid) => it.has(uid));
+    assertEquals([has(next), has(new JournalFolder(folder))], [[false, true, false], [false, true, false]]);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });

@@ -76,6 +76,11 @@ export class JournalFolder implements Journal {
   has(uid: string): boolean {
     return this.#uids.has(uid);
   }
+
+  /** Of pods that have gone meanwhile nothing is left: what was done in their namespaces went with these. */
+  keepOnly(uids: ReadonlySet<string>): void {
+    for (const uid of [...this.#uids]) if (!uids.has(uid)) this.end(uid);
+  }
 }
 
 /**

@@ -43,7 +43,9 @@ export async function until(claim: string, condition: () => boolean | Promise<bo
 class ListeningZtunnel {
   readonly pods = new Map<string, Deno.Listener[]>();
 
+  /** Opens its ports there; those of a namespace that the pod had before are closed. */
   addPod({ uid, netnsFd }: EnrolledPod): Promise<void> {
+    this.close(uid);
     using netns = openNetns(`/proc/self/fd/${netnsFd}`);
     this.pods.set(uid, withinNetns(netns, () => LISTENERS.map((port) => Deno.listen({ hostname: "::", port }))));
     return Promise.resolve();
@@ -68,6 +70,9 @@ export class NodeRig implements AsyncDisposable {
   readonly metricsPort = freePort();
   readonly debugPort = freePort();
   readonly healthPort = freePort();
+  /** What is run as the agent, with these variables. */
+  program = MAIN;
+  readonly env: Record<string, string> = {};
   #served: ServedKubeApi | undefined;
   #child: Deno.ChildProcess | undefined;
   #client: ZdsClient | undefined;
@@ -146,7 +151,7 @@ export class NodeRig implements AsyncDisposable {
         "run",
         "-A",
         "--quiet",
-        MAIN,
+        this.program,
         "cni",
         "--node-name=n1",
         ...places,
@@ -155,6 +160,7 @@ export class NodeRig implements AsyncDisposable {
         ...pages,
         ...more,
       ],
+      env: this.env,
       stdout: Deno.env.get("AMBIT_RIG_LOG") === undefined ? "null" : "inherit",
     }).spawn();
     await until(
@@ -167,9 +173,17 @@ export class NodeRig implements AsyncDisposable {
   }
 
   async stop(signal: Deno.Signal = "SIGTERM"): Promise<number> {
-    if (this.#child === undefined) return 0;
-    this.#child.kill(signal);
-    const { code } = await this.#child.status;
+    this.#child?.kill(signal);
+    return await this.ended();
+  }
+
+  /** Waits for the agent's end. @returns Its status. */
+  async ended(): Promise<number> {
+    const child = this.#child;
+    if (child === undefined) return 0;
+    const late = setTimeout(() => child.kill("SIGABRT"), UNTIL_MS);
+    const { code } = await child.status;
+    clearTimeout(late);
     this.#child = undefined;
     return code;
   }
@@ -199,21 +213,29 @@ export class NodeRig implements AsyncDisposable {
     });
   }
 
+  isAmbient(name: string): boolean {
+    return Object.keys(this.api.object(NAMESPACES, "", name)?.metadata.labels ?? {}).length > 0;
+  }
+
   /** A pod with its address, whose process is seen below the node's `/proc`. */
   pod(name: string): RigPod {
     const at = this.pods.length, uid = `00000000-0000-4000-8000-${String(at).padStart(12, "0")}`;
     const pod: RigPod = { name, uid, ip: `10.77.0.${at + 2}`, netns: createAnonymousNetns() };
     this.pods.push(pod);
     this.place(pod);
-    const metadata = { name, namespace: "shop", uid };
+    this.putPod(pod);
+    return pod;
+  }
+
+  /** Makes the API server have the pod, without annotations. */
+  putPod({ name, uid, ip }: RigPod, { knowsIp = true } = {}): void {
     this.api.put(PODS, {
       apiVersion: "v1",
       kind: "Pod",
-      metadata,
+      metadata: { name, namespace: "shop", uid },
       spec: { nodeName: "n1" },
-      status: { podIP: pod.ip },
+      status: knowsIp ? { podIP: ip } : {},
     });
-    return pod;
   }
 
   /** Gives the pod another namespace, as a reboot does; the one before is gone. */
