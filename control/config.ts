@@ -290,6 +290,13 @@ export const ISTIOD_CONFIG = defineConfig("ambit istiod", {
     default: "TLSV1_2",
     help: "lowest version of TLS that gRPC and the webhook take",
   },
+  tlsSuites: {
+    kind: list("SUITE"),
+    flag: "tls-cipher-suites",
+    default: Object.freeze([]) as readonly string[],
+    defaultText: "all that are offered: ECDHE with AES-GCM or ChaCha20",
+    help: "suites of TLS 1.2 that gRPC and the webhook take, by the names of IANA; of TLS 1.3 all are taken",
+  },
   grpcStreamsMax: {
     kind: integer(1, 1_000_000),
     flag: "max-grpc-streams",

@@ -17,6 +17,7 @@ import { openStateFolder, publishFile } from "./ca/state_files.ts";
 import { TrustBundle } from "./ca/trust_bundle.ts";
 import type { IstiodConfig } from "./config.ts";
 import { ListenerCredentials } from "./grpc/listener_credentials.ts";
+import { readTlsRules } from "./grpc/tls_rules.ts";
 import type { Method } from "./grpc/methods.ts";
 import type { MeshSettings } from "./mesh_settings.ts";
 import type { Part, Role } from "./role.ts";
@@ -63,7 +64,7 @@ export async function openSigning(
   const authority = await CertificateAuthority.create(source.material);
   const hosts = () => [...ownHosts(self, mesh.now.discoveryAddress), ...config.serverHosts];
   const server = await ServerIdentity.open({ settings: config, inCluster: api !== undefined, authority, hosts, log });
-  const credentials = new ListenerCredentials(server.now, { tlsVersionMin: config.tlsVersionMin });
+  const credentials = new ListenerCredentials(server.now, readTlsRules(config));
   server.subscribe((tls) => credentials.update(tls));
   const bundle = new TrustBundle({ rootsPem: server.distributedRootsPem, revocationsPem: source.revocationsPem });
   if (config.stateDir !== undefined) await openStateFolder(config.stateDir);

@@ -1,22 +1,13 @@
 /** What a TLS listener presents and whom it believes, changed live (CP-003, CP-006). */
 import type { DetailedPeerCertificate, TlsOptions, TLSSocket } from "node:tls";
 import type { Peer } from "./carrier.ts";
+import { TLS_VERSIONS, type TlsRules } from "./tls_rules.ts";
 
 /** Our certificate with its key, and the roots that client certificates must lead to. */
 export interface ServerTls {
   readonly chainPem: string;
   readonly keyPem: string;
   readonly rootsPem: string;
-}
-
-/** Versions of TLS, by the names that settings have for them. */
-export const TLS_VERSIONS = { TLSV1_2: "TLSv1.2", TLSV1_3: "TLSv1.3" } as const;
-
-/** What does not change while it listens. */
-export interface TlsRules {
-  readonly tlsVersionMin: keyof typeof TLS_VERSIONS;
-  /** For tests; {@link HANDSHAKE_MS_MAX} otherwise. */
-  readonly handshakeMsMax?: number;
 }
 
 const HANDSHAKE_MS_MAX = 10_000;

@@ -20,6 +20,7 @@ export interface GrpcServerOptions {
   readonly metrics: GrpcMetrics;
   readonly log: Logger;
 }
+import { suiteProblem } from "./tls_rules.ts";
 
 /** Connections on one listener; files are what a process has fewest of. */
 const CONNECTIONS_MAX = 20_000;
@@ -122,8 +123,9 @@ export class GrpcServer implements ConnectionOwner {
     const server = createTlsServer(tlsOptions(credentials.now, credentials.rules));
     server.on("secureConnection", (socket: TLSSocket) => {
       const peer = verifiedPeer(socket, credentials.rootsChanged);
-      if ("refused" in peer) {
-        this.#options.log.debug("client refused", { address: socket.remoteAddress ?? "", reason: peer.refused });
+      const refused = suiteProblem(socket, credentials.rules) ?? ("refused" in peer ? peer.refused : undefined);
+      if (refused !== undefined || "refused" in peer) {
+        this.#options.log.debug("client refused", { address: socket.remoteAddress ?? "", reason: refused });
         drop(socket);
       } else this.#accept(socket, peer);
     });

@@ -2,8 +2,10 @@
 import { Buffer } from "node:buffer";
 import net from "node:net";
 import tls from "node:tls";
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { MeshError } from "../../base/errors.ts";
 import { verifiedPeer } from "./listener_credentials.ts";
+import { readTlsRules } from "./tls_rules.ts";
 
 import { clientPair, echo, FAILING, newAuthority, Rig, serverTls } from "./server_testing.ts";
 
@@ -41,6 +43,35 @@ Deno.test("GrpcServer takes no TLS below the version that it was given (CP-003)"
       socket.on("error", () => resolve("refused"));
     });
   assertEquals([await connect("TLSv1.2"), await connect("TLSv1.3")], ["refused", "TLSv1.3"]);
+});
+
+Deno.test("GrpcServer reads nothing over a suite of TLS 1.2 that it was not given; of TLS 1.3 all are well (CP-003)", async () => {
+  const connect = async (suites: readonly string[], maxVersion: "TLSv1.2" | "TLSv1.3") => {
+    await using rig = await Rig.start(readTlsRules({ tlsVersionMin: "TLSV1_2", tlsSuites: suites }));
+    return await new Promise<string>((resolve) => {
+      const options = { port: rig.port, ca: rig.authority.material.rootsPem, servername: "localhost", maxVersion };
+      const socket = tls.connect({ ...options, ALPNProtocols: ["h2"] });
+      socket.on("error", () => resolve("closed")).on("close", () => resolve("closed"));
+      socket.on("data", () => {
+        resolve(socket.getCipher().standardName);
+        socket.destroy();
+      });
+    });
+  };
+  const chosen = await connect([], "TLSv1.2");
+  assert(chosen.startsWith("TLS_ECDHE_ECDSA_WITH_"), chosen);
+  assertEquals(await connect([chosen, "TLS_RSA_WITH_AES_128_CBC_SHA"], "TLSv1.2"), chosen);
+  const another = ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"];
+  assertEquals(await connect(another, "TLSv1.2"), "closed");
+  assert((await connect(another, "TLSv1.3")).startsWith("TLS_"));
+});
+
+Deno.test("readTlsRules() refuses suites of which none would be taken (CP-003)", () => {
+  const read = (tlsVersionMin: "TLSV1_2" | "TLSV1_3", ...tlsSuites: string[]) =>
+    readTlsRules({ tlsVersionMin, tlsSuites });
+  assertEquals(read("TLSV1_2"), { tlsVersionMin: "TLSV1_2" });
+  assertEquals(read("TLSV1_3", "nonsense"), { tlsVersionMin: "TLSV1_3" });
+  assertThrows(() => read("TLSV1_2", "TLS_AES_128_GCM_SHA256", "TLS_RSA_WITH_RC4_128_SHA"), MeshError, "RC4");
 });
 
 Deno.test(

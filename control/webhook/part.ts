@@ -1,5 +1,6 @@
 /** The validation webhook as a part of role istiod: its listener, and its registration with the cluster. */
 import { listenOn } from "../listening.ts";
+import { readTlsRules } from "../grpc/tls_rules.ts";
 import type { Part, Role } from "../role.ts";
 import type { Signing } from "../signing.ts";
 import { WebhookRegistration } from "./configuration.ts";
@@ -18,8 +19,8 @@ export async function startWebhook(role: Role, { server }: Pick<Signing, "server
   const { api, config, self, around, readiness, metrics, signal } = role, log = role.log.child("webhook");
   if (api === undefined) return undefined;
   const address = listenOn(config.httpsAddress, HTTPS_PORT, around);
-  const { tlsVersionMin } = config, ready = () => readiness.ready;
-  const webhook = new WebhookServer({ address, tls: server.now, tlsVersionMin, ready, metrics, log });
+  const rules = readTlsRules(config), ready = () => readiness.ready;
+  const webhook = new WebhookServer({ address, tls: server.now, rules, ready, metrics, log });
   const httpsPort = await webhook.listen();
   const name = self.revision === "" || self.revision === "default" ? "istiod" : `istiod-${self.revision}`;
   const registration = new WebhookRegistration({

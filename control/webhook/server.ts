@@ -2,11 +2,12 @@
 import { createServer, type Server } from "node:https";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { TLSSocket } from "node:tls";
 import type { ListenAddress } from "../../base/config.ts";
 import { chain, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Counter, Metrics } from "../../base/metrics.ts";
-import { TLS_VERSIONS } from "../grpc/listener_credentials.ts";
+import { suiteProblem, TLS_VERSIONS, type TlsRules } from "../grpc/tls_rules.ts";
 import { answerReview } from "./review.ts";
 
 /** What the listener presents; changed live. */
@@ -18,7 +19,7 @@ export interface ServerPair {
 export interface WebhookOptions {
   readonly address: ListenAddress;
   readonly tls: ServerPair;
-  readonly tlsVersionMin: keyof typeof TLS_VERSIONS;
+  readonly rules: TlsRules;
   readonly ready: () => boolean;
   readonly metrics: Metrics;
   readonly log: Logger;
@@ -58,8 +59,10 @@ export class WebhookServer {
     this.#failed = metrics.counter("galley_validation_failed", "Objects that the webhook refused.");
     const help = "Requests to the webhook that were no reviews, by the status they were answered with.";
     this.#httpErrors = metrics.counter("galley_validation_http_error", help, { labelled: true });
-    const settings = { cert: tls.chainPem, key: tls.keyPem, minVersion: TLS_VERSIONS[options.tlsVersionMin] };
-    this.#server = createServer(settings, (request, response) => void this.#serve(request, response));
+    this.#server = createServer(this.#settings(tls), (request, response) => void this.#serve(request, response));
+    this.#server.on("secureConnection", (socket: TLSSocket) => {
+      if (suiteProblem(socket, options.rules) !== undefined) socket.destroy();
+    });
     this.#server.maxConnections = CONNECTIONS_MAX;
     this.#server.keepAliveTimeout = IDLE_MS_MAX;
     this.#server.requestTimeout = REQUEST_LIMIT_MS;
@@ -83,8 +86,12 @@ export class WebhookServer {
   }
 
   /** New handshakes present this from here on; connections that stand are kept (CP-006). */
-  present({ chainPem, keyPem }: ServerPair): void {
-    this.#server.setSecureContext({ cert: chainPem, key: keyPem });
+  present(tls: ServerPair): void {
+    this.#server.setSecureContext(this.#settings(tls));
+  }
+
+  #settings({ chainPem, keyPem }: ServerPair) {
+    return { cert: chainPem, key: keyPem, minVersion: TLS_VERSIONS[this.#options.rules.tlsVersionMin] };
   }
 
   async close(): Promise<void> {

@@ -6,6 +6,7 @@ import { Logger } from "../../base/log.ts";
 import { TestCa } from "../../kube/pki_testing.ts";
 import { Metrics } from "../../base/metrics.ts";
 import { answerReview } from "./review.ts";
+import type { TlsRules } from "../grpc/tls_rules.ts";
 import { WebhookServer } from "./server.ts";
 
 const NAMES = [{ type: "ip", value: "127.0.0.1" }] as const;
@@ -107,10 +108,13 @@ class Rig implements AsyncDisposable {
     this.metrics = metrics;
   }
 
-  static async start(requestLimitMs?: number): Promise<Rig> {
+  static async start(
+    requestLimitMs?: number,
+    rules: TlsRules = { tlsVersionMin: "TLSV1_2" },
+  ): Promise<Rig> {
     const ca = await TestCa.create(), metrics = new Metrics(), { certificate, key } = await ca.issue("CN=one", NAMES);
     const server: WebhookServer = new WebhookServer({
-      tlsVersionMin: "TLSV1_2",
+      rules,
       address: { host: "127.0.0.1", port: 0 },
       tls: { chainPem: certificate, keyPem: key },
       ready: () => rig.ready,
@@ -205,11 +209,31 @@ Deno.test("WebhookServer presents a renewed certificate to new handshakes, witho
   assertEquals((await rig.ask("/validate", { body: review() }))?.[0], 200);
 });
 
+Deno.test("WebhookServer takes no TLS below the version that it was given, nor a suite that is not, a renewed certificate or not (CP-003)", async () => {
+  const speaks = (port: number, servername: string, maxVersion: "TLSv1.2" | "TLSv1.3") =>
+    new Promise<string>((resolve) => {
+      const socket = connect({ host: "127.0.0.1", port, servername, rejectUnauthorized: false, maxVersion });
+      socket.on("secureConnect", () => socket.write("GET /ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"));
+      socket.on("data", (bytes) => resolve(bytes.toString().slice(0, 12)));
+      socket.on("error", () => resolve("refused")).on("close", () => resolve("refused"));
+    });
+  const suites = ["TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"];
+  for (const rules of [{ tlsVersionMin: "TLSV1_3" }, { tlsVersionMin: "TLSV1_2", suites }] as const) {
+    await using rig = await Rig.start(undefined, rules);
+    for (const name of ["CN=one", "CN=two"]) {
+      const { certificate, key } = await rig.ca.issue(name, NAMES);
+      rig.server.present({ chainPem: certificate, keyPem: key });
+      const said = [await speaks(rig.port, "old.test", "TLSv1.2"), await speaks(rig.port, "new.test", "TLSv1.3")];
+      assertEquals(said, ["refused", "HTTP/1.1 200"], name);
+    }
+  }
+});
+
 Deno.test("WebhookServer says which address it cannot have", async () => {
   await using rig = await Rig.start();
   const { certificate, key } = await rig.ca.issue("CN=one", NAMES);
   const second = new WebhookServer({
-    tlsVersionMin: "TLSV1_2",
+    rules: { tlsVersionMin: "TLSV1_2" },
     address: { host: "127.0.0.1", port: rig.port },
     tls: { chainPem: certificate, keyPem: key },
     ready: () => true,
