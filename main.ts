@@ -32,6 +32,9 @@ const COMMANDS: readonly Command[] = [
     name: "ztunnel",
     summary: "node proxy: carries the pods' TCP over mutual TLS",
     run: async (args) => {
+      // Before all else: what a parent does not load it does not hold for as long as it waits.
+      const { isParent, supervise } = await import("./dataplane/supervisor.ts");
+      if (isParent(args)) return await supervise(new Logger("ambit"));
       const { ZTUNNEL_CONFIG } = await import("./dataplane/config.ts");
       const { applyLevels } = await import("./dataplane/agent/log_levels.ts");
       const { MESH_FILE, readMeshFile } = await import("./dataplane/agent/proxy_config.ts");

@@ -364,6 +364,14 @@ export const ZTUNNEL_CONFIG = defineConfig("ambit ztunnel", {
     default: false,
     help: "take every connection over from the ztunnel that runs already, which ends then; without one start as usual",
   },
+  supervised: {
+    kind: toggle(),
+    flag: "supervised",
+    env: "AMBIT_SUPERVISED",
+    default: false,
+    help:
+      "run as a child that is started again the moment it dies, for a container, whose runtime takes seconds; takes 20 MiB",
+  },
   takeoverSurge: {
     kind: toggle(),
     flag: "takeover-surge",

@@ -27,7 +27,6 @@ import { parseListenAddress } from "./agent/dns/listen_address.ts";
 import { DnsProxy } from "./agent/dns/proxy.ts";
 import { readResolvConf } from "./agent/dns/resolv_conf.ts";
 import { dnsSettings } from "./agent/dns/settings.ts";
-import { dumpOf } from "./agent/dump_sources.ts";
 import { type ControlEndpoint, parseRootSource, parseTokenSource } from "./agent/control_channel.ts";
 import { FlowTotals } from "./agent/flow_totals.ts";
 import { Hostnames } from "./agent/hostnames.ts";
@@ -249,8 +248,17 @@ async function serveUntilEnd(config: ZtunnelConfig, options: ZtunnelOptions): Pr
         zdsCounters();
         return metrics.registry.text();
       },
-      configDump: () =>
-        dumpOf({ config, state, certificates, pods, tables, version: VERSION, local, pending: zds.pending() }),
+      configDump: async () =>
+        (await import("./agent/dump_sources.ts")).dumpOf({
+          config,
+          state,
+          certificates,
+          pods,
+          tables,
+          version: VERSION,
+          local,
+          pending: zds.pending(),
+        }),
       traffic() {
         collect();
         return trafficView(tables, flows, pods);
@@ -304,6 +312,7 @@ async function serveUntilEnd(config: ZtunnelConfig, options: ZtunnelOptions): Pr
     node: config.nodeName,
   });
   notifyReady(); // Not later: a control plane that is away must not make systemd restart us.
+  const caPrepared = prefetch ? caClient.prepare() : undefined;
   const xdsDone = withXds ? xds.run({ signal }) : aborted(signal);
   // Nothing is proxied before the first full state (ZT-222).
   const zdsDone = Promise.race([withXds ? xds.ready : undefined, aborted(signal)]).then(async () => {
@@ -347,7 +356,7 @@ async function serveUntilEnd(config: ZtunnelConfig, options: ZtunnelOptions): Pr
     await revocations?.close();
     certificates.stop();
     caClient.close();
-    await Promise.allSettled([xdsDone, zdsDone, ...servers]);
+    await Promise.allSettled([xdsDone, zdsDone, caPrepared, ...servers]);
     zds[Symbol.dispose]();
   }
   log.info("ztunnel stopped");

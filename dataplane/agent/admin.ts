@@ -19,7 +19,7 @@ export interface AdminOptions {
   /** The text of all metrics. */
   readonly metrics: () => string;
   /** The dump as JSON text. */
-  readonly configDump: () => string;
+  readonly configDump: () => string | Promise<string>;
   /** Open connections and flows, for screens that show who talks to whom. */
   readonly traffic: () => unknown;
   /** Names of what is not ready yet; empty when all is. */
@@ -101,12 +101,12 @@ export function adminPages(options: AdminOptions, signal: AbortSignal): Answer {
   };
 }
 
-function adminPage(options: AdminOptions, request: Request, url: URL): Response {
+async function adminPage(options: AdminOptions, request: Request, url: URL): Promise<Response> {
   switch (url.pathname) {
     case "/":
       return new Response(INDEX, { headers: { "content-type": "text/html; charset=utf-8" } });
     case "/config_dump":
-      return new Response(options.configDump(), { headers: JSON_TYPE });
+      return new Response(await options.configDump(), { headers: JSON_TYPE });
     case "/traffic":
       return new Response(JSON.stringify(options.traffic()), { headers: JSON_TYPE });
     case "/logging":

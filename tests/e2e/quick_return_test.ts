@@ -6,7 +6,7 @@ import { failuresOf, longestOf, Newcomers, type Try } from "./newcomers.ts";
 
 const KILLS = Number(Deno.env.get("AMBIT_E2E_KILLS") ?? "5");
 const TAKEOVERS = Number(Deno.env.get("AMBIT_E2E_QUICK_TAKEOVERS") ?? "20");
-const BACK_MS = 20_000;
+const BACK_MS = 20_000, SERVED_MS = 2_000;
 /** Without a resolver behind it what the mesh does not know is nobody's: the queries are all for a name of the mesh. */
 const OPTIONS = { ztunnelEnvironment: { AMBIT_RESOLV_CONF: "/dev/null" } };
 
@@ -23,6 +23,13 @@ const STEPS = [
 
 function print(text: string): void {
   Deno.stdout.writeSync(new TextEncoder().encode(`${text}\n`));
+}
+
+/** What a process has for itself alone, and its share of the rest. */
+function privateKiB(pid: number): { readonly own: number; readonly pss: number } {
+  const text = Deno.readTextFileSync(`/proc/${pid}/smaps_rollup`);
+  const field = (name: string) => Number(new RegExp(`${name}:\\s+(\\d+)`).exec(text)![1]);
+  return { own: field("Private_Dirty"), pss: field("Pss") };
 }
 
 /** When each step was said, in milliseconds since the kill. */
@@ -77,6 +84,33 @@ meshTest(`${KILLS} kills of a ztunnel: new connections and DNS queries wait for 
   assertEquals(failuresOf(others), {});
   assert(others.length > KILLS * 20, "there was a stream of them");
 }, OPTIONS);
+
+meshTest(`${KILLS} kills of a ztunnel under a parent: it starts the next one, and nobody is refused`, async (rig) => {
+  const { mesh } = rig, node = mesh.nodes["node-a"], parent = node.ztunnel;
+  const childOf = () =>
+    Number(Deno.readTextFileSync(`/proc/${parent.pid}/task/${parent.pid}/children`).trim().split(" ")[0]);
+  await using newcomers = await Newcomers.start(rig);
+  const gaps: { readonly fromMs: number; readonly toMs: number }[] = [], backMs: number[] = [];
+  for (let round = 0; round < KILLS; round++) {
+    const startMs = performance.now(), child = childOf();
+    // One that dies at its start is given up in the end: this one has served.
+    await until("all is served for a while", BACK_MS, () => newcomers.servedSince(startMs + SERVED_MS));
+    const fromMs = performance.now();
+    Deno.kill(child, "SIGKILL");
+    await until("another child", BACK_MS, () => childOf() > 0 && childOf() !== child);
+    const toMs = performance.now();
+    await until("all is served again", BACK_MS, () => newcomers.servedSince(toMs));
+    gaps.push({ fromMs, toMs });
+    backMs.push(Math.round(performance.now() - fromMs));
+  }
+  const tries = await newcomers.end();
+  const open = (it: Try) => gaps.some(({ fromMs, toMs }) => it.startedAtMs < toMs && it.endedAtMs > fromMs);
+  print(JSON.stringify({ tries: tries.length, backMs, parentKiB: privateKiB(parent.pid) }));
+  assertEquals(failuresOf(tries.filter((it) => !open(it))), {});
+  assertEquals(parent.ended, false);
+  parent.kill("SIGTERM");
+  assertEquals((await parent.status).code, 0, "told to end, both end in order");
+}, { ztunnelEnvironment: { ...OPTIONS.ztunnelEnvironment, AMBIT_SUPERVISED: "true" } });
 
 meshTest("a ztunnel that does not come back: after a while new connections are refused", async (rig) => {
   const { mesh, client } = rig, node = mesh.nodes["node-a"];

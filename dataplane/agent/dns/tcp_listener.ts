@@ -6,11 +6,12 @@ import { closeFd } from "../../../os/sockets.ts";
 import type { Respond } from "./responder.ts";
 import { TcpConnection } from "./tcp_connection.ts";
 
-/** Open connections a listener has at most; further ones are closed at once. */
+/** Open connections a listener has at most; further ones wait for one to end, and are closed at the next sweep. */
 export const TCP_CONNECTIONS_MAX = 64;
 /** Bytes of answers that a listener's clients have not taken yet; who would exceed it is closed. */
 export const PENDING_BYTES_MAX = 4 * 1024 * 1024;
 const BATCH = 16; // Accepts a turn.
+const REFUSALS = 64; // A sweep.
 
 /** One listening socket and its connections; owns their descriptors. */
 export class TcpListener implements Disposable {
@@ -18,6 +19,7 @@ export class TcpListener implements Disposable {
   readonly #options: { readonly poller: Poller; readonly respond: Respond; readonly now: () => number };
   readonly #watched: Watched;
   readonly #connections = new Set<TcpConnection>();
+  #finished = false;
   readonly #budget = { pendingBytes: 0, pendingBytesMax: PENDING_BYTES_MAX };
 
   constructor(
@@ -42,6 +44,7 @@ export class TcpListener implements Disposable {
 
   /** Takes nobody any more; a connection ends once what was asked on it is answered. */
   finish(): void {
+    this.#finished = true;
     this.#watched.end();
     for (const connection of this.#connections) connection.finish();
   }
@@ -50,9 +53,15 @@ export class TcpListener implements Disposable {
     return this.#connections.size;
   }
 
-  /** Closes connections that were idle for too long, and accepts again after a want of descriptors. */
+  /** Closes connections that were idle for too long, then those for which there is no room; accepts again after a want of descriptors. */
   sweep(): void {
     for (const connection of this.#connections) connection.sweep();
+    if (this.#finished) return; // Who waits is another's now.
+    for (let left = REFUSALS; left > 0 && this.#connections.size >= TCP_CONNECTIONS_MAX; left--) {
+      const fd = libc.accept(this.#fd);
+      if (fd < 0) break;
+      closeFd(fd);
+    }
     this.#watched.want(READABLE);
   }
 
@@ -64,14 +73,12 @@ export class TcpListener implements Disposable {
 
   #accept(): void {
     for (let left = BATCH; left > 0; left--) {
+      // A crowd that waited for us is served one after the other.
+      if (this.#connections.size >= TCP_CONNECTIONS_MAX) return this.#watched.want(0);
       const fd = libc.accept(this.#fd);
       if (fd === -libc.Errno.EAGAIN) return;
       // Without descriptors left it would be ready for ever; the sweep tries again.
       if (fd < 0) return this.#watched.want(0);
-      if (this.#connections.size >= TCP_CONNECTIONS_MAX) {
-        closeFd(fd);
-        continue;
-      }
       this.#open(fd);
     }
   }
@@ -81,7 +88,10 @@ export class TcpListener implements Disposable {
       const connection: TcpConnection = new TcpConnection(fd, {
         ...this.#options,
         budget: this.#budget,
-        onClose: () => this.#connections.delete(connection),
+        onClose: () => {
+          this.#connections.delete(connection);
+          this.#watched.want(READABLE);
+        },
       });
       this.#connections.add(connection);
     } catch (error) {
