@@ -98,7 +98,7 @@ interface ValueScope {
   readonly namespace: string;
   readonly trustDomains: readonly string[];
 }
-/** Adds values to a match. @returns false if none of them made sense, which leaves the field as if it was not written. */
+/** Adds values to a match. @returns false if it would match more than was written: as one that cannot be enforced (CP-339). */
 type AddValues = (match: Builder, values: readonly string[], scope: ValueScope) => boolean;
 
 /** What `cluster.local` stands for in a principal, whatever the mesh's own trust domain is. */
@@ -123,13 +123,18 @@ const principals = (field: StringField): AddValues => (match, values, { trustDom
   match[field].push(...values.flatMap((value) => expandPrincipal(value, trustDomains)).map(parseStringMatch));
   return true;
 };
+/** Of an exception none may be missing: what it excepts would be let in (CP-339). */
+const complete = (field: string, read: readonly unknown[], values: readonly unknown[]) =>
+  field.startsWith("not") ? read.length === values.length : read.length > 0;
 const ips = (field: IpField): AddValues => (match, values) => {
-  match[field].push(...values.map(parseIpMatch).filter((value) => value !== undefined));
-  return match[field].length > 0;
+  const read = values.map(parseIpMatch).filter((value) => value !== undefined);
+  match[field].push(...read);
+  return complete(field, read, values);
 };
 const ports = (field: PortField): AddValues => (match, values) => {
-  match[field].push(...values.map(parsePort).filter((value) => value !== undefined));
-  return match[field].length > 0;
+  const read = values.map(parsePort).filter((value) => value !== undefined);
+  match[field].push(...read);
+  return complete(field, read, values);
 };
 const accounts = (field: AccountField): AddValues => (match, values, { namespace }) => {
   match[field].push(...values.map((value) => parseServiceAccount(value, namespace)));

@@ -213,6 +213,13 @@ Deno.test("convertAuthorizationPolicy(): unparsable values are dropped; a list e
   assertEquals(convert("ALLOW", [["ipBlocks", ["nonsense"]], ["namespaces", ["a"]]]), [[], "UnsupportedValue"]);
   assertEquals(convert("ALLOW", [["notIpBlocks", ["10.0.0.0/33"]]]), [[], "UnsupportedValue"]);
   assertEquals(convert("ALLOW", [["ports", ["70000"]]]), [[], "UnsupportedValue"]);
+  // What is left out of an exception would be let in.
+  assertEquals(convert("ALLOW", [["notIpBlocks", ["10.0.0.0/33", "10.1.0.0/16"]]]), [[], "UnsupportedValue"]);
+  assertEquals(convert("ALLOW", [["notPorts", ["70000", "80"]]]), [[], "UnsupportedValue"]);
+  assertEquals(convert("DENY", [["notIpBlocks", ["nonsense", "10.1.0.0/16"]]]), [
+    [[[{ notSourceIps: ["10.1.0.0/16"] }]]],
+    "UnsupportedValue",
+  ]);
   assertEquals(convert("DENY", [["ipBlocks", ["nonsense"]], ["namespaces", ["a"]]]), [
     [[[{ namespaces: ["a"] }]]],
     "UnsupportedValue",

@@ -1,5 +1,5 @@
 /** Checks of single values that Kubernetes' own validation makes, for sources that have no API server before them. */
-import { parseIp } from "../../base/address.ts";
+import { isIpv4, parseIp } from "../../base/address.ts";
 import type { Field } from "./field.ts";
 
 const LABEL = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
@@ -51,10 +51,12 @@ export function ipOrPrefix(field: Field): string {
 export function parsePrefix(text: string): { address: string; prefixLength: number | undefined } | undefined {
   const slash = text.indexOf("/");
   const address = slash < 0 ? text : text.slice(0, slash);
-  if (parseIp(address) === undefined) return undefined;
+  const ip = parseIp(address);
+  if (ip === undefined) return undefined;
   if (slash < 0) return { address, prefixLength: undefined };
-  const bits = text.slice(slash + 1);
-  if (!/^(0|[1-9]\d{0,2})$/.test(bits) || Number(bits) > (address.includes(":") ? 128 : 32)) return undefined;
+  const bits = text.slice(slash + 1), v6 = address.includes(":");
+  if (v6 && isIpv4(ip[0], ip[1], ip[2])) return undefined; // ::ffff:10.0.0.0/8: of which of the two families?
+  if (!/^(0|[1-9]\d{0,2})$/.test(bits) || Number(bits) > (v6 ? 128 : 32)) return undefined;
   return { address, prefixLength: Number(bits) };
 }
 
