@@ -3,7 +3,8 @@ import { assert, assertEquals } from "@std/assert";
 import { parseIp, prefixContains } from "../../base/address.ts";
 import { authorize, type ConnectionFacts } from "../../mesh/policy.ts";
 import { decodeAuthorization, encodeAuthorization } from "../../mesh/proto/authorization_codec.ts";
-import type { AuthorizationPolicyObject, AuthorizationRule, ObjectMeta, ValueLists } from "../objects.ts";
+import type { AuthorizationPolicyObject, AuthorizationRule, ValueLists } from "../objects.ts";
+import { NO_META } from "../decode/no_meta.ts";
 import { parsePrefix } from "./addresses.ts";
 import { convertAuthorizationPolicy } from "./authorization_policy.ts";
 import { AMBIENT_DEFAULTS } from "./options.ts";
@@ -129,18 +130,7 @@ Deno.test("convertAuthorizationPolicy(): ALLOW never allows more than written, D
       return { key, values: negative ? [] : some(field), notValues: negative || random(4) === 0 ? some(field) : [] };
     }),
   });
-  const meta: ObjectMeta = {
-    name: "p",
-    namespace: "a",
-    labels: new Map(),
-    annotations: new Map(),
-    uid: "",
-    generation: 0,
-    createdAtMs: 0,
-    deleting: false,
-    generateName: "",
-    controller: undefined,
-  };
+  const meta = { ...NO_META, name: "p", namespace: "a" };
   let exact = 0, oneSided = 0;
   for (let round = 0; round < 3_000; round++) {
     const action = pick(["ALLOW", "DENY"] as const);

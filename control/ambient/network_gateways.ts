@@ -1,12 +1,7 @@
 /** Gateways as ways into other networks (CP-124), and the workloads that stand for them (CP-216). Pure. */
 import { formatIp, parseIp } from "../../base/address.ts";
-import {
-  type GatewayAddress,
-  type Locality,
-  TunnelProtocol,
-  type Workload,
-  WorkloadType,
-} from "../../mesh/workload.ts";
+import type { GatewayAddress, Locality, Workload } from "../../mesh/workload.ts";
+import { BARE_WORKLOAD } from "./bare_workload.ts";
 import type { GatewayObject } from "../objects.ts";
 
 /** One address of a network's gateway. */
@@ -92,27 +87,19 @@ export function gatewayUid({ network, address, hbonePort }: NetworkGateway): str
 export function workloadOfGateway(gateway: NetworkGateway, trustDomain: string): Workload {
   const uid = gatewayUid(gateway), ip = parseIp(gateway.address);
   return {
+    ...BARE_WORKLOAD,
     uid,
     name: uid,
     namespace: gateway.namespace,
     addresses: ip === undefined ? [] : [ip],
     hostname: ip === undefined ? gateway.address : "",
     network: gateway.network,
-    tunnelProtocol: TunnelProtocol.NONE,
     trustDomain,
     serviceAccount: gateway.serviceAccount,
-    node: "",
-    canonicalName: "",
-    canonicalRevision: "",
-    workloadType: WorkloadType.DEPLOYMENT,
-    workloadName: "",
-    nativeTunnel: false,
-    authorizationPolicies: [],
     healthy: true,
     clusterId: "",
     locality: NO_LOCALITY,
     services: new Map(),
     hostNetwork: false,
-    capacity: 1,
   };
 }

@@ -19,6 +19,7 @@ import {
 import { canonicalAddress, parseIps } from "./addresses.ts";
 import { canonicalNameOf, canonicalRevisionOf, tunnelOf } from "./labels.ts";
 import type { Outcome, Place, Problem } from "./options.ts";
+import { BARE_WORKLOAD } from "./bare_workload.ts";
 import { portsOnEntry } from "./port_mappings.ts";
 import { claimedKey, type ServiceCandidate } from "./service_candidates.ts";
 import type { WorkloadBinding } from "./waypoint_binding.ts";
@@ -181,29 +182,21 @@ export function workloadsOfSlice(
     const uid = `${place.clusterId}/discovery.k8s.io/EndpointSlice/${namespace}/${name}/${address}`;
     if (items.has(uid)) continue; // A slice may name one address under several targets; they are one workload.
     items.set(uid, {
+      ...BARE_WORKLOAD,
       uid,
       name,
       namespace,
       addresses: ips,
       hostname: "",
       network: place.network,
-      tunnelProtocol: TunnelProtocol.NONE,
       trustDomain: place.trustDomain,
       serviceAccount: "",
-      node: "",
-      canonicalName: "",
-      canonicalRevision: "",
-      workloadType: WorkloadType.DEPLOYMENT,
-      workloadName: "",
-      nativeTunnel: false,
-      authorizationPolicies: [],
       healthy: endpoint.ready,
       clusterId: place.clusterId,
       locality: NO_LOCALITY,
       services,
       // As the host's network: such an address is never looked up as a pod's own.
       hostNetwork: true,
-      capacity: 1,
     });
   }
   return { items: [...items], problems };

@@ -1,6 +1,7 @@
 /** For tests of callers: an API server's answers about tokens and pods, said by the test, with every question counted. */
 import { Buffer } from "node:buffer";
 import type { KubeApi, KubeObject, ListPage, ObjectPlace, ResourceType, Scope } from "../../kube/api.ts";
+import { NO_META } from "../decode/no_meta.ts";
 import type { PodObject } from "../objects.ts";
 import type { Credentials } from "./caller.ts";
 
@@ -60,18 +61,7 @@ function podObjectOf({ metadata, spec }: KubeObject): PodObject {
   const { serviceAccountName, nodeName } = spec as { serviceAccountName: string; nodeName: string };
   return {
     kind: "Pod",
-    meta: {
-      name: metadata.name,
-      namespace: metadata.namespace!,
-      labels: new Map(),
-      annotations: new Map(),
-      uid: metadata.uid!,
-      generation: 0,
-      createdAtMs: 0,
-      deleting: false,
-      generateName: "",
-      controller: undefined,
-    },
+    meta: { ...NO_META, name: metadata.name, namespace: metadata.namespace!, uid: metadata.uid! },
     serviceAccountName,
     nodeName,
     hostNetwork: false,

@@ -4,7 +4,6 @@ import { parseYaml, YamlRefusal } from "../folder/yaml.ts";
 import {
   type MeshCaCertificate,
   type MeshConfigObject,
-  type ObjectMeta,
   SERVICE_ENTRY_VISIBILITIES,
   type ServiceEntryVisibility,
   type ServiceScopeRule,
@@ -12,6 +11,7 @@ import {
 } from "../objects.ts";
 import { Field, FieldRefusal, formatPath } from "./field.ts";
 import { decodeLabelSelector } from "./label_selector.ts";
+import { NO_META } from "./no_meta.ts";
 import { label } from "./values.ts";
 
 type Settings = Omit<MeshConfigObject, "kind" | "meta">;
@@ -21,18 +21,7 @@ type Loose = { -readonly [K in keyof Settings]?: unknown };
 
 const TRUST_DOMAIN = /^[a-z0-9._-]{1,255}$/; // SPIFFE ID §2.1
 
-const META: ObjectMeta = {
-  name: "istio",
-  namespace: "",
-  labels: new Map(),
-  annotations: new Map(),
-  uid: "",
-  generation: 0,
-  createdAtMs: 0,
-  deleting: false,
-  generateName: "",
-  controller: undefined,
-};
+const META = { ...NO_META, name: "istio" };
 
 /** What holds where nothing is written. */
 export const EMPTY_MESH_CONFIG: MeshConfigObject = {

@@ -1,8 +1,8 @@
 /** AuthorizationPolicy on its way in (CP-694): what would be refused, or would do something else than its author thinks. */
 import { decodeAuthorizationPolicy } from "../decode/security.ts";
 import type { Field } from "../decode/field.ts";
+import { NO_META } from "../decode/no_meta.ts";
 import type { Findings } from "./findings.ts";
-import { NOBODY } from "./object_meta.ts";
 import { checkAttachment, checkSelector } from "./selectors.ts";
 
 /** Keys of `when`; those that end in `[` name a member, as `request.headers[x]`. */
@@ -63,7 +63,7 @@ const BLIND_AT_ZTUNNEL =
 
 export function checkAuthorizationPolicy(root: Field, findings: Findings): void {
   const spec = root.get("spec");
-  findings.attempt(() => decodeAuthorizationPolicy(root, NOBODY));
+  findings.attempt(() => decodeAuthorizationPolicy(root, NO_META));
   checkAttachment(spec, findings);
   checkSelector(spec.get("selector"), findings);
   const bound = spec.get("targetRef").present || spec.get("targetRefs").present;

@@ -3,8 +3,8 @@ import { parseIp } from "../../base/address.ts";
 import { decodeServiceEntry, decodeWorkloadEntry } from "../decode/entries.ts";
 import { Field } from "../decode/field.ts";
 import { label, parsePrefix } from "../decode/values.ts";
+import { NO_META } from "../decode/no_meta.ts";
 import type { Findings } from "./findings.ts";
-import { NOBODY } from "./object_meta.ts";
 import { checkSelector } from "./selectors.ts";
 
 const ENDPOINT_FIELDS = ["address", "ports", "labels", "network", "locality", "weight", "serviceAccount"];
@@ -54,7 +54,7 @@ export function checkWorkloadEntry(root: Field, findings: Findings): void {
   const shown = isSocket
     ? new Field({ ...spec.value as Record<string, never>, address: "127.0.0.1" }, spec.path)
     : spec;
-  findings.attempt(() => decodeWorkloadEntry(new Field({ spec: shown.value ?? null }), NOBODY));
+  findings.attempt(() => decodeWorkloadEntry(new Field({ spec: shown.value ?? null }), NO_META));
 }
 
 /** @returns whether its address is a Unix domain socket. */
@@ -102,7 +102,7 @@ export function checkServiceEntry(root: Field, findings: Findings): void {
   const spec = root.get("spec");
   findings.attempt(() => spec.required().only(...SERVICE_FIELDS));
   // Of all that is told at once only what the folder refuses too; then what only an author can mend.
-  const addressed = findings.attempt(() => decodeServiceEntry(withoutSockets(root), NOBODY));
+  const addressed = findings.attempt(() => decodeServiceEntry(withoutSockets(root), NO_META));
   checkShape(spec, findings);
   if (addressed === undefined) return;
   const facts: Facts = {

@@ -1,7 +1,7 @@
-/** The metadata that decoding asks for and validation has no use of: an object may have no name yet. */
+/** The metadata of an object that says nothing of itself: of settings, and of one that is only being checked. */
 import type { ObjectMeta } from "../objects.ts";
 
-export const NOBODY: ObjectMeta = {
+export const NO_META: ObjectMeta = Object.freeze({
   name: "",
   namespace: "",
   labels: new Map(),
@@ -12,4 +12,4 @@ export const NOBODY: ObjectMeta = {
   deleting: false,
   generateName: "",
   controller: undefined,
-};
+});
