@@ -11,11 +11,14 @@ import {
 import { MeshError } from "../../base/errors.ts";
 import { Logger } from "../../base/log.ts";
 import { requireCapabilities } from "../../os/capabilities.ts";
-import { ownNetns } from "../../os/netns.ts";
+import { createAnonymousNetns, ownNetns } from "../../os/netns.ts";
 import type { NodeStatus } from "../../mesh/enrolment.ts";
+import { allCandidates } from "../redirection/candidates.ts";
+import { REDIRECT_CHOICES, type RedirectChoice, type RedirectSettings } from "../redirection/choices.ts";
 import { ProgramThread } from "../redirection/programs.ts";
 import { judge, type Verdict } from "./judge.ts";
 import { findNamespaces } from "./namespaces.ts";
+import { judgeNodeOffer, lookAtNode, textOfFindings } from "./node.ts";
 import { Observer } from "./observe.ts";
 import { type Subjects, subjectsOfCluster, subjectsOfKernel, subjectsOfNode } from "./subjects.ts";
 
@@ -47,6 +50,20 @@ export const CHECK_CONFIG = defineConfig("ambit cni check", {
     help: "in a container: where the node's /proc is mounted; empty on the node itself",
     emptyCounts: true,
   },
+  node: {
+    kind: toggle(),
+    flag: "node",
+    default: false,
+    help:
+      "tell instead what this node offers to an agent: each means of redirection is tried, and nothing is left behind",
+  },
+  redirect: {
+    kind: oneOf(...REDIRECT_CHOICES),
+    flag: "redirect",
+    env: "AMBIT_REDIRECT",
+    default: "auto" as RedirectChoice,
+    help: "with --node: what the agent is asked to redirect by",
+  },
   prove: {
     kind: toggle(),
     flag: "prove",
@@ -77,10 +94,31 @@ export async function runCheck(args: readonly string[]): Promise<number> {
   const { config } = CHECK_CONFIG.parse(flags, (name) => Deno.env.get(name));
   requireCapabilities(["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
   const log = new Logger("check", { sink: (line) => void Deno.stderr.writeSync(new TextEncoder().encode(line)) });
+  if (config.node) return await checkNode(config, log);
   using observer = new Observer({ runner: new ProgramThread(log), log, prove: config.prove });
   const report = await look(config, { observer, wanted });
   write(config.output === "json" ? `${JSON.stringify(report, undefined, 2)}\n` : textOf(report));
   return report.verdicts.every(({ captured }) => captured) ? 0 : 1;
+}
+
+/** @returns 0 unless nothing can redirect here. */
+async function checkNode(
+  { redirect, hostRoot, output }: ReturnType<typeof CHECK_CONFIG.parse>["config"],
+  log: Logger,
+): Promise<number> {
+  const settings: RedirectSettings = {
+    redirect,
+    nativeNftables: undefined,
+    forceIptables: undefined,
+    reconcilePodRules: true,
+    hostRoot,
+  };
+  using runner = new ProgramThread(log), scratch = createAnonymousNetns();
+  // iptables leaves empty chains where it is tried, so that is not in the node's own namespace.
+  const candidates = allCandidates({ runner, settings, log, host: scratch });
+  const findings = judgeNodeOffer(await lookAtNode(settings, candidates));
+  write(output === "json" ? `${JSON.stringify({ findings }, undefined, 2)}\n` : textOfFindings(findings));
+  return findings.some(({ status }) => status === "fail") ? 1 : 0;
 }
 
 async function look(

@@ -54,7 +54,7 @@ export async function chooseRedirection(settings: RedirectSettings, parts: Choic
 }
 
 /** Legacy, if the node has rules of it, for then that is the variant in use; else the first. */
-function preferred(usable: readonly Candidate[]): Candidate | undefined {
+export function preferred(usable: readonly Candidate[]): Candidate | undefined {
   const first = usable[0];
   if (first?.name !== "iptables-nft") return first;
   return usable.find((it) => it.name === "iptables-legacy" && it.inUse?.() === true) ?? first;
