@@ -5,6 +5,7 @@ import { parseCidr } from "../mesh/enrolment.ts";
 import { requireCapabilities } from "../os/capabilities.ts";
 import { NAMED_NETNS_FOLDER } from "../os/netns.ts";
 import { notifyReady } from "../os/service_notify.ts";
+import { refusesForeign } from "./bpf/foreign_ztunnel.ts";
 import type { CniConfig } from "./config.ts";
 import { FolderWatch } from "./bare/folder_watch.ts";
 import { type Cgroup, findCgroupRoot, openCgroup, unifiedPathOf } from "./bare/cgroups.ts";
@@ -41,17 +42,22 @@ export async function startCni(config: CniConfig, { signal, log }: RoleOptions):
   checkRanges(config.neverCapture);
   using cleanup = new DisposableStack();
   let processIds = (): number[] => [];
+  const redirection = cleanup.use(await chooseRedirection(config, { log: log.child("redirection") }));
   const enrolments = cleanup.use(
     new Enrolments({
       file: `${config.stateDir}/enrolled.json`,
       rules: { dnsCapture: config.dnsCapture },
       shared: { never: config.neverCapture, exempt: () => processIds().flatMap(cgroupsOf) },
-      redirection: cleanup.use(await chooseRedirection(config, { log: log.child("redirection") })),
+      redirection,
       log: log.child("enrolments"),
     }),
   );
   const pods = await enrolments.restore();
-  const zds = ZdsServer.listen({ path: config.zdsSocket, log: log.child("zds") }, pods);
+  const zds = ZdsServer.listen({
+    path: config.zdsSocket,
+    log: log.child("zds"),
+    refuses: refusesForeign({ settings: config, redirection }),
+  }, pods);
   processIds = () => zds.processIds;
   const folder = new WorkloadFolder(config.enrolDir, {
     enrol: (request, file) => enrolments.enrol(request, zds, { signal, file }),

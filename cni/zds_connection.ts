@@ -42,6 +42,8 @@ export class ZdsConnection {
   #failure: Error | undefined;
   /** What this ztunnel said it can: bits of ZdsFeature. */
   features = 0;
+  /** Why it is given no pods; undefined: it is. */
+  refusal: string | undefined = undefined;
   /** undefined before the hello. */
   processId: number | undefined = undefined;
 
@@ -141,6 +143,7 @@ export class ZdsConnection {
   /** Sends one request and waits for its acknowledgement. */
   async #exchange(request: ZdsRequest, descriptor?: number): Promise<Outcome> {
     if (this.#ended) return "disconnected";
+    if (request.kind === "add" && this.refusal !== undefined) return { error: this.refusal };
     if (request.kind === "add" && request.shared !== undefined && (this.features & ZdsFeature.SHARED_NETNS) === 0) {
       return { error: "this ztunnel serves no workloads in the host's network namespace" };
     }

@@ -42,6 +42,8 @@ export interface ZdsServerOptions {
   readonly successorWaitMs?: number;
   /** How long ztunnel's sockets are held after it. */
   readonly holdMs?: number;
+  /** Why pods cannot be given to a ztunnel of this kind, of that process; undefined: they can. */
+  readonly refuses?: (features: number, processId: number | undefined) => string | undefined;
   /** Called, once the snapshot is through, with each pod that was refused in it: ztunnel goes on without those (CNI-243). */
   readonly onRefused?: (uid: string) => void;
 }
@@ -188,6 +190,8 @@ export class ZdsServer implements AsyncDisposable {
       checkPeer(socket);
       connection.features = await this.#receiveHello(socket);
       connection.processId = socket.peerProcessId();
+      connection.refusal = this.#options.refuses?.(connection.features, connection.processId);
+      if (connection.refusal !== undefined) log.error("this ztunnel is given no pods", { reason: connection.refusal });
       greeted = true;
       this.#held.stopClock();
       this.#notify();

@@ -6,6 +6,7 @@ import {
   decodeZdsRequest,
   encodeZdsAcknowledgement,
   encodeZdsHello,
+  encodeZdsRequest,
   type ZdsRequest,
 } from "../mesh/proto/zds_codec.ts";
 import { countDescriptors } from "../os/descriptors_testing.ts";
@@ -170,6 +171,46 @@ Deno.test({
     assertEquals(countDescriptors(`${folder}/socket`), 1, "the test's own");
   },
 });
+
+test(
+  "ZdsServer gives no pods to a ztunnel that it cannot serve, and says why (CNI-202)",
+  ["a"],
+  async (server, path) => {
+    await using ztunnel = await FakeZtunnel.greeted(path);
+    assertEquals(await ztunnel.answer(), { kind: "keep", uid: "a", descriptor: false });
+    assertEquals(await ztunnel.answer(), { kind: "snapshotSent", descriptor: false });
+    await until("in sync", () => server.synchronized);
+    const error = await assertRejects(() => server.addPod(pod("b")), MeshError);
+    assertEquals(chain(error), "ztunnel refused pod web-0: it is of another make");
+  },
+  { refuses: (features: number) => features === 0 ? "it is of another make" : undefined },
+);
+
+test(
+  "ZdsServer sends what Istio's protocol lacks only to a ztunnel that said it knows it (CNI-256)",
+  [],
+  async (server, path) => {
+    const shared = { outboundPort: 15100, plaintextPort: 15300, inboundPorts: [80], address: "" };
+    const plain = encodeZdsRequest({ kind: "add", uid: "a", workload });
+    await using foreign = await FakeZtunnel.greeted(path);
+    await foreign.answer();
+    const adding = server.addPod(pod("a"));
+    const packet = await foreign.socket.receive(1024, { timeoutMs: 2_000 });
+    assert(typeof packet !== "string", "the pod comes");
+    assertEquals(packet.bytes.toHex(), plain.toHex(), "not one byte more");
+    await foreign.socket.send(encodeZdsAcknowledgement({ error: "" }));
+    await adding;
+    const error = await assertRejects(() => server.addPod({ ...pod("b"), shared }), MeshError);
+    assertEquals(chain(error).includes("serves no workloads in the host's network namespace"), true);
+    await using ours = new FakeZtunnel(path);
+    await ours.socket.send(encodeZdsHello({ version: 1, features: 1 }));
+    for (let at = 0; at < 3; at++) assert((await ours.answer()).kind !== "add", "what it may have from before");
+    await until("in sync", () => server.synchronized);
+    const telling = server.addPod({ ...pod("b"), shared }), told = await ours.answer();
+    await telling;
+    assertEquals(told.kind === "add" && told.shared, shared);
+  },
+);
 
 test(
   "ZdsServer reports a refusal to whoever added the pod, and the next request goes through (CNI-252)",

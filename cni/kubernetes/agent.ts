@@ -38,6 +38,8 @@ export interface AgentConfig {
   readonly branchEniProbe?: boolean;
   /** What redirects, in the pods and on the node. */
   readonly redirection: Redirection;
+  /** Why pods cannot be given to a ztunnel with these features, of that process; undefined: they can. */
+  readonly refusesZtunnel?: (features: number, processId: number | undefined) => string | undefined;
   readonly runDir: string;
   readonly zdsSocket: string;
   /** `/proc` of the host, as this process sees it. */
@@ -159,6 +161,7 @@ export async function startAgent(config: AgentConfig, options: AgentOptions): Pr
     ZdsServer.listen({
       path: config.zdsSocket,
       log: log.child("zds"),
+      refuses: config.refusesZtunnel,
       // It has no listeners: looked at, that is found and made right.
       onRefused: (uid) => pods.table.get(uid) && queue.add(podName(pods.table.get(uid)!.pod)),
     }, restored),

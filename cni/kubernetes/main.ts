@@ -10,6 +10,7 @@ import { openKubeApi } from "../../kube/client.ts";
 import { inClusterAccess } from "../../kube/in_cluster.ts";
 import { loadKubeconfig } from "../../kube/kubeconfig_access.ts";
 import { NAMESPACES } from "../../kube/resource_types.ts";
+import { refusesForeign } from "../bpf/foreign_ztunnel.ts";
 import type { CniConfig } from "../config.ts";
 import { DEFAULT_SELECTORS_WRITTEN, type Enablement, parseEnablement } from "../enablement.ts";
 import { Installer } from "../install/installer.ts";
@@ -59,6 +60,7 @@ export async function runKubernetesMode(config: CniConfig, { signal, log }: Role
       enablement,
       rules: { dnsCapture: config.dnsCapture, permitExclusions: config.permitExclusions, ...probe && { probe } },
       redirection,
+      refusesZtunnel: refusesForeign({ settings: config, redirection }),
       branchEniProbe: config.branchEniProbe,
       hostNetns: host,
       runDir: config.runDir,

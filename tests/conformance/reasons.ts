@@ -73,5 +73,8 @@ export const NOTES: Readonly<Record<string, string>> = {
   "CNI-009": "the plugin always asks 31 times, with no setting for it",
   "CNI-091": "an agent that starts compares the sets with its pods, and changes only what differs",
   "CNI-093": "such a pod is enrolled anew",
+  "CNI-213": "nothing is accelerated at all (decision 38)",
+  "CNI-256":
+    "agreed on by bits of the hello beside version 1; what goes so are shared namespaces and the sockets that outlive a crash",
   "CNI-190": "by ambit analyze, which reads the policies with the operator's own account",
 };

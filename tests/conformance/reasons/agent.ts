@@ -10,5 +10,4 @@ export const AGENT_REASONS: Readonly<Record<string, string>> = {
   "CNI-167": SIDECAR,
   "CNI-168": SIDECAR,
   "CNI-169": SIDECAR,
-  "CNI-256": "not offered: our parts speak version 1 to each other as to all others, and lack nothing for it",
 };

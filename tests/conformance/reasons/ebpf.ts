@@ -2,5 +2,4 @@
 export const EBPF_REASONS: Readonly<Record<string, string>> = {
   "CNI-211": "refused: a socket that nobody reads takes the node's memory without bound (decision 38)",
   "CNI-212": "refused with CNI-211 (decision 38)",
-  "CNI-213": "nothing is accelerated, so nothing between pods is (decision 38)",
 };
