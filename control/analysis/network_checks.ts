@@ -18,7 +18,7 @@ export interface Network {
   readonly pods: NetworkPods;
 }
 
-const HBONE_PORT = 15_008, DNS_PORT = 53;
+const HBONE_PORT = 15_008, DNS_PORT = 53, EXAMPLES_MAX = 2;
 /** Where the node's probes of enrolled pods come from (CNI-180). */
 const PROBES_FROM = { ipv4: "169.254.7.127/32", ipv6: "fd16:9254:7127:1337:ffff:ffff:ffff:ffff/128" } as const;
 
@@ -40,10 +40,11 @@ interface Placed extends Finding {
 
 function* findings({ policies, pods }: Network): Iterable<Placed> {
   const kinds = pods.kinds(), members = kinds.filter(({ inMesh }) => inMesh);
+  const reached = new Map<PolicyRule, readonly Reached[]>();
   const byNamespace = Map.groupBy(policies, ({ namespace }) => namespace);
   for (const kind of members) {
     const selecting = (byNamespace.get(kind.namespace) ?? []).filter((it) => selectorMatches(it.pods, kind.labels));
-    const view: View = { kind, members, pods };
+    const view: View = { kind, members, pods, reached };
     yield* checkHbone(selecting, "ingress", view);
     yield* checkHbone(selecting, "egress", view);
     yield* checkProbes(selecting, kind);
@@ -55,6 +56,8 @@ interface View {
   readonly kind: PodKind;
   readonly members: readonly PodKind[];
   readonly pods: NetworkPods;
+  /** By rule, which is the same for all pods that its policy selects; a rule is of one direction. */
+  readonly reached: Map<PolicyRule, readonly Reached[]>;
 }
 
 /**
@@ -70,7 +73,9 @@ function* checkHbone(policies: readonly NetworkPolicy[], direction: Direction, v
     for (const rule of policy[direction] ?? []) {
       if (admitsTcp(rule, HBONE_PORT, named)) continue;
       const missed = peersInMesh(rule, direction, view).find((it) => !isOpen(open, it));
-      if (missed !== undefined) yield blocked(policy, { rule, direction, kind, peer: missed.example });
+      if (missed === undefined) continue;
+      const peer = missed.examples.find((it) => it !== kind.example) ?? kind.example;
+      yield blocked(policy, { rule, direction, kind, peer });
     }
   }
 }
@@ -78,32 +83,45 @@ function* checkHbone(policies: readonly NetworkPolicy[], direction: Direction, v
 interface Reached {
   /** Undefined: whoever it may be. */
   readonly peer: PolicyPeer | undefined;
-  /** A pod of the mesh that it is for. */
-  readonly example: string;
+  /** Pods of the mesh that it is for; two, so that one is another than the pod itself. */
+  readonly examples: readonly string[];
 }
 
 /** Those for whom the rule admits something in clear, and of whom some are in the mesh. */
-function peersInMesh(rule: PolicyRule, direction: Direction, { kind, members, pods }: View): Reached[] {
+function peersInMesh(rule: PolicyRule, direction: Direction, view: View): readonly Reached[] {
+  if (direction === "ingress" && otherTcpPorts(rule, [HBONE_PORT], view.kind.namedPorts).length === 0) return [];
+  const known = view.reached.get(rule);
+  if (known !== undefined) return known;
+  const { kind: { namespace }, members, pods } = view;
   const concerns = (other: PodKind): boolean => {
-    if (direction === "ingress") return otherTcpPorts(rule, [HBONE_PORT], kind.namedPorts).length > 0;
+    if (direction === "ingress") return true;
     // Towards others a port may be meant for something outside: of pods that say what they serve, only that counts.
     if (otherTcpPorts(rule, [HBONE_PORT, DNS_PORT], other.namedPorts).length === 0) return false;
     return other.tcpPorts.length === 0 || other.tcpPorts.some((port) => admitsTcp(rule, port, other.namedPorts));
   };
   const peers: readonly (PolicyPeer | undefined)[] = rule.peers.length === 0 ? [undefined] : rule.peers;
-  return peers.flatMap((peer) => {
-    const other = members.find((it) => it !== kind && isPeer(peer, it, { kind, pods }) && concerns(it)) ??
-      (isPeer(peer, kind, { kind, pods }) && concerns(kind) ? kind : undefined);
-    return other === undefined ? [] : [{ peer, example: other.example }];
+  const reached = peers.flatMap((peer): Reached[] => {
+    const examples: string[] = [];
+    for (const other of members) {
+      if (isPeer(peer, other, { namespace, pods }) && concerns(other)) examples.push(other.example);
+      if (examples.length === EXAMPLES_MAX) break;
+    }
+    return examples.length === 0 ? [] : [{ peer, examples }];
   });
+  view.reached.set(rule, reached);
+  return reached;
 }
 
 /** Addresses are those of whoever is outside: pods have others from day to day. */
-function isPeer(peer: PolicyPeer | undefined, other: PodKind, { kind, pods }: Pick<View, "kind" | "pods">): boolean {
+function isPeer(
+  peer: PolicyPeer | undefined,
+  other: PodKind,
+  { namespace, pods }: { readonly namespace: string; readonly pods: NetworkPods },
+): boolean {
   if (peer === undefined) return true;
   if ("block" in peer || !selectorMatches(peer.pods, other.labels)) return false;
   const { namespaces } = peer;
-  if (namespaces === undefined) return other.namespace === kind.namespace;
+  if (namespaces === undefined) return other.namespace === namespace;
   return selectorMatches(namespaces, pods.labelsOf(other.namespace));
 }
 

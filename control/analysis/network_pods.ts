@@ -24,6 +24,8 @@ const SIDECAR = "sidecar.istio.io/status";
 /** Collects raw pods and namespaces, of which the mesh itself keeps less than is needed here. */
 export class NetworkPods {
   readonly #namespaces = new Map<string, ReadonlyMap<string, string>>();
+  /** As selectors see a namespace: with its name among its labels. */
+  readonly #labels = new Map<string, ReadonlyMap<string, string>>();
   readonly #kinds = new Map<string, PodKind & { readonly wanted: string | undefined }>();
 
   addNamespace(object: Fields): void {
@@ -63,7 +65,12 @@ export class NetworkPods {
   }
 
   labelsOf(namespace: string): ReadonlyMap<string, string> {
-    return new Map([...this.#namespaces.get(namespace) ?? [], ["kubernetes.io/metadata.name", namespace]]);
+    let labels = this.#labels.get(namespace);
+    if (labels === undefined) {
+      labels = new Map([...this.#namespaces.get(namespace) ?? [], ["kubernetes.io/metadata.name", namespace]]);
+      this.#labels.set(namespace, labels);
+    }
+    return labels;
   }
 
   /** All kinds, each with whether it is, or is asked to be, in the mesh. */
