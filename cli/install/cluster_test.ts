@@ -69,7 +69,33 @@ Deno.test("the manifests are objects that the installer knows, and fit another n
     assertEquals(at("bin"), profile.binDir ?? "/opt/cni/bin", name);
     assertEquals(at("netns"), profile.netnsDir ?? "/var/run/netns", name);
   }
-  assertEquals(profileOf("openshift").namespace, "kube-system");
+});
+
+Deno.test("on OpenShift the plugin stands alone for Multus, in a namespace where pods may be privileged (CNI-032, CNI-042)", () => {
+  const profile = profileOf("openshift");
+  assertEquals(profile.namespace, "kube-system");
+  const fitted = fitManifests(readManifests(), { namespace: "kube-system", image: DEFAULT_IMAGE, profile });
+  const named = (kind: string, name: string) => fitted.find((it) => it.kind === kind && it.metadata.name === name)!;
+  interface Container {
+    readonly env: readonly { readonly name: string; readonly value?: string }[];
+    readonly securityContext: object;
+  }
+  const container = (name: string) =>
+    (named("DaemonSet", name).spec as { template: { spec: { containers: Container[] } } }).template.spec.containers[0]!;
+  const settings = (name: string) => Object.fromEntries(container(name).env.map(({ name, value }) => [name, value]));
+  assertEquals(settings("istio-cni-node").CHAINED_CNI_PLUGIN, "false");
+  assertEquals(settings("istio-cni-node").CNI_CONF_NAME, "istio-cni.conf");
+  assertEquals(settings("ztunnel").CHAINED_CNI_PLUGIN, undefined);
+  for (const name of ["istio-cni-node", "ztunnel"]) {
+    assertEquals(Reflect.get(container(name).securityContext, "seLinuxOptions"), { type: "spc_t" }, name);
+  }
+  assertEquals(named("NetworkAttachmentDefinition", "istio-cni").metadata.namespace, "default");
+  const { subjects } = named("ClusterRoleBinding", "istio-security-context") as unknown as { subjects: object[] };
+  assertEquals(
+    subjects,
+    ["istio-cni", "ztunnel"].map((name) => ({ kind: "ServiceAccount", name, namespace: "kube-system" })),
+  );
+  for (const object of fitted) assertEquals(typeOf(object).kind, object.kind);
 });
 
 Deno.test("applyAll() applies in order, is safe to repeat, and waits until all of it runs", async () => {

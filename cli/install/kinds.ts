@@ -19,6 +19,7 @@ const KINDS: readonly ResourceType[] = [
   row(RBAC, V1, "RoleBinding", "rolebindings"),
   row("policy", V1, "PodDisruptionBudget", "poddisruptionbudgets"),
   row("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
+  row("k8s.cni.cncf.io", V1, "NetworkAttachmentDefinition", "network-attachment-definitions"),
   row("networking.k8s.io", V1, "NetworkPolicy", "networkpolicies"),
   row("admissionregistration.k8s.io", V1, "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", false),
 ];

@@ -35,11 +35,11 @@ export function readManifests(folder: URL = FOLDER): KubeObject[] {
 
 /** Another namespace, image and platform in all objects. */
 export function fitManifests(objects: readonly KubeObject[], options: ManifestOptions): KubeObject[] {
-  return objects.map((object) => {
+  const { profile } = options, [namespace, ...rest] = objects;
+  const all = namespace === undefined ? [] : [namespace, ...profile.objects ?? [], ...rest]; // Rights before who needs them.
+  return all.map((object) => {
     const fitted = fitNames(object as unknown as Plain, options) as Fields;
-    return (fitted.kind === "DaemonSet" && (fitted.metadata as Fields).name === "istio-cni-node"
-      ? fitAgent(fitted, options.profile)
-      : fitted) as unknown as KubeObject;
+    return (fitted.kind === "DaemonSet" ? fitDaemonSet(fitted, profile) : fitted) as unknown as KubeObject;
   });
 }
 
@@ -55,16 +55,20 @@ function fitNames(value: Plain, options: ManifestOptions): Plain {
 
 const VOLUMES = { conf: "confDir", bin: "binDir", netns: "netnsDir" } as const;
 
-function fitAgent(daemonSet: Fields, profile: PlatformProfile): Fields {
+function fitDaemonSet(daemonSet: Fields, profile: PlatformProfile): Fields {
   const spec = daemonSet.spec as Fields, template = spec.template as Fields, pod = template.spec as Fields;
+  const isAgent = (daemonSet.metadata as Fields).name === "istio-cni-node", { seLinuxType } = profile;
   const volumes = (pod.volumes as readonly Fields[]).map((volume) => {
-    const path = profile[VOLUMES[volume.name as keyof typeof VOLUMES]];
+    const path = isAgent ? profile[VOLUMES[volume.name as keyof typeof VOLUMES]] : undefined;
     return path === undefined ? volume : { ...volume, hostPath: { ...volume.hostPath as Fields, path } };
   });
-  const added = Object.entries(profile.environment ?? {}).map(([name, value]) => ({ name, value }));
+  const added = isAgent ? Object.entries(profile.environment ?? {}).map(([name, value]) => ({ name, value })) : [];
   const containers = (pod.containers as readonly Fields[]).map((container) => ({
     ...container,
     env: [...container.env as readonly Fields[], ...added],
+    ...(seLinuxType === undefined
+      ? {}
+      : { securityContext: { ...container.securityContext as Fields, seLinuxOptions: { type: seLinuxType } } }),
   }));
   return { ...daemonSet, spec: { ...spec, template: { ...template, spec: { ...pod, volumes, containers } } } };
 }

@@ -1,5 +1,6 @@
 /** Where platforms keep what the node agent touches (CNI-032). Pure. */
 import { MeshError } from "../../base/errors.ts";
+import type { KubeObject } from "../../kube/api.ts";
 
 /** Paths on the node; what is left out is as everywhere. */
 export interface PlatformProfile {
@@ -10,7 +11,40 @@ export interface PlatformProfile {
   readonly namespace?: string;
   /** Settings of the node agent that differ. */
   readonly environment?: Readonly<Record<string, string>>;
+  /** Of SELinux, for what works in other pods' namespaces. */
+  readonly seLinuxType?: string;
+  /** What has to be there besides, with the namespace as the manifests have it. */
+  readonly objects?: readonly KubeObject[];
 }
+
+const SCC = "istio-security-context";
+
+/** Multus gives our plugin to pods that ask for it by name; what enters other pods needs the platform's permission. */
+const OPENSHIFT_OBJECTS: readonly KubeObject[] = [
+  {
+    apiVersion: "rbac.authorization.k8s.io/v1",
+    kind: "ClusterRole",
+    metadata: { name: SCC },
+    rules: [{
+      apiGroups: ["security.openshift.io"],
+      resources: ["securitycontextconstraints"],
+      resourceNames: ["privileged"],
+      verbs: ["use"],
+    }],
+  },
+  {
+    apiVersion: "rbac.authorization.k8s.io/v1",
+    kind: "ClusterRoleBinding",
+    metadata: { name: SCC },
+    roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: SCC },
+    subjects: ["istio-cni", "ztunnel"].map((name) => ({ kind: "ServiceAccount", name, namespace: "istio-system" })),
+  },
+  {
+    apiVersion: "k8s.cni.cncf.io/v1",
+    kind: "NetworkAttachmentDefinition",
+    metadata: { name: "istio-cni", namespace: "default" },
+  },
+];
 
 export const PROFILES: Readonly<Record<string, PlatformProfile>> = {
   none: {},
@@ -26,6 +60,9 @@ export const PROFILES: Readonly<Record<string, PlatformProfile>> = {
     confDir: "/etc/cni/multus/net.d",
     binDir: "/var/lib/cni/bin",
     namespace: "kube-system",
+    environment: { CHAINED_CNI_PLUGIN: "false", CNI_CONF_NAME: "istio-cni.conf" },
+    seLinuxType: "spc_t",
+    objects: OPENSHIFT_OBJECTS,
   },
 };
 

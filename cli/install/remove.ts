@@ -67,7 +67,12 @@ export async function removeAll(api: KubeApi, objects: readonly KubeObject[], op
   if (namespace === "default" || namespace.startsWith("kube-")) {
     return say(`kept    namespace/${namespace}: it is the cluster's own`);
   }
-  await attempt(`delete namespace/${namespace}`, () => api.delete(NAMESPACES, { namespace: "", name: namespace }));
+  const place = { namespace: "", name: namespace };
+  await attempt(`delete namespace/${namespace}`, () => api.delete(NAMESPACES, place));
+  await until(options, deadlineMs, async () => {
+    const left = await attempt(`look at namespace/${namespace}`, () => api.get(NAMESPACES, place));
+    return left === undefined ? undefined : `namespace/${namespace} is there still`; // Until then nothing can be installed into it.
+  });
   say(`deleted namespace/${namespace}, and configmap/${ROOTS} of all namespaces`);
 }
 
