@@ -155,10 +155,17 @@ function shareFolder(): void {
   checked(share(), `share ${NAMED_NETNS_FOLDER}`);
 }
 
-/** Writes `/proc/sys/PATH` as seen from inside the namespace, e.g. `net/ipv4/ip_forward`. Throws AMB7001. */
-export function writeSysctl(netns: Netns, path: string, value: string): void {
+/**
+ * Writes `/proc/sys/PATH` as seen from inside the namespace, e.g. `net/ipv4/ip_forward`. Throws AMB7001.
+ * @param root another place where /proc/sys is mounted, since a container's own is not to be written.
+ */
+export function writeSysctl(netns: Netns, path: string, value: string, root = "/proc/sys"): void {
   withinNetns(netns, () => {
-    const fd = checked(libc.open(`/proc/sys/${path}`, libc.O.WRONLY), `open sysctl ${path}`);
+    const fd = checked(
+      libc.open(`${root}/${path}`, libc.O.WRONLY),
+      `open sysctl ${path}`,
+      "Run with CAP_SYS_ADMIN; in a container mount the node's /proc/sys/net at <host root>/proc/sys/net, to be written.",
+    );
     const result = libc.write(fd, new TextEncoder().encode(value));
     libc.close(fd);
     checked(result, `write ${value} to sysctl ${path}`);

@@ -1,12 +1,14 @@
 /**
  * Packs Ambit as one OCI image that runs every role: dist/ambit.tar. The lower layer is the runtime that runs this, the
- * libraries it loads and OpenSSL; the upper one our modules and packages, nothing else. There is no shell in it.
+ * libraries it loads, OpenSSL, and the programs by which the node agent may be told to redirect; the upper one our modules
+ * and packages, nothing else. There is no shell in it.
  */
 import { parseArgs } from "@std/cli";
 import { MeshError } from "../base/errors.ts";
 import { VERSION } from "../base/version.ts";
 import { ONE_FILE } from "../os/openssl_library.ts";
 import { cachePackages, copy, librariesOf, output } from "./image_parts.ts";
+import { packNetfilterPrograms } from "./netfilter_programs.ts";
 import { writeOciArchive } from "./oci_archive.ts";
 import { isFile, PROGRAM_ENTRIES, runtimeFlags } from "./program_parts.ts";
 
@@ -48,7 +50,8 @@ async function findLibrary(name: string): Promise<string | undefined> {
   return line?.split("=> ")[1];
 }
 
-async function makeRuntimeLayer(folder: string): Promise<void> {
+/** @returns Programs for redirection that this machine does not have. */
+async function makeRuntimeLayer(folder: string): Promise<string[]> {
   await copy(Deno.execPath(), `${folder}${RUNTIME}`);
   await Deno.chmod(`${folder}${RUNTIME}`, 0o755);
   const wanted = new Set(await librariesOf(Deno.execPath()));
@@ -68,6 +71,7 @@ async function makeRuntimeLayer(folder: string): Promise<void> {
     await Deno.mkdir(`${folder}/${name}`, { recursive: true });
   }
   await Deno.chmod(`${folder}/tmp`, 0o1777);
+  return await packNetfilterPrograms(folder);
 }
 
 async function makeProgramLayer(folder: string): Promise<void> {
@@ -80,14 +84,14 @@ async function makeProgramLayer(folder: string): Promise<void> {
   for (const [kept, where] of KEPT_BETWEEN_STARTS) await Deno.symlink(where, `${folder}${CACHE}/${kept}`);
 }
 
-async function build(name: string, into: string): Promise<void> {
+async function build(name: string, into: string): Promise<string[]> {
   const architecture = ARCHITECTURES[Deno.build.arch as keyof typeof ARCHITECTURES];
   const createdAt = Number((await output("git", ["log", "-1", "--format=%ct"])).trim());
   const commit = (await output("git", ["rev-parse", "HEAD"])).trim();
   const work = await Deno.makeTempDir({ prefix: "ambit-image-" });
   try {
     for (const part of ["runtime", "program", "archive"]) await Deno.mkdir(`${work}/${part}`);
-    await makeRuntimeLayer(`${work}/runtime`);
+    const lacking = await makeRuntimeLayer(`${work}/runtime`);
     await makeProgramLayer(`${work}/program`);
     await Deno.mkdir(into.replace(/[^/]*$/, "") || ".", { recursive: true });
     await writeOciArchive(`${into}.new`, [`${work}/runtime`, `${work}/program`], `${work}/archive`, {
@@ -102,11 +106,12 @@ async function build(name: string, into: string): Promise<void> {
         ...await runtimeFlags(),
         `${PROGRAM}/main.ts`,
       ],
-      environment: [`DENO_DIR=${CACHE}`, "DENO_NO_UPDATE_CHECK=1", "NO_COLOR=1", "PATH=/usr/bin"],
+      environment: [`DENO_DIR=${CACHE}`, "DENO_NO_UPDATE_CHECK=1", "NO_COLOR=1", "PATH=/usr/bin:/usr/sbin"],
       labels: { "org.opencontainers.image.version": VERSION, "org.opencontainers.image.revision": commit },
       createdAt,
     });
     await Deno.rename(`${into}.new`, into);
+    return lacking;
   } finally {
     await Deno.remove(work, { recursive: true });
   }
@@ -122,9 +127,15 @@ if (help) {
   console.log("deno task image [--name localhost/ambit:VERSION] [--output dist/ambit.tar]");
 } else {
   const startedAt = performance.now();
-  await build(name, into);
+  const lacking = await build(name, into);
   const { size } = await Deno.stat(into);
   const seconds = ((performance.now() - startedAt) / 1_000).toFixed(0);
   // deno-lint-ignore no-console -- a tool's output
   console.log(`${name}: ${into}, ${(size / 2 ** 20).toFixed(0)} MiB, in ${seconds} s`);
+  if (lacking.length > 0) {
+    // deno-lint-ignore no-console -- a tool's output
+    console.log(
+      `without ${lacking.join(", ")}: the node agent redirects by netlink or eBPF then (install them, and pack again)`,
+    );
+  }
 }

@@ -35,13 +35,15 @@ export function bpfCandidate(
 function placesOf({ bpfPins, bpfCgroup, bpfForeignZtunnel, hostRoot }: RedirectSettings): BpfPlaces | undefined {
   const cgroup = bpfCgroup ?? findCgroupRoot(hostRoot ?? "");
   if (cgroup === undefined) return undefined;
-  return { pins: bpfPins ?? PIN_FOLDER, cgroup, foreignZtunnel: bpfForeignZtunnel };
+  const node = `${hostRoot ?? ""}/proc/sys`; // A container's own is mounted read-only.
+  const sysctls = hostRoot !== undefined && isFolder(`${node}/net`) ? node : undefined;
+  return { pins: bpfPins ?? PIN_FOLDER, cgroup, foreignZtunnel: bpfForeignZtunnel, sysctls };
 }
 
 /** Has another backend release the pods that a former agent redirected by eBPF, each as soon as it has its rules. */
 export function withoutBpf(redirection: Redirection, { bpfPins }: RedirectSettings): Redirection {
   const pins = bpfPins ?? PIN_FOLDER;
-  if (!exists(pins)) return redirection;
+  if (!isFolder(pins)) return redirection;
   return {
     ...delegated(redirection),
     async apply(netns: Netns, options: PodRuleOptions) {
@@ -68,6 +70,7 @@ export function delegated(redirection: Redirection): Redirection {
     remove: (netns) => redirection.remove(netns),
     check: (netns, options) => redirection.check(netns, options),
     openNode: (netns) => redirection.openNode(netns),
+    clearNode: redirection.clearNode,
     [Symbol.dispose]: () => redirection[Symbol.dispose](),
   };
 }
@@ -84,7 +87,8 @@ function isRedirected(pins: string, netns: Netns): boolean {
   return pods?.has(netnsCookie(netns)) === true;
 }
 
-function exists(path: string): boolean {
+/** Whether a folder is there, as far as we may see. */
+export function isFolder(path: string): boolean {
   try {
     return Deno.statSync(path).isDirectory;
   } catch (error) {

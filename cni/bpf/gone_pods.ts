@@ -11,7 +11,7 @@ import { syncExceptions, syncPorts } from "./pod_values.ts";
 export function forgetGone({ places, maps }: NodeObjects): void {
   for (const key of maps.enrolled.keys()) {
     const cookie = new DataView(key.buffer).getBigUint64(0, true), folder = podPinFolder(places.pins, cookie);
-    const links = pinNames(folder).filter((name) => name !== LISTENERS_SHAPE.name && name !== MARKER);
+    const links = linkPins(folder);
     if (links.length === 0 || links.some((name) => isAttached(`${folder}/${name}`))) continue;
     maps.enrolled.delete(cookieKey(cookie));
     syncExceptions(maps, cookie, []);
@@ -20,7 +20,12 @@ export function forgetGone({ places, maps }: NodeObjects): void {
   }
 }
 
-function isAttached(path: string): boolean {
+/** Names of the links that are pinned for a pod. */
+export function linkPins(folder: string): string[] {
+  return pinNames(folder).filter((name) => name !== LISTENERS_SHAPE.name && name !== MARKER);
+}
+
+export function isAttached(path: string): boolean {
   const fd = openPinned(path);
   if (fd === undefined) return false;
   using link = new BpfLink(fd);

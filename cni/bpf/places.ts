@@ -8,6 +8,8 @@ export interface BpfPlaces {
   readonly cgroup: string;
   /** Folder of the cgroup of a ztunnel of another make; undefined: ztunnel is ours, and knows where to look. */
   readonly foreignZtunnel?: string;
+  /** Where settings of the kernel can be written, if not at /proc/sys. */
+  readonly sysctls?: string;
 }
 
 /**

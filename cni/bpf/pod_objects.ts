@@ -57,7 +57,7 @@ export class PodObjects {
     const first = pinNames(this.#folder).length === 0;
     Deno.mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
     using listeners = ensureMap(`${this.#folder}/${LISTENERS_SHAPE.name}`, LISTENERS_SHAPE);
-    if (readSysctl(this.#netns, FWMARK_ACCEPT) !== "1") writeSysctl(this.#netns, FWMARK_ACCEPT, "1");
+    if (readSysctl(this.#netns, FWMARK_ACCEPT) !== "1") this.#acceptMarks("1");
     else if (first) pin(listeners.fd, `${this.#folder}/${MARKER}`); // Somebody else's wish: it stays on when we go.
     const wanted = this.#wanted(facts, options, listeners.fd);
     for (const it of wanted) {
@@ -80,8 +80,12 @@ export class PodObjects {
 
   remove(): void {
     const names = pinNames(this.#folder);
-    if (names.length > 0 && !names.includes(MARKER)) writeSysctl(this.#netns, FWMARK_ACCEPT, "0");
+    if (names.length > 0 && !names.includes(MARKER)) this.#acceptMarks("0");
     removePodPins(this.#folder);
+  }
+
+  #acceptMarks(value: "0" | "1"): void {
+    writeSysctl(this.#netns, FWMARK_ACCEPT, value, this.#node.places.sysctls);
   }
 
   /** What is missing or different, in words. */

@@ -54,6 +54,7 @@ export class BpfRedirection implements Redirection, Disposable {
     syncExceptions(maps, cookie, [...excludedEntries(cookie, outboundCidrs), ...ownAddressEntries(cookie, facts)]);
     syncPorts(maps, cookie, outboundPorts);
     const before = maps.enrolled.lookup(key);
+    if (before === undefined) forgetGone(this.node); // Pods that went while we run leave their rows: here is who needs one.
     const generation = before === undefined ? 0 : new DataView(before.buffer).getUint32(ENROLLED.generation, true);
     new DataView(value.buffer).setUint32(ENROLLED.generation, generation + 1, true);
     maps.enrolled.update(key, value);

@@ -186,6 +186,7 @@ export async function startAgent(config: AgentConfig, options: AgentOptions): Pr
     log: log.child("host"),
   });
   cleanup.use(node.watch(host, () => void hostAudit.look(), ["firewall"]));
+  await config.redirection.clearNode?.(host);
   started = true;
   look([...state.pods()].map(([key]) => key));
   log.info("node agent serves", { node: config.nodeName, restored: restored.length });

@@ -18,6 +18,7 @@ import { loadedLibraries, type PluginProgram } from "../install/plugin_program.t
 import { type Netns, openNetns } from "../../os/netns.ts";
 import { BranchEniProbes } from "../redirection/branch_eni.ts";
 import { probeSourceOf } from "../redirection/probe_source.ts";
+import { removeUnusedPins } from "../bpf/unused_pins.ts";
 import { chooseRedirection } from "../redirection/choose.ts";
 import type { Redirection } from "../redirection/redirection.ts";
 import { type RunningAgent, startAgent } from "./agent.ts";
@@ -96,8 +97,9 @@ export async function runKubernetesMode(config: CniConfig, { signal, log }: Role
       owned: config.chained && config.ownedConf,
       log,
     });
-    if (leaving === "uninstalled") await uninstall(installer, { redirection, host, runDir: config.runDir, log });
-    else log.info("stopping; pods stay captured, and new ones wait for the next agent");
+    if (leaving === "uninstalled") {
+      await uninstall(installer, { redirection, host, runDir: config.runDir, bpfPins: config.bpfPins, log });
+    } else log.info("stopping; pods stay captured, and new ones wait for the next agent");
   } finally {
     api.close();
     ended.abort();
@@ -210,8 +212,9 @@ async function verifyToken(access: KubeAccess, token: string, signal: AbortSigna
 
 async function uninstall(
   installer: Installer,
-  { redirection, host, runDir, log }: {
+  { redirection, host, runDir, bpfPins, log }: {
     readonly redirection: Redirection;
+    readonly bpfPins: string;
     readonly host: Netns | undefined;
     readonly runDir: string;
     readonly log: Logger;
@@ -220,6 +223,7 @@ async function uninstall(
   installer.uninstall();
   using probes = new BranchEniProbes(redirection.openNode(host), { log, host });
   await probes.uninstall();
+  removeUnusedPins(bpfPins);
   removeRunFiles(runDir);
   log.info("uninstalled from this node");
 }

@@ -1,7 +1,7 @@
 /** Every backend that there is, ready to be asked what it lacks here. */
 import type { Logger } from "../../base/log.ts";
 import type { Netns } from "../../os/netns.ts";
-import { bpfCandidate } from "../bpf/candidate.ts";
+import { bpfCandidate, isFolder } from "../bpf/candidate.ts";
 import type { RedirectSettings } from "./choices.ts";
 import type { ProbeSource } from "../nft_rules.ts";
 import { iptablesCandidate } from "./iptables_candidate.ts";
@@ -22,7 +22,8 @@ export interface CandidateOptions {
 
 export function allCandidates({ runner, settings, log, host, probe }: CandidateOptions): readonly Candidate[] {
   const strict = settings.redirect === "auto" && settings.forceIptables !== undefined;
-  const iptables = { runner, log, strict, host, probe, reconcile: settings.reconcilePodRules };
+  const reconcile = settings.reconcilePodRules, nodeLock = nodeLockOf(settings.hostRoot);
+  const iptables = { runner, log, strict, host, probe, reconcile, nodeLock };
   return [
     bpfCandidate({ runner, settings, log }),
     netlinkCandidate({ runner, log, probe }),
@@ -30,4 +31,10 @@ export function allCandidates({ runner, settings, log, host, probe }: CandidateO
     iptablesCandidate("nft", iptables),
     iptablesCandidate("legacy", iptables),
   ];
+}
+
+/** In a container: what programs of the node lock, by the root of the node's first process (CNI-141). */
+export function nodeLockOf(hostRoot = ""): string | undefined {
+  const first = `${hostRoot}/proc/1`;
+  return hostRoot === "" || !isFolder(first) ? undefined : `${first}/root/run/xtables.lock`;
 }

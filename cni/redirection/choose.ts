@@ -4,9 +4,10 @@ import type { Logger } from "../../base/log.ts";
 import { delegated, withoutBpf } from "../bpf/candidate.ts";
 import type { Netns } from "../../os/netns.ts";
 import type { ProbeSource } from "../nft_rules.ts";
-import { allCandidates } from "./candidates.ts";
+import { allCandidates, nodeLockOf } from "./candidates.ts";
 import { candidateNames, type RedirectSettings } from "./choices.ts";
 import { Ipset } from "./ipset.ts";
+import { removeNodeResidue } from "./node_residue.ts";
 import { type ProgramRunner, ProgramThread } from "./programs.ts";
 import type { Candidate, Redirection } from "./redirection.ts";
 
@@ -42,8 +43,12 @@ export async function chooseRedirection(settings: RedirectSettings, parts: Choic
     const told = { backend: chosen.name, passedOver: lacks.join("; ") };
     if (settings.redirect === "bpf" && chosen.name !== "bpf") log.warn("redirection by BPF is not possible here", told);
     else log.info("redirection chosen", told);
-    const redirection = await chosen.open();
+    const opened = await chosen.open(), nodeLock = nodeLockOf(settings.hostRoot);
     cleanup.move();
+    const redirection: Redirection = {
+      ...delegated(opened),
+      clearNode: (host) => removeNodeResidue(host, { kept: opened.name, runner, nodeLock, log }),
+    };
     if (redirection.name === "bpf") return redirection;
     const alone = withoutBpf(redirection, settings);
     return settings.redirect === "bpf" ? { ...delegated(alone), reason: lacks.join("; ") } : alone;

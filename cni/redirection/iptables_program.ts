@@ -30,6 +30,8 @@ export interface FindOptions {
   readonly strict: boolean;
   /** The namespace to try it in; absent: this process's own, the host's. */
   readonly host?: Netns;
+  /** The file that legacy programs of the node lock, as this process sees it; absent: where they look for it themselves. */
+  readonly nodeLock?: string;
 }
 
 export interface Detected {
@@ -45,18 +47,22 @@ export class IptablesProgram {
   readonly family: IpFamily;
   readonly #version: Version;
   readonly #runner: ProgramRunner;
+  readonly #host: Netns | undefined;
+  readonly #nodeLock: string | undefined;
 
   private constructor(
     name: string,
     family: IpFamily,
     found: { variant: Variant; version: Version },
-    runner: ProgramRunner,
+    { runner, host, nodeLock }: Omit<FindOptions, "strict">,
   ) {
     this.name = name;
     this.family = family;
     this.variant = found.variant;
     this.#version = found.version;
     this.#runner = runner;
+    this.#host = host;
+    this.#nodeLock = nodeLock;
   }
 
   /**
@@ -66,18 +72,18 @@ export class IptablesProgram {
   static async find(
     variant: Variant,
     family: IpFamily,
-    { runner, strict, host }: FindOptions,
+    { strict, ...place }: FindOptions,
   ): Promise<Detected | { readonly missing: string }> {
-    const own = await IptablesProgram.#try(`${BASE[family]}-${variant}`, family, { runner, host });
+    const own = await IptablesProgram.#try(`${BASE[family]}-${variant}`, family, place);
     if ("program" in own && own.program.variant === variant || strict) return own;
-    const plain = await IptablesProgram.#try(BASE[family], family, { runner, host });
+    const plain = await IptablesProgram.#try(BASE[family], family, place);
     return "program" in plain && plain.program.variant === variant ? plain : own;
   }
 
   static async #try(
     name: string,
     family: IpFamily,
-    { runner, host }: Pick<FindOptions, "runner" | "host">,
+    { runner, host, nodeLock }: Omit<FindOptions, "strict">,
   ): Promise<Detected | { readonly missing: string }> {
     const saved = await runner.run(host, `${name}-save`, []);
     if (saved === undefined) return { missing: `${name}-save is not installed` };
@@ -85,7 +91,7 @@ export class IptablesProgram {
     const shown = await runner.run(host, `${name}-save`, ["--version"]);
     const found = shown && readVersion(shown);
     if (found === undefined) return { missing: `${name}-save tells no version` };
-    const program = new IptablesProgram(name, family, found, runner);
+    const program = new IptablesProgram(name, family, found, { runner, host, nodeLock });
     const tried = await program.#tryRule(host);
     return tried ?? { program, hasRules: saved.stdout.split("\n").length > RULES_LINES_MIN };
   }
@@ -118,20 +124,26 @@ export class IptablesProgram {
     return deleted?.code === 0 ? undefined : { missing: `${this.name} cannot delete what it added` };
   }
 
-  /** Legacy takes a lock: the namespace's own where it can be told, so that no other pod and no one on the node is waited for. */
+  /**
+   * Legacy takes a lock. In a pod it is the namespace's own, where it can be told, so that no other pod and no one on the
+   * node is waited for; on the node it is the one that others there wait for, too, or each would undo what the other wrote.
+   */
   async #write(
     netns: Netns | undefined,
     program: string,
     args: readonly string[],
     input?: string,
   ): Promise<ProgramOutcome | undefined> {
-    const locks = this.variant === "legacy" && isAtLeast(this.#version, LOCKS_SINCE);
-    if (!locks) return await this.#runner.run(netns, program, args, { input });
-    const ownLock = netns !== undefined && isAtLeast(this.#version, LOCK_FILE_SINCE);
-    if (!ownLock) return await this.#runner.run(netns, program, [...args, LOCK_WAIT], { input });
-    using kept = netns.duplicate(); // Its path must stand as long as the program runs.
-    const env = { XTABLES_LOCKFILE: `/proc/${Deno.pid}/fd/${kept.fd}` };
-    return await this.#runner.run(netns, program, [...args, LOCK_WAIT], { input, env });
+    if (this.variant !== "legacy" || !isAtLeast(this.#version, LOCKS_SINCE)) {
+      return await this.#runner.run(netns, program, args, { input });
+    }
+    const told = isAtLeast(this.#version, LOCK_FILE_SINCE);
+    const onNode = netns === undefined || this.#nodeLock !== undefined && this.#host?.equals(netns) === true;
+    using kept = told && !onNode ? netns.duplicate() : undefined; // Its path must stand as long as the program runs.
+    const ofNode = told && onNode ? this.#nodeLock : undefined;
+    const file = kept === undefined ? ofNode : `/proc/${Deno.pid}/fd/${kept.fd}`;
+    const env = file === undefined ? undefined : { XTABLES_LOCKFILE: file };
+    return await this.#runner.run(netns, program, [...args, LOCK_WAIT], { input, ...env && { env } });
   }
 }
 

@@ -1,5 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { MeshError } from "../../base/errors.ts";
+import { type Netns, ownNetns } from "../../os/netns.ts";
 import { IptablesProgram, isAtLeast, readVersion } from "./iptables_program.ts";
 import type { ProgramOutcome, ProgramRunner } from "./programs.ts";
 
@@ -79,6 +80,32 @@ Deno.test("IptablesProgram waits for the lock where the variant has one, and tri
     `iptables-legacy ${remove} --wait=30`,
   ]);
   assertEquals((await wrote("legacy", "v1.6.1"))[0], `iptables-legacy ${add}`, "older ones know no lock");
+});
+
+Deno.test("IptablesProgram locks what programs of the node lock there, and a pod's namespace in the pod (CNI-141)", async () => {
+  using own = ownNetns();
+  const locks = async (netns: Netns | undefined, choice: { host?: Netns; nodeLock?: string }) => {
+    const found: (string | undefined)[] = [], inner = machine(LEGACY);
+    const runner: ProgramRunner = {
+      run(netns, program, args, options) {
+        if (program === "iptables-restore") {
+          found.push(options?.env?.XTABLES_LOCKFILE);
+          return Promise.resolve(said(""));
+        }
+        return inner.run(netns, program, args, options);
+      },
+      [Symbol.dispose]() {},
+    };
+    const detected = await IptablesProgram.find("legacy", "ipv4", { runner, strict: false, ...choice });
+    if (!("program" in detected)) throw new Error(detected.missing);
+    await detected.program.restore(netns, "");
+    return found[0]?.replace(/\d+/g, "N");
+  };
+  const nodeLock = "/host/proc/1/root/run/xtables.lock", ofNode = nodeLock.replace(/\d+/g, "N");
+  assertEquals(await locks(undefined, { nodeLock }), ofNode);
+  assertEquals(await locks(own, { nodeLock, host: own }), ofNode);
+  assertEquals(await locks(own, { nodeLock }), "/proc/N/fd/N");
+  assertEquals(await locks(undefined, {}), undefined, "where it is looked for anyway");
 });
 
 Deno.test("IptablesProgram says what kind of problem an exit code means (CNI-142)", async () => {

@@ -55,6 +55,8 @@ export interface Redirection extends PodRedirection, Disposable {
   readonly reason?: string;
   /** For `netns`, or the namespace of this thread, which is the host's. */
   openNode(netns?: Netns): NodeProbes;
+  /** Takes off the node what another backend left there for its probes; to be called once ours pass. Throws nothing. */
+  clearNode?(netns?: Netns): Promise<void>;
 }
 
 /** A backend that could be chosen. */

@@ -13,7 +13,7 @@ import type { ProgramRunner } from "./programs.ts";
 /** What a pod's rules are written with: everything written with another means is residue. */
 export type Means = "tables" | "nft" | "legacy";
 
-const LEGACY = { ipv4: "iptables-legacy", ipv6: "ip6tables-legacy" } as const;
+export const LEGACY_PROGRAMS = { ipv4: "iptables-legacy", ipv6: "ip6tables-legacy" } as const;
 const FAMILIES = ["ipv4", "ipv6"] as const;
 
 export class Residue {
@@ -49,7 +49,9 @@ export class Residue {
     if (this.#kept !== "nft") removeForeignChains(netns, OWN_PREFIX);
     for (const { program, state } of await this.#legacy(netns)) {
       const text = exchangeText([], removalCommands(state));
-      const outcome = await this.#runner!.run(own, `${program}-restore`, ["--noflush"], { input: text });
+      // The namespace's own lock, as for our own rules: a container may not write where the usual one is (CNI-141).
+      const env = { XTABLES_LOCKFILE: `/proc/${Deno.pid}/fd/${own.fd}` };
+      const outcome = await this.#runner!.run(own, `${program}-restore`, ["--noflush"], { input: text, env });
       if (outcome?.code !== 0) {
         this.#log.warn("rules of old iptables are left", { program, error: outcome?.stderr ?? "" });
       }
@@ -69,7 +71,7 @@ export class Residue {
     const found: { program: string; state: SavedState }[] = [];
     for (const family of FAMILIES) {
       if (legacyTableNames(own, family).length === 0) continue;
-      const program = LEGACY[family], saved = await this.#runner?.run(own, `${program}-save`, []);
+      const program = LEGACY_PROGRAMS[family], saved = await this.#runner?.run(own, `${program}-save`, []);
       if (saved?.code !== 0) {
         this.#log.warn("tables of old iptables cannot be looked at", { program, netnsInode: own.inode });
         continue;

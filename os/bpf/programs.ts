@@ -96,12 +96,23 @@ export function mapsOfProgram(id: number): BpfObject[] {
 }
 
 const QUERIED_MAX = 64;
+/** The kernel writes its answer as far as this, whatever size it is told. */
+const QUERY_BYTES = 64;
 
 /** The programs that a cgroup has for a kind, in the order they run: those of its own first. Throws nothing: none when the kernel does not say. */
 export function programsOfCgroup(cgroupFd: number, kind: ProgramKind): readonly ProgramInfo[] {
-  const ids = new Uint8Array(4 * QUERIED_MAX);
   const BPF_F_QUERY_EFFECTIVE = 1;
-  const attributes = new Attributes(32).u32(0, cgroupFd).u32(4, ProgramKind[kind].attach).u32(8, BPF_F_QUERY_EFFECTIVE)
+  return query(cgroupFd, kind, BPF_F_QUERY_EFFECTIVE);
+}
+
+/** The programs of a network namespace (its descriptor), or of an interface of our own one (its index). Throws nothing: none when the kernel does not say. */
+export function programsOfNetwork(target: number, kind: ProgramKind): readonly ProgramInfo[] {
+  return query(target, kind, 0);
+}
+
+function query(target: number, kind: ProgramKind, flags: number): readonly ProgramInfo[] {
+  const ids = new Uint8Array(4 * QUERIED_MAX);
+  const attributes = new Attributes(QUERY_BYTES).u32(0, target).u32(4, ProgramKind[kind].attach).u32(8, flags)
     .pointer(16, ids).u32(24, QUERIED_MAX);
   if (bpf(Command.PROGRAM_QUERY, attributes) < 0) return [];
   const count = attributes.read(24);
