@@ -9,7 +9,7 @@ import { app, stage, tcpProbe } from "./stage.ts";
 const NAMESPACE = "figures", OPTIONS = { namespaces: [NAMESPACE] };
 const PODS = /^10\.244\./, PODS_MS = 300_000, BYTE_MS = 60_000;
 /** So many are started one after the other and timed; what `--pods` asks for beyond comes at once. */
-const TIMED = 20;
+const TIMED = 10;
 const ROLES = { istiod: "app=istiod", ztunnel: "app=ztunnel", cni: "k8s-app=istio-cni-node" } as const;
 
 /** Resident memory of a role's programs, shared pages by their share: each, in MiB. */

@@ -2,6 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { type Direction, isHbone, Wiretap } from "../../demo/lab/wiretap.ts";
 import { ownNetns } from "../../os/netns.ts";
 import { until } from "../kube/until.ts";
+import { differences, statesOf, untilAsBefore } from "./pod_state.ts";
 import { amount, type Cluster, clusterTest, isReady, type PodStatus, report } from "./rig.ts";
 import { type Lane, lanesOf, setMode, stage, untilMode, untilServed } from "./stage.ts";
 
@@ -35,8 +36,44 @@ async function untilNewOnesAre(
 
 /** The client's pod changes and the server's, each at its own moment, and each may cut what it finds open in a lane. */
 const CUTS_MAX = 2;
-/** 0.15 % were seen in 15 rounds on a machine that was busy. */
-const OTHERS_SHARE_MAX = 0.01;
+/** 0.15 % were seen in 15 rounds and 0.24 % in 3, on machines that were busy. */
+const OTHERS_SHARE_MAX = 0.03;
+/**
+ * Under STRICT who is in the mesh refuses who is not, and the two pods of a lane are not enrolled in the same moment: what
+ * is asked between is refused. It is over this long after the last pod's annotation; 1.2 s were seen, with load.
+ */
+const REFUSED_MS_MAX = 10_000;
+
+interface Round {
+  readonly asked: number;
+  readonly wrong: number;
+  /** Connections that were open, and were cut by a change of one of their ends. */
+  readonly open: number;
+  readonly others: readonly string[];
+  /** From the last pod's annotation to the last failure. */
+  readonly lateMs: number;
+  readonly tookMs: number;
+  readonly settledMs: number;
+}
+
+/** One change of the label under load. @returns Once every lane's new connections follow it. */
+async function change(cluster: Cluster, load: PodStatus, wire: Wiretap, mode: "ambient" | undefined): Promise<Round> {
+  await lanesOf(cluster, load, true);
+  const startedAt = performance.now();
+  await setMode(cluster, NAMESPACE, mode);
+  await untilMode(cluster, NAMESPACE, mode === "ambient");
+  const tookMs = performance.now() - startedAt, annotatedAtMs = Date.now();
+  await untilNewOnesAre(mode === "ambient" ? "tunnelled" : "plain", cluster, load, wire);
+  const lanes = await lanesOf(cluster, load);
+  return {
+    ...failures(lanes),
+    asked: lanes.reduce((sum, { asked }) => sum + asked, 0),
+    wrong: lanes.reduce((sum, { wrong }) => sum + wrong, 0),
+    lateMs: Math.max(0, ...lanes.flatMap((it) => it.failures.map(({ atMs }) => atMs - annotatedAtMs))),
+    tookMs,
+    settledMs: performance.now() - startedAt,
+  };
+}
 
 function failures(lanes: readonly Lane[]): { open: number; others: string[] } {
   return {
@@ -45,8 +82,39 @@ function failures(lanes: readonly Lane[]): { open: number; others: string[] } {
   };
 }
 
+/** In and out again, so many times; what the mesh made in pods is gone each time. @returns What it cost. */
+async function inAndOut(cluster: Cluster, wire: Wiretap, rounds: number, what: string): Promise<Round[]> {
+  const pods = await cluster.pods(NAMESPACE), before = await statesOf(cluster, pods), all: Round[] = [];
+  const load = pods.find((it) => it.metadata.name === "load")!;
+  for (let round = 0; round < rounds; round++) {
+    all.push(await change(cluster, load, wire, "ambient"));
+    const within = await statesOf(cluster, pods);
+    for (const [name, state] of within) {
+      assert(differences(name, before.get(name)!, state).length > 0, `${name} is in the mesh, and nothing shows it`);
+    }
+    all.push(await change(cluster, load, wire, undefined));
+    await untilAsBefore(cluster, pods, before);
+  }
+  const sum = (of: (round: Round) => number) => all.reduce((count, round) => count + of(round), 0);
+  report(
+    `${what}, ${rounds} times in and out: ${sum((it) => it.asked)} requests, cut where they were open ${
+      sum((it) => it.open)
+    }, others that failed ${sum((it) => it.others.length)}, the last ${
+      Math.max(...all.map((it) => it.lateMs))
+    } ms after the last pod's annotation`,
+  );
+  report(
+    `from the label to every pod's annotation ${
+      middle(all.map((it) => it.tookMs))
+    }, until every lane's new connections follow ${middle(all.map((it) => it.settledMs))}`,
+  );
+  for (const [line, count] of countOf(all.flatMap((it) => it.others))) report(`${count} × ${line}`);
+  assertEquals(sum((it) => it.wrong), 0, "a wrong byte");
+  return all;
+}
+
 clusterTest(
-  "label: a namespace goes into the mesh and out of it under load, and what is new is mTLS or plain at once (CNI-070, CNI-075, CNI-080, CNI-083)",
+  "label: a namespace goes into the mesh and out of it under load, also under STRICT; what is new is mTLS or plain at once, and nothing stays in a pod (CNI-070, CNI-075, CNI-080, CNI-083)",
   { namespaces: [NAMESPACE] },
   async (cluster) => {
     await cluster.apply(...stage(NAMESPACE));
@@ -55,40 +123,25 @@ clusterTest(
     await untilServed(cluster, load!, SETTLED);
     using netns = ownNetns();
     await using wire = new Wiretap(netns, "wire1", MARKER, PODS);
-    const rounds = amount("rounds", 5),
-      totals = { asked: 0, open: 0, others: [] as string[] },
-      tookMs: number[] = [],
-      settledMs: number[] = [];
-    for (let round = 0; round < rounds; round++) {
-      for (const mode of ["ambient", undefined] as const) {
-        await lanesOf(cluster, load!, true);
-        const startedAt = performance.now();
-        await setMode(cluster, NAMESPACE, mode);
-        await untilMode(cluster, NAMESPACE, mode === "ambient");
-        tookMs.push(performance.now() - startedAt);
-        await untilNewOnesAre(mode === "ambient" ? "tunnelled" : "plain", cluster, load!, wire);
-        settledMs.push(performance.now() - startedAt);
-        const lanes = await lanesOf(cluster, load!), failed = failures(lanes);
-        assertEquals(lanes.filter(({ wrong }) => wrong > 0), []);
-        totals.asked += lanes.reduce((sum, { asked }) => sum + asked, 0);
-        totals.open += failed.open;
-        totals.others.push(...failed.others);
-      }
+    const rounds = amount("rounds", 3), open = await inAndOut(cluster, wire, rounds, "PERMISSIVE");
+    // A proxy that is not told yet of the other pod's change tries the old way once more.
+    const others = open.flatMap((it) => it.others), asked = open.reduce((sum, it) => sum + it.asked, 0);
+    assert(others.length <= asked * OTHERS_SHARE_MAX, `${others.length} others failed`);
+    await cluster.apply(strict);
+    await untilServed(cluster, load!, SETTLED); // It says nothing to pods that are out of the mesh.
+    for (const { lateMs } of await inAndOut(cluster, wire, Math.max(1, rounds - 1), "STRICT")) {
+      assert(lateMs <= REFUSED_MS_MAX, `under STRICT it failed until ${lateMs} ms after the last pod's annotation`);
     }
     assertEquals(wire.droppedCount, 0);
-    report(
-      `${rounds} times in and out: ${totals.asked} requests, cut where they were open ${totals.open}, others that failed ${totals.others.length}`,
-    );
-    report(
-      `from the label to every pod's annotation ${middle(tookMs)}, until every lane's new connections follow ${
-        middle(settledMs)
-      }`,
-    );
-    for (const [line, count] of countOf(totals.others)) report(`${count} × ${line}`);
-    // A proxy that is not told yet of the other pod's change tries the old way once more.
-    assert(totals.others.length <= totals.asked * OTHERS_SHARE_MAX, `${totals.others.length} others failed`);
   },
 );
+
+const strict = {
+  apiVersion: "security.istio.io/v1",
+  kind: "PeerAuthentication",
+  metadata: { name: "strict", namespace: NAMESPACE },
+  spec: { mtls: { mode: "STRICT" } },
+};
 
 function middle(times: readonly number[]): string {
   return `${times.toSorted((one, other) => one - other)[times.length >> 1]!.toFixed(0)} ms in the middle`;

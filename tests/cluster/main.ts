@@ -14,14 +14,16 @@ const INTERRUPTED = 130;
 
 const USAGE = `deno task test:cluster [--only NAMES] [--rounds N] [--kills N] [--pods N] [--shell]
   --only    run tests whose names contain one of these words, comma-separated, besides install and uninstall
-  --rounds  how often a namespace is labelled under load (5)
-  --kills   how many processes are killed under load (9)
-  --pods    how many pods start for the figures (20), and how many more idle beside them
+  --rounds  how often a namespace is labelled under load (3), and once less under STRICT
+  --kills   how many processes are killed under load (6)
+  --pods    how many pods start for the figures (10), and how many more idle beside them
+  --redirection  by what means pods are redirected throughout: nft, nft-binary, iptables-nft, iptables-legacy, bpf
   --shell   bring the cluster up and start a shell in it, with kubectl, instead of the suite
 `;
 
+const SETTINGS = ["only", "rounds", "kills", "pods", "redirection"] as const;
 const OPTIONS = {
-  string: ["only", "rounds", "kills", "pods", "inside"],
+  string: [...SETTINGS, "inside"],
   boolean: ["shell", "help"],
 } as const;
 
@@ -55,11 +57,11 @@ async function inside(folder: string, { shell, ...settings }: { shell: boolean }
   return (await new Deno.Command(command, { args, env, cwd: ROOT }).spawn().status).code;
 }
 
-type Settings = Readonly<Record<"only" | "rounds" | "kills" | "pods", string | undefined>>;
+type Settings = Readonly<Record<typeof SETTINGS[number], string | undefined>>;
 
 function environment(settings: Settings): Record<string, string> {
   return Object.fromEntries(
-    (["only", "rounds", "kills", "pods"] as const).flatMap((name) =>
+    SETTINGS.flatMap((name) =>
       settings[name] === undefined ? [] : [[`AMBIT_CLUSTER_${name.toUpperCase()}`, settings[name]]]
     ),
   );

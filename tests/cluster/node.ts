@@ -24,6 +24,7 @@ node=$1; name=$2; plugins=$3
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/netns /run/lock
+mount -t bpf bpf /sys/fs/bpf
 for tree in etc opt var; do
   mkdir -p "$node/$tree" "$node/work-$tree"
   mount -t overlay overlay -o "lowerdir=/$tree,upperdir=$node/$tree,workdir=$node/work-$tree" "/$tree"

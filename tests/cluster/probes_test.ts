@@ -6,12 +6,13 @@ import { until } from "../kube/until.ts";
 import { APPS_IMAGE } from "./apps_image.ts";
 import { PAUSE_IMAGE } from "./layout.ts";
 import { clusterTest, isEnrolled, isReady, type PodStatus, report } from "./rig.ts";
-import { app, stage } from "./stage.ts";
+import { app, ask, stage } from "./stage.ts";
 
 const NAMESPACE = "probes", OPTIONS = { namespaces: [NAMESPACE] };
 const PODS_MS = 120_000;
 const AMBIENT = { "istio.io/dataplane-mode": "ambient" };
 const LIVE_SECONDS = 4;
+const NODE_PORT = 30080, HOST_PORT = 30088, SETTLE_MS = 30_000;
 
 const strict = {
   apiVersion: "security.istio.io/v1",
@@ -21,12 +22,13 @@ const strict = {
 };
 
 /** A pod that one sort of probe decides about: it is not ready without, and is started again when it fails once. */
-function probed(name: string, node: string, probe: object): object[] {
+function probed(name: string, node: string, probe: object, ports: readonly object[] = []): object[] {
   const often = { ...probe, periodSeconds: 1, timeoutSeconds: 3 };
   const container = {
     args: ["/apps/server.ts"],
     readinessProbe: often,
     livenessProbe: { ...often, initialDelaySeconds: 5, failureThreshold: 3 },
+    ports,
   };
   return app(NAMESPACE, name, { node, container, ports: [8080] });
 }
@@ -64,28 +66,26 @@ function asking(name: string, url: string): object {
 }
 
 clusterTest(
-  "probes: the kubelet's reach pods under STRICT; Services of every type, host ports, jobs and host-network pods work (CNI-020, CNI-070, CNI-180)",
+  "probes: the kubelet's reach pods under STRICT; Services of every type, node ports, host ports, jobs and host-network pods work (CNI-020, CNI-070, CNI-180)",
   OPTIONS,
   async (cluster) => {
     await cluster.apply(
       { apiVersion: "v1", kind: "Namespace", metadata: { name: NAMESPACE, labels: AMBIENT } },
-      strict,
       ...probed("http", "node2", { httpGet: { path: "/", port: 8080 } }),
-      ...probed("tcp", "node1", { tcpSocket: { port: 7000 } }),
+      ...probed("tcp", "node1", { tcpSocket: { port: 7000 } }, [{ containerPort: 8080, hostPort: HOST_PORT }]),
       ...probed("grpc", "node2", { grpc: { port: 9090 } }),
       ...app(NAMESPACE, "exec", {
         node: "node1",
         container: {
           command: ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no"],
           readinessProbe: { exec: { command: ["redis-cli", "ping"] }, periodSeconds: 1, timeoutSeconds: 3 },
-          ports: [{ containerPort: 6379, hostPort: 30379 }],
         },
       }),
       ...app(NAMESPACE, "host", { node: "node1", container: { image: PAUSE_IMAGE }, pod: { hostNetwork: true } }),
       service("cluster-ip", {}),
       service("node-port", {
         type: "NodePort",
-        ports: [{ name: "http", port: 80, targetPort: 8080, nodePort: 30080 }],
+        ports: [{ name: "http", port: 80, targetPort: 8080, nodePort: NODE_PORT }],
       }),
       service("balancer", { type: "LoadBalancer" }),
       service("headless", { clusterIP: "None" }),
@@ -97,6 +97,22 @@ clusterTest(
     await cluster.untilPods(NAMESPACE, "", 5, isReady, PODS_MS);
     const pods = await cluster.pods(NAMESPACE), named = (name: string) => pods.find((it) => it.metadata.name === name)!;
     for (const pod of pods) assertEquals(isEnrolled(pod), pod.metadata.name !== "host", pod.metadata.name);
+    const [near, far] = [cluster.node("node1").ip, cluster.node("node2").ip];
+    // A Service's port at each node, with the pod on the second one, and a pod's port at its own node.
+    const doors = [`http://${near}:${NODE_PORT}/x`, `http://${far}:${NODE_PORT}/x`, `http://${near}:${HOST_PORT}/x`];
+    const outside = async (address: string) => {
+      const { success } = await new Deno.Command("curl", { args: ["--silent", "--max-time", "3", address] }).output();
+      return success;
+    };
+    for (const door of doors) {
+      await until(() => outside(door), `PERMISSIVE: ${door} is served to whom is outside of the mesh`, SETTLE_MS);
+      const inside = async () => (await ask(cluster, named("grpc"), door))?.startsWith("x ") ?? false;
+      await until(inside, `PERMISSIVE: ${door} is served to a pod of the mesh`, SETTLE_MS);
+    }
+    await cluster.apply(strict);
+    for (const door of doors) {
+      await until(async () => !await outside(door), `STRICT: ${door} lets no plain text in`, SETTLE_MS);
+    }
     // The job's containers ask Services through the mesh, the first of them before the pod's own container runs.
     await cluster.apply(job);
     const finished = async () => (await cluster.pods(NAMESPACE, "app=job"))[0]?.status.phase ?? "none";
@@ -116,15 +132,7 @@ clusterTest(
       const said = await cluster.kubectl(["exec", "-n", NAMESPACE, "tcp", "--", "/usr/bin/deno", "eval", code]);
       assertEquals(said.trim(), "x http", name);
     }
-    // STRICT: from outside of the mesh neither a node's port nor a host port leads in.
-    const outside = async (address: string) => {
-      const { success } = await new Deno.Command("curl", { args: ["--silent", "--max-time", "3", address] }).output();
-      return success;
-    };
-    assert(!await outside(`http://${cluster.node("node2").ip}:30080/`), "a node's port let plain text in");
-    const ping = ["-h", cluster.node("node1").ip, "-p", "30379", "ping"];
-    const { stdout } = await new Deno.Command("redis-cli", { args: ping, stderr: "null" }).output();
-    assertEquals(new TextDecoder().decode(stdout).trim().replace(/^Error.*/, ""), "", "a host port let plain text in");
+    for (const door of doors) assert(!await outside(door), `STRICT: ${door} let plain text in`);
     await new Promise((resolve) => setTimeout(resolve, LIVE_SECONDS * 1_000)); // As many probes of life.
     for (const { metadata: { name }, status } of await cluster.pods(NAMESPACE)) {
       assertEquals(status.containerStatuses?.map((it) => it.restartCount) ?? [], [0], `${name} was started again`);

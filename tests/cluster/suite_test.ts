@@ -1,5 +1,7 @@
 /** The suite, in its order: all of it is on one cluster. `deno task test:cluster` starts it. */
 import "./install_test.ts";
+import "./redirection_test.ts";
+import "./reinstall_test.ts";
 import "./label_test.ts";
 import "./policy_test.ts";
 import "./probes_test.ts";

@@ -38,8 +38,11 @@ async function echo(listener: Deno.TcpListener): Promise<void> {
 
 const end = new AbortController();
 Deno.addSignalListener("SIGTERM", () => end.abort());
+let probes = 0; // of the kubelet's; `GET /probes` tells
 const http = Deno.serve({ port: 8080, signal: end.signal, onListen: () => undefined }, (request) => {
   const { pathname } = new URL(request.url);
+  if (request.headers.get("user-agent")?.startsWith("kube-probe/")) probes++;
+  if (pathname === "/probes") return new Response(`${probes}`);
   return new Response(`${pathname.slice(1)} ${NAME}`);
 });
 const listener = Deno.listen({ port: 7000 });
