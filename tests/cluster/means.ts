@@ -5,7 +5,7 @@ import { type Cluster, MANIFESTS, SYSTEM } from "./rig.ts";
 export const AGENT = "daemonset/istio-cni-node", AGENT_PODS = "k8s-app=istio-cni-node";
 /** In an order in which each finds what one of another kind has left in pods. */
 export const MEANS: readonly BackendName[] = ["nft", "iptables-nft", "nft-binary", "iptables-legacy", "bpf"];
-const VARIABLE = "AMBIT_REDIRECT", ROLLOUT = "120s";
+const VARIABLE = "AMBIT_REDIRECT", AUDIT = "1h", ROLLOUT = "120s";
 
 /** What `--redirection` names. */
 export function meansAsked(): string | undefined {
@@ -25,7 +25,15 @@ export async function writeKustomization(cluster: Cluster, means: string): Promi
     metadata: { name: "istio-cni-node" },
     spec: {
       updateStrategy: { rollingUpdate: { maxUnavailable: "100%" } }, // The suite changes agents more often than anybody.
-      template: { spec: { containers: [{ name: "install-cni", env: [{ name: VARIABLE, value: means }] }] } },
+      template: {
+        spec: {
+          containers: [{
+            name: "install-cni",
+            args: ["cni", "--audit-interval", AUDIT], // What is wrong is to be seen, and not repaired meanwhile.
+            env: [{ name: VARIABLE, value: means }],
+          }],
+        },
+      },
     },
   };
   const kustomization = {

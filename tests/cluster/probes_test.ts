@@ -11,7 +11,7 @@ import { app, ask, stage } from "./stage.ts";
 const NAMESPACE = "probes", OPTIONS = { namespaces: [NAMESPACE] };
 const PODS_MS = 120_000;
 const AMBIENT = { "istio.io/dataplane-mode": "ambient" };
-const LIVE_SECONDS = 4;
+const LIVE = 4;
 const NODE_PORT = 30080, HOST_PORT = 30088, SETTLE_MS = 30_000;
 
 const strict = {
@@ -133,7 +133,9 @@ clusterTest(
       assertEquals(said.trim(), "x http", name);
     }
     for (const door of doors) assert(!await outside(door), `STRICT: ${door} let plain text in`);
-    await new Promise((resolve) => setTimeout(resolve, LIVE_SECONDS * 1_000)); // As many probes of life.
+    const probes = async () => Number(await ask(cluster, named("http"), "http://127.0.0.1:8080/probes"));
+    const before = await probes(); // Of readiness and of life, one a second each; the other pods' are as many.
+    await until(async () => await probes() >= before + 2 * LIVE, "probes of life pass STRICT", SETTLE_MS);
     for (const { metadata: { name }, status } of await cluster.pods(NAMESPACE)) {
       assertEquals(status.containerStatuses?.map((it) => it.restartCount) ?? [], [0], `${name} was started again`);
     }

@@ -7,11 +7,12 @@ const READY_SECONDS = 120;
 
 // What `--redirection` asks for is in the first installation: that one stays.
 if (meansAsked() === undefined) {
+  clusterTest("rights: nothing was refused until here (CNI-055)", {}, assertRights);
+
   clusterTest(
     "install: kubectl delete -k leaves both nodes as they were (CNI-046, CNI-047)",
     {},
     async (cluster) => {
-      await assertRights(cluster);
       const startedAt = performance.now(), folder = await writeKustomization(cluster, "auto");
       await cluster.kubectl(["delete", "-k", folder, "--wait", "--timeout=120s"]);
       report(`gone ${seconds(startedAt)} after kubectl delete`);
