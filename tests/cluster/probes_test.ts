@@ -170,28 +170,35 @@ clusterTest(
           "-p",
           JSON.stringify(value),
         ]);
-      await patch(nodes);
-      await until(async () => (await cluster.pods("istio-system", selector)).length === 0, `${part} is away`, PODS_MS);
       const name = `beside-${part}`;
-      const address = (await cluster.pods(HELD, "app=server"))[0]!.status.podIP!;
-      const first = { image: PAUSE_IMAGE, args: ["first", `${address}:7000`] };
-      await cluster.apply(...app(HELD, name, { node: "node1", container: first }));
-      const refused = async () => {
-        const events = await cluster.kubectl([
-          "get",
-          "events",
-          "-n",
-          HELD,
-          "--field-selector",
-          `involvedObject.name=${name}`,
-        ]);
-        return events.split("\n").find((line) => line.includes("FailedCreatePodSandBox"));
-      };
-      await until(async () => await refused() !== undefined, `${name} is held back`, PODS_MS);
-      report(`without ${part}: ${(await refused())!.replace(/\s+/g, " ").slice(0, 260)}`);
-      const [held] = await cluster.pods(HELD, `app=${name}`);
-      assertEquals(held!.status.phase, "Pending");
-      await patch(usual);
+      try {
+        await patch(nodes);
+        await until(
+          async () => (await cluster.pods("istio-system", selector)).length === 0,
+          `${part} is away`,
+          PODS_MS,
+        );
+        const address = (await cluster.pods(HELD, "app=server"))[0]!.status.podIP!;
+        const first = { image: PAUSE_IMAGE, args: ["first", `${address}:7000`] };
+        await cluster.apply(...app(HELD, name, { node: "node1", container: first }));
+        const refused = async () => {
+          const events = await cluster.kubectl([
+            "get",
+            "events",
+            "-n",
+            HELD,
+            "--field-selector",
+            `involvedObject.name=${name}`,
+          ]);
+          return events.split("\n").find((line) => line.includes("FailedCreatePodSandBox"));
+        };
+        await until(async () => await refused() !== undefined, `${name} is held back`, PODS_MS);
+        report(`without ${part}: ${(await refused())!.replace(/\s+/g, " ").slice(0, 260)}`);
+        const [held] = await cluster.pods(HELD, `app=${name}`);
+        assertEquals(held!.status.phase, "Pending");
+      } finally {
+        await patch(usual); // Else everything after this would fail, too.
+      }
       await cluster.untilPods("istio-system", selector, cluster.nodes.length, isReady, PODS_MS);
       const pod = await cluster.readyPod(HELD, name, PODS_MS);
       assert(isEnrolled(pod));
