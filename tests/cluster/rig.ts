@@ -86,8 +86,10 @@ export class Cluster {
 
   /** The one pod with the label `app`, once it is ready. */
   async readyPod(namespace: string, app: string, ms = WAIT_MS): Promise<PodStatus> {
-    await this.untilPods(namespace, `app=${app}`, 1, isReady, ms);
-    return (await this.pods(namespace, `app=${app}`)).find(isReady)!;
+    let found: PodStatus | undefined;
+    const ready = async () => (found = (await this.pods(namespace, `app=${app}`)).find(isReady)) !== undefined;
+    await until(ready, `pod ${app} of ${namespace} is ready`, ms);
+    return found!;
   }
 
   async untilPods(
