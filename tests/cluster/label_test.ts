@@ -123,7 +123,7 @@ clusterTest(
     await untilServed(cluster, load!, SETTLED);
     using netns = ownNetns();
     await using wire = new Wiretap(netns, "wire1", MARKER, PODS);
-    const rounds = amount("rounds", 3), open = await inAndOut(cluster, wire, rounds, "PERMISSIVE");
+    const rounds = amount("rounds", 2), open = await inAndOut(cluster, wire, rounds, "PERMISSIVE");
     // A proxy that is not told yet of the other pod's change tries the old way once more.
     const others = open.flatMap((it) => it.others), asked = open.reduce((sum, it) => sum + it.asked, 0);
     assert(others.length <= asked * OTHERS_SHARE_MAX, `${others.length} others failed`);

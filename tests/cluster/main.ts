@@ -14,7 +14,7 @@ const INTERRUPTED = 130;
 
 const USAGE = `deno task test:cluster [--only NAMES] [--rounds N] [--kills N] [--pods N] [--shell]
   --only    run tests whose names contain one of these words, comma-separated, besides install and uninstall
-  --rounds  how often a namespace is labelled under load (3), and once less under STRICT
+  --rounds  how often a namespace is labelled under load (2), and once less under STRICT
   --kills   how many processes are killed under load (6)
   --pods    how many pods start for the figures (10), and how many more idle beside them
   --redirection  by what means pods are redirected throughout: nft, nft-binary, iptables-nft, iptables-legacy, bpf
