@@ -26,6 +26,7 @@ const NODE_ID_LENGTH_MAX = 1_024; // a pod's and a namespace's name are at most 
 const SHOWN_METADATA =
   "NAME NAMESPACE INSTANCE_IPS NODE_NAME CLUSTER_ID SERVICE_ACCOUNT NETWORK ISTIO_VERSION MESH_ID OWNER"
     .split(" ");
+const USED_METADATA = ["NAMESPACE", "SERVICE_ACCOUNT", "NODE_NAME", "CLUSTER_ID", "ISTIO_VERSION"];
 const SHOWN_LENGTH_MAX = 1_024; // what a client says of itself is kept as long as its stream, so it is bounded
 const LABELS_MAX = 64;
 
@@ -45,6 +46,8 @@ export function parseNode(node: DiscoveryNode | undefined): ClientNode | { inval
     const value = member(key);
     return typeof value === "string" ? value : "";
   };
+  const long = USED_METADATA.find((key) => text(key).length > SHOWN_LENGTH_MAX);
+  if (long !== undefined) return { invalid: `${long} of the node's metadata is too long` };
   return {
     type,
     ip,

@@ -47,6 +47,15 @@ Deno.test("parseNode() refuses other ids, however odd (CP-400, CP-401)", () => {
   assertEquals([node.pod, node.namespace, node.node, node.serviceAccount], ["a.b", "c", "", ""]);
 });
 
+Deno.test("parseNode() refuses what is kept of a client as long as its stream, if it is long (CP-401)", () => {
+  const id = "ztunnel~10.1.2.3~ztunnel-abc.istio-system~d";
+  for (const key of ["NAMESPACE", "SERVICE_ACCOUNT", "NODE_NAME", "CLUSTER_ID", "ISTIO_VERSION"]) {
+    assertEquals("invalid" in parseNode({ id, metadata: { [key]: "x".repeat(1_024) } }), false, key);
+    assertEquals("invalid" in parseNode({ id, metadata: { [key]: "x".repeat(1_025) } }), true, key);
+  }
+  assertEquals(good({ id, metadata: { OWNER: "x".repeat(10_000) } }).metadata, {}, "what is only shown is left out");
+});
+
 Deno.test("identityFits() asks for one identity of the namespace and, if named, of the account (CP-431)", () => {
   const node = (account: string) => good({ id: "ztunnel~1~p.shop~d", metadata: { SERVICE_ACCOUNT: account } });
   const cart = "spiffe://cluster.local/ns/shop/sa/cart", other = "spiffe://cluster.local/ns/bank/sa/cart";
