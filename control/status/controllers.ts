@@ -11,6 +11,7 @@
  * | conditions | serviceentries, workloadentries (networking.istio.io), authorizationpolicies (security.istio.io) | get |
  * | conditions | the same, /status | patch |
  * | addresses | serviceentries | get; /status: patch |
+ * | analysis, if asked for | serviceentries/status, workloadentries/status, authorizationpolicies/status | patch |
  * | gateways | gateways, gatewayclasses (gateway.networking.k8s.io) | get; /status: patch |
  * | classes | gatewayclasses | create |
  * | tags | mutatingwebhookconfigurations, validatingwebhookconfigurations (admissionregistration.k8s.io) | list, watch |
@@ -22,6 +23,7 @@
  * | untaint, if asked for | pods of the node agents' namespace | list, watch |
  */
 import { assert } from "../../base/assert.ts";
+import { AnalysisWriter } from "../analysis/status_writer.ts";
 import { ClassKeeper } from "../gateway/class_keeper.ts";
 import { builtInClasses } from "../gateway/classes.ts";
 import { GatewayWriter } from "../gateway/gateway_writer.ts";
@@ -32,7 +34,7 @@ import { AddressAllocator } from "./address_allocator.ts";
 import { ConditionWriter } from "./condition_writer.ts";
 import { ControllerMetrics } from "./controller_metrics.ts";
 import { type ElectionStatus, type ElectionTiming, runElection } from "./election.ts";
-import { ADDRESS_LOCK, gatewayStatusLock, type Lock, NODE_UNTAINT_LOCK, STATUS_LOCK } from "./locks.ts";
+import { ADDRESS_LOCK, ANALYSIS_LOCK, gatewayStatusLock, type Lock, NODE_UNTAINT_LOCK, STATUS_LOCK } from "./locks.ts";
 import { NodeUntainter } from "./node_untainter.ts";
 import { RevisionTags } from "./revision_tags.ts";
 import { watchTags } from "./tag_watch.ts";
@@ -65,6 +67,7 @@ export class Controllers implements Part {
     if (config.gatewayStatus) this.#addGateways();
     if (config.gatewayClasses) this.#addClasses();
     if (config.nodeUntaint) this.#addUntaint();
+    if (config.analysisStatus) this.#addAnalysis();
     this.#describe(metrics);
   }
 
@@ -143,6 +146,13 @@ export class Controllers implements Part {
     const keeper = new ClassKeeper({ ...common, existing, classes: builtInClasses(config.multiNetwork) });
     feed.subscribe((changes) => keeper.changed(changes));
     this.#classes = keeper;
+  }
+
+  #addAnalysis(): void {
+    const { config: { analysisIntervalMs: intervalMs }, feed, index: { graph } } = this.#role;
+    const writer = new AnalysisWriter({ ...this.#common(), graph, intervalMs });
+    feed.subscribe(() => writer.changed());
+    this.#leads.push([ANALYSIS_LOCK, (signal) => writer.lead(signal)]);
   }
 
   #addUntaint(): void {

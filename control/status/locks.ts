@@ -17,6 +17,8 @@ export const NAMESPACE_LOCK = shared("istio-namespace-controller-election", "Con
 export const NODE_UNTAINT_LOCK = shared("istio-node-untaint", "ConfigMap");
 /** Addresses of ServiceEntries (CP-240). */
 export const ADDRESS_LOCK = shared("istio-ip-autoallocate", "ConfigMap");
+/** What analysis finds, in the status of objects (CP-699). */
+export const ANALYSIS_LOCK = shared("istio-analyze-leader", "ConfigMap");
 /** Conditions of the ambient inputs (CP-275). */
 export const STATUS_LOCK = shared("istio-status-leader", "Lease");
 

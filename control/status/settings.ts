@@ -22,6 +22,20 @@ export const STATUS_SETTINGS = {
     default: true,
     help: "write to Services, ServiceEntries, WorkloadEntries and policies what became of them",
   },
+  analysisStatus: {
+    kind: toggle(),
+    flag: "analysis-status",
+    env: "PILOT_ENABLE_ANALYSIS",
+    default: false,
+    help: "write what `ambit analyze` finds to policies, ServiceEntries and WorkloadEntries",
+  },
+  analysisIntervalMs: {
+    kind: duration(1_000, 3_600_000),
+    flag: "analysis-interval",
+    env: "PILOT_ANALYSIS_INTERVAL",
+    default: 10_000,
+    help: "how often that is looked at anew, while something changes",
+  },
   gatewayStatus: {
     kind: toggle(),
     flag: "gateway-status",

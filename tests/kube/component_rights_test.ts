@@ -11,7 +11,12 @@ const COMPONENTS = new URL("../../deploy/kubernetes/components/", import.meta.ur
 const DEADLINE_MS = 120_000;
 
 /** Runs istiod with a component's rights besides its own until it has used all of them, and asks nothing more. */
-async function usesAll(name: string, flags: readonly string[], prepare: (server: ApiServer) => Promise<void>) {
+async function usesAll(
+  name: string,
+  flags: readonly string[],
+  prepare: (server: ApiServer) => Promise<void>,
+  finished: (server: ApiServer) => Promise<boolean> = () => Promise.resolve(true),
+) {
   await using server = await startApiServer({ etcd: "3.4", audit: true, definitions: ["istio", "gateway"] });
   await installManifests(server);
   const access = `${COMPONENTS}${name}/access.yaml`;
@@ -23,6 +28,7 @@ async function usesAll(name: string, flags: readonly string[], prepare: (server:
   const unused = async () => unusedRights(rights, await calls());
   await until(async () => (await unused()).length === 0, "all rights were used", DEADLINE_MS)
     .catch(() => {}); // Said better by the next lines.
+  await until(() => finished(server), `${name} has done its work`, DEADLINE_MS);
   assertEquals(await unused(), []);
   assertEquals(refusedCalls(await calls()), []);
 }
@@ -38,4 +44,15 @@ Deno.test("istiod untaints a node with the rights of component node-untaint, and
 
 Deno.test("istiod leads as a revision with the rights of component revision, and needs every one of them (CP-650)", async () => {
   await usesAll("revision", ["--revision=canary"], () => Promise.resolve());
+});
+
+Deno.test("istiod writes what analysis finds with the rights of component analysis, and needs every one of them (CP-699)", async () => {
+  const policy = { kind: "AuthorizationPolicy", apiVersion: "security.istio.io/v1" };
+  await usesAll("analysis", ["--analysis-status"], async (server) => {
+    const spec = { selector: { matchLabels: { app: "nobody" } } };
+    await server.apply({ ...policy, metadata: { name: "idle", namespace: SYSTEM }, spec });
+  }, async (server) => {
+    const path = "jsonpath={.status.validationMessages[*].type.code}";
+    return (await server.kubectl(["get", "authorizationpolicy", "idle", "-n", SYSTEM, "-o", path])).includes("IST0127");
+  });
 });
