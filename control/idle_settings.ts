@@ -18,10 +18,6 @@ const IDLE: Readonly<Record<string, { readonly ours: string; readonly reason: st
   AMBIENT_ENABLE_MULTI_NETWORK_INGRESS: { ours: "false", reason: OF_WAYPOINTS },
   AMBIENT_ENABLE_BAGGAGE: { ours: "false", reason: OF_WAYPOINTS },
   ENABLE_LAYERED_WAYPOINT_AUTHORIZATION_POLICIES: { ours: "false", reason: OF_WAYPOINTS },
-  PILOT_ENABLE_ANALYSIS: {
-    ours: "false",
-    reason: "what analysis finds is told by `ambit analyze` and /debug/analyzez",
-  },
   PILOT_HBONE_INITIAL_STREAM_WINDOW_SIZE: { ours: "0", reason: OF_WAYPOINTS },
   PILOT_HBONE_INITIAL_CONNECTION_WINDOW_SIZE: { ours: "0", reason: OF_WAYPOINTS },
 };

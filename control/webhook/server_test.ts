@@ -214,8 +214,9 @@ Deno.test("WebhookServer takes no TLS below the version that it was given, nor a
     new Promise<string>((resolve) => {
       const socket = connect({ host: "127.0.0.1", port, servername, rejectUnauthorized: false, maxVersion });
       socket.on("secureConnect", () => socket.write("GET /ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"));
-      socket.on("data", (bytes) => resolve(bytes.toString().slice(0, 12)));
-      socket.on("error", () => resolve("refused")).on("close", () => resolve("refused"));
+      let said = "refused";
+      socket.on("data", (bytes) => said = bytes.toString().slice(0, 12));
+      socket.on("error", () => {}).on("close", () => resolve(said));
     });
   const suites = ["TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"];
   for (const rules of [{ tlsVersionMin: "TLSV1_3" }, { tlsVersionMin: "TLSV1_2", suites }] as const) {
