@@ -24,29 +24,49 @@ export interface MaterialWatchOptions {
 // Polled, not watched: a mounted Secret changes by a renamed link, which a watch of its files does not see.
 const INTERVAL_MS = 1_000; // eight calls of stat(2)
 
-/** Looks at the folder until the signal. What cannot be used is said once, and what is in use stays. */
+/** Looks at the folder until the signal. What cannot be used is said once and tried again, and what is in use stays. */
 export async function watchMaterial(options: MaterialWatchOptions, signal: AbortSignal): Promise<void> {
-  const { folder, log, intervalMs = INTERVAL_MS } = options;
+  const { folder, log, intervalMs = INTERVAL_MS } = options, trouble = new Trouble(log);
   let current = options.material, revocations = options.revocationsPem;
-  let seen = ""; // Looked at once more: it may have changed since it was loaded.
+  let taken = ""; // Looked at once more: it may have changed since it was loaded.
   while (await pause(intervalMs, signal)) {
     const signature = await signatureOf(folder);
-    if (signature === seen) continue;
-    seen = signature;
-    current = await unlessUnusable(log, "CA files", current, () => takeMaterial(options, current));
+    if (signature === taken) continue;
+    const material = await trouble.unlessUnusable("CA files", () => takeMaterial(options, current));
+    current = material ?? current;
+    taken = material === undefined ? "" : signature;
     if (revocations === undefined) continue;
     const before = revocations;
-    revocations = await unlessUnusable(log, "CRL file", before, () => takeRevocations(options, before));
+    const lists = await trouble.unlessUnusable("CRL file", () => takeRevocations(options, before));
+    revocations = lists ?? before;
+    if (lists === undefined) taken = "";
   }
 }
 
-async function unlessUnusable<T>(log: Logger, what: string, current: T, take: () => Promise<T>): Promise<T> {
-  try {
-    return await take();
-  } catch (error) {
-    if (!(error instanceof MeshError)) throw error;
-    log.error(`${what} not reloaded; the old ones stay in use`, { error: chain(error), remedy: error.remedy });
-    return current;
+/** What is wrong with the files, said once for as long as it is the same. */
+class Trouble {
+  readonly #log: Logger;
+  readonly #said = new Map<string, string>();
+
+  constructor(log: Logger) {
+    this.#log = log;
+  }
+
+  /** @returns undefined if they cannot be used. */
+  async unlessUnusable<T>(what: string, take: () => Promise<T>): Promise<T | undefined> {
+    try {
+      const value = await take();
+      this.#said.delete(what);
+      return value;
+    } catch (error) {
+      if (!(error instanceof MeshError)) throw error;
+      const text = chain(error);
+      if (this.#said.get(what) !== text) {
+        this.#log.error(`${what} not reloaded; the old ones stay in use`, { error: text, remedy: error.remedy });
+      }
+      this.#said.set(what, text);
+      return undefined;
+    }
   }
 }
 
@@ -99,7 +119,7 @@ function contains(outer: KeyMaterial, inner: KeyMaterial): boolean {
   return inner.roots.every((root) => outer.roots.some((it) => it.equal(root)));
 }
 
-/** Changes whenever a file does. A file that is missing for a moment is a state of its own. */
+/** Changes whenever a file does. A file that is missing for a moment, or cannot be looked at, is a state of its own. */
 async function signatureOf(folder: string): Promise<string> {
   const parts: string[] = [];
   for (const name of PLUGGED_IN_FILES) {
@@ -107,8 +127,8 @@ async function signatureOf(folder: string): Promise<string> {
       const { mtime, size, ino } = await Deno.stat(`${folder}/${name}`);
       parts.push(`${mtime?.getTime()}/${size}/${ino}`);
     } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-      parts.push("none");
+      if (!(error instanceof Error)) throw error;
+      parts.push(error.name); // Whoever reads the file says what is wrong with it.
     }
   }
   return parts.join();

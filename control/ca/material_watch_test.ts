@@ -1,5 +1,6 @@
 /** CA files that change while we run. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { MeshError } from "../../base/errors.ts";
 import { Logger } from "../../base/log.ts";
 import type { KeyMaterial } from "./key_material.ts";
 import { watchMaterial } from "./material_watch.ts";
@@ -13,6 +14,8 @@ class Rig implements AsyncDisposable {
   readonly taken: KeyMaterial[] = [];
   readonly revocations: string[] = [];
   readonly lines: string[] = [];
+  /** Whether what changes cannot be taken into use. */
+  failing = false;
   readonly #stop = new AbortController();
   readonly #done: Promise<void>;
   readonly folder: Folder;
@@ -20,7 +23,11 @@ class Rig implements AsyncDisposable {
   private constructor(folder: Folder, material: KeyMaterial, multiRoot: boolean) {
     this.folder = folder;
     const log = new Logger("ca", { sink: (line) => this.lines.push(line) });
-    const onChange = (next: KeyMaterial) => Promise.resolve(void this.taken.push(next));
+    const onChange = (next: KeyMaterial) => {
+      if (this.failing) return Promise.reject(new MeshError("AMB0210", "cannot create a file", { remedy: "make room" }));
+      this.taken.push(next);
+      return Promise.resolve();
+    };
     const onRevocations = (pem: string) => Promise.resolve(void this.revocations.push(pem));
     this.#done = watchMaterial({
       folder: folder.path,
@@ -128,4 +135,26 @@ Deno.test("watchMaterial() hands on revocation lists that come, change and go, a
   await Deno.remove(`${rig.folder.path}/ca-crl.pem`);
   await rig.said("bytes=0");
   assertEquals(rig.revocations, [list, list + list, ""]);
+});
+
+Deno.test("watchMaterial() tries again what could not be taken into use, and says so once (CP-504)", async () => {
+  await using rig = await Rig.start();
+  rig.failing = true;
+  await plugIn(rig.folder, EC, { keepRoot: true });
+  await rig.said("cannot create a file");
+  for (let look = 0; look < 5; look++) await new Promise((resolve) => setTimeout(resolve, 5)); // As often as it looks.
+  rig.failing = false;
+  await rig.said("CA files reloaded");
+  assertEquals(rig.lines.filter((line) => line.includes("cannot create a file")).length, 1);
+});
+
+Deno.test("watchMaterial() bears that there is no such folder any more, and that it comes back (CP-504)", async () => {
+  await using rig = await Rig.start();
+  await Deno.rename(rig.folder.path, `${rig.folder.path}.away`);
+  await Deno.writeTextFile(rig.folder.path, "in its place");
+  await rig.said("CA files not reloaded");
+  await Deno.remove(rig.folder.path);
+  await Deno.rename(`${rig.folder.path}.away`, rig.folder.path);
+  await plugIn(rig.folder, EC, { keepRoot: true });
+  await rig.said("CA files reloaded");
 });
