@@ -24,7 +24,9 @@ class Rig implements AsyncDisposable {
     this.folder = folder;
     const log = new Logger("ca", { sink: (line) => this.lines.push(line) });
     const onChange = (next: KeyMaterial) => {
-      if (this.failing) return Promise.reject(new MeshError("AMB0210", "cannot create a file", { remedy: "make room" }));
+      if (this.failing) {
+        return Promise.reject(new MeshError("AMB0210", "cannot create a file", { remedy: "make room" }));
+      }
       this.taken.push(next);
       return Promise.resolve();
     };

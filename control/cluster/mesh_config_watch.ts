@@ -106,16 +106,17 @@ export class MeshConfigWatch {
 
   async #poll(signal: AbortSignal): Promise<void> {
     const { file, log, pollMs = POLL_MS } = this.#options;
-    let missed = false;
+    let missed = false, last: string | undefined;
     while (await pause(pollMs, signal)) {
-      const text = await readIfThere(file);
+      const { text, trouble } = await tryToRead(file), settled = text === last;
+      last = text;
       if (text === undefined) {
         // Gone for a moment while the mount changes, or for good: either way no settings were written.
-        if (!missed) log.warn("the mesh's settings are gone; those from before stay", { file });
+        if (!missed) log.warn("the mesh's settings are gone; those from before stay", { file, trouble });
         missed = true;
       } else {
         missed = false;
-        this.#take(this.#main, text);
+        if (settled) this.#take(this.#main, text); // Else somebody may be writing it: half of it means something else.
       }
     }
   }
@@ -145,6 +146,17 @@ export class MeshConfigWatch {
 function textOf(object: KubeObject | undefined): string {
   const text = (object?.data as Readonly<Record<string, unknown>> | null | undefined)?.[KEY];
   return typeof text === "string" ? text : "";
+}
+
+/** A file's text, or why there is none. */
+async function tryToRead(path: string): Promise<{ readonly text?: string; readonly trouble: string }> {
+  try {
+    const text = await readIfThere(path);
+    return text === undefined ? { trouble: "no such file" } : { text, trouble: "" };
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    return { trouble: error.message };
+  }
 }
 
 async function readIfThere(path: string): Promise<string | undefined> {

@@ -110,6 +110,28 @@ Deno.test("a file that is there at the start is read in place of the ConfigMap, 
   assertEquals(rig.domain, "edited.example");
 });
 
+Deno.test("a file that is being written, or cannot be read, leaves the settings as they are (CP-026)", async () => {
+  await using rig = new Rig();
+  const file = `${rig.folder}/mesh`;
+  Deno.writeTextFileSync(file, "trustDomain: old.example");
+  await rig.start();
+  await rig.watch.settled;
+  // A writer that is slow, but never so slow that two looks see the same.
+  for (let letters = 0, text = "# ".padEnd(50, "x"); letters < 50; letters++) {
+    Deno.writeTextFileSync(file, text.slice(0, letters));
+    await new Promise((resolve) => setTimeout(resolve, 4));
+  }
+  Deno.writeTextFileSync(file, "trustDomain: new.example");
+  await until("it is read when it is whole", () => rig.domain === "new.example");
+  assertEquals(rig.told.map(({ trustDomain }) => trustDomain), ["old.example", "new.example"]);
+  Deno.removeSync(file);
+  Deno.mkdirSync(file);
+  await until("it is said", () => rig.lines.join().includes("are gone"));
+  Deno.removeSync(file);
+  Deno.writeTextFileSync(file, "trustDomain: newest.example");
+  await until("it is read again", () => rig.domain === "newest.example");
+});
+
 Deno.test("a ConfigMap that is forbidden keeps istiod from getting ready, and is named (CP-102)", async () => {
   await using rig = new Rig();
   rig.api.deny(CONFIG_MAPS);
