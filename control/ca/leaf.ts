@@ -15,7 +15,7 @@ import {
   text,
   time,
   unsigned,
-} from "./der.ts";
+} from "../../wire/der.ts";
 import type { KeyMaterial } from "./key_material.ts";
 import type { SigningAlgorithm } from "./pem.ts";
 
