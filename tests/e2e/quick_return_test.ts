@@ -112,6 +112,35 @@ meshTest(`${KILLS} kills of a ztunnel under a parent: it starts the next one, an
   assertEquals((await parent.status).code, 0, "told to end, both end in order");
 }, { ztunnelEnvironment: { ...OPTIONS.ztunnelEnvironment, AMBIT_SUPERVISED: "true" } });
 
+meshTest("newcomers wait as well where the agent was killed before, and where a successor was", async (rig) => {
+  const { mesh } = rig, node = mesh.nodes["node-a"];
+  await using newcomers = await Newcomers.start(rig);
+  const gaps: { readonly fromMs: number; readonly toMs: number }[] = [];
+  const served = async () => {
+    const startMs = performance.now();
+    await until("all is served", BACK_MS, () => newcomers.servedSince(startMs));
+  };
+  const crash = async () => {
+    await served();
+    const fromMs = performance.now();
+    await node.crashZtunnel();
+    gaps.push({ fromMs, toMs: performance.now() });
+    node.restartZtunnel();
+    await served();
+  };
+  const told = (line: string) => line.includes("ztunnel has all pods");
+  await node.restartCni("SIGKILL");
+  await node.cni.line("ztunnel's return", told, BACK_MS);
+  await crash();
+  const since = node.cni.lineCount;
+  await node.takeOver();
+  await node.cni.line("the successor", told, BACK_MS, since);
+  await crash();
+  const tries = await newcomers.end();
+  const open = (it: Try) => gaps.some(({ fromMs, toMs }) => it.startedAtMs < toMs && it.endedAtMs > fromMs);
+  assertEquals(failuresOf(tries.filter((it) => !open(it))), {});
+}, OPTIONS);
+
 meshTest("a ztunnel that does not come back: after a while new connections are refused", async (rig) => {
   const { mesh, client } = rig, node = mesh.nodes["node-a"];
   await using newcomers = await Newcomers.start(rig);
