@@ -16,6 +16,7 @@ export interface HeldSocketsOptions {
   readonly log: Logger;
   /** For tests. */
   readonly holdMs?: number;
+  /** Where descriptors are scarcer than {@link SOCKETS_MAX}. */
   readonly socketsMax?: number;
 }
 
@@ -32,7 +33,7 @@ export class HeldSockets implements Disposable {
 
   /** Whether a pod's sockets may come. */
   get hasRoom(): boolean {
-    return this.#count + POD_SOCKETS_MAX <= (this.#options.socketsMax ?? SOCKETS_MAX);
+    return this.#count + POD_SOCKETS_MAX <= Math.min(SOCKETS_MAX, this.#options.socketsMax ?? SOCKETS_MAX);
   }
 
   of(uid: string): readonly number[] {

@@ -11,6 +11,7 @@ import {
   type ZdsWorkload,
 } from "../mesh/proto/zds_codec.ts";
 import type { Netns } from "../os/netns.ts";
+import { raiseOpenFileLimit } from "../os/limits.ts";
 import { effectiveUserId } from "../os/process.ts";
 import { closeDescriptor, SeqpacketListener, type SeqpacketSocket } from "../os/seqpacket.ts";
 import { HeldSockets } from "./held_sockets.ts";
@@ -21,6 +22,9 @@ const HELLO_TIMEOUT_MS = 5_000;
 const SYNC_WAIT_MS = 4_000; // under the five seconds after which whoever asked gives up (CNI-257)
 /** How long a pod that leaves waits for the ztunnel behind one that has gone: a start, or the end of a takeover, takes less. */
 const SUCCESSOR_WAIT_MS = 5_000;
+
+/** Of all descriptors that we may have: sockets that are held for ztunnel. */
+const HELD_SHARE = 0.5;
 
 /** A pod that ztunnel is to serve. Without a namespace at hand it is announced as one to keep. */
 export interface AnnouncedPod {
@@ -65,7 +69,8 @@ export class ZdsServer implements AsyncDisposable {
 
   private constructor(options: ZdsServerOptions) {
     this.#options = options;
-    this.#held = new HeldSockets({ log: options.log, holdMs: options.holdMs });
+    const socketsMax = Math.floor(raiseOpenFileLimit() * HELD_SHARE); // Without descriptors left no packet is received whole.
+    this.#held = new HeldSockets({ log: options.log, holdMs: options.holdMs, socketsMax });
     this.#listener = SeqpacketListener.listen(options.path, { mode: 0o600 });
     this.#accepting = this.#accept();
   }

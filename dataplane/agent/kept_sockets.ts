@@ -26,6 +26,11 @@ export class KeptSockets implements Disposable {
     }
   }
 
+  /** Whether nothing is left to take; so it is always on a kernel that does not tell a socket's namespace. */
+  get isEmpty(): boolean {
+    return this.#sockets.length === 0;
+  }
+
   /** The sockets of a namespace that fit; they are the caller's. Those of another namespace fit nobody. */
   take(netns: bigint, fits: (facts: SocketFacts) => boolean, countMax = Infinity): Kept[] {
     const taken = this.#sockets.filter(({ facts }) => facts.netns === netns && fits(facts)).slice(0, countMax);

@@ -44,7 +44,7 @@ export function openListeners(
 ): readonly (readonly Listening[])[] {
   const { workers, originalSource } = settings, kinds = settings.proxy ? wantedOf(settings, shared) : [];
   const opened: Listening[] = [], tookBack: number[] = [];
-  const cookie = kept === undefined || netns === undefined ? undefined : netnsCookie(netns);
+  const cookie = kept === undefined || kept.isEmpty || netns === undefined ? undefined : netnsCookie(netns);
   const byKind = () =>
     kinds.map((wanted) => {
       const back = cookie === undefined ? [] : kept!.take(cookie, (facts) => fits(facts, wanted), workers.count);

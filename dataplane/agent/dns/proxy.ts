@@ -165,7 +165,7 @@ export class DnsProxy implements AsyncDisposable {
     // Without IPv6 in the kernel there is no such entry (ZT-003).
     const ipv6 = answers.ipv6 && readSysctl(netns, LOOPBACK_IPV6_OFF) === "0";
     const opened: { fd: number; transport: "udp" | "tcp" }[] = [];
-    const cookie = kept === undefined ? undefined : netnsCookie(netns);
+    const cookie = kept === undefined || kept.isEmpty ? undefined : netnsCookie(netns);
     const back = (transport: "udp" | "tcp", ip: IpWords) =>
       cookie === undefined ? undefined : kept!.take(
         cookie,
