@@ -1,4 +1,4 @@
-/** What a workload's certificate request is written as, and what of a certificate its owner reads (RFC 2986, RFC 5280). */
+/** What a workload's certificate request is written as, and what of a certificate its owner reads (RFC 2986 §4, RFC 5280 §4.1). */
 import {
   bitString,
   type Element,

@@ -129,7 +129,7 @@ function allAsPem(certificates: readonly Certificate[]): string {
   return certificates.map(({ der }) => toPem("CERTIFICATE", der)).join("");
 }
 
-/** RFC 7468. */
+/** RFC 7468 §2. */
 function toPem(label: string, der: Uint8Array): string {
   const lines = btoa(String.fromCharCode(...der)).match(/.{1,64}/g)!.join("\n");
   return `-----BEGIN ${label}-----\n${lines}\n-----END ${label}-----\n`;
