@@ -6,7 +6,7 @@ Deno.test("the plugin's kubeconfig is one that Kubernetes' own tools read, and w
   const text = formatPluginKubeconfig({ server: "https://[fd00::1]:443", ca: "a CA\n", token: "a.b.c" });
   const access = parsePluginKubeconfig(text);
   assertEquals([access.server.href, access.ca, access.insecure], ["https://[fd00::1]/", "a CA\n", false]);
-  assertEquals((await access.credentials.current(AbortSignal.timeout(1_000))).token, "a.b.c");
+  assertEquals((await access.credentials.current(AbortSignal.timeout(60_000))).token, "a.b.c");
   const read = readKubeconfig(text, "test");
   assertEquals(JSON.stringify(read).includes("a.b.c"), true);
   assertEquals(
@@ -40,7 +40,7 @@ users:
 `;
   const unseen = parsePluginKubeconfig(istio("insecure-skip-tls-verify: true"));
   assertEquals([unseen.server.href, unseen.insecure, unseen.ca], ["https://10.96.0.1/", true, undefined]);
-  assertEquals((await unseen.credentials.current(AbortSignal.timeout(1_000))).token, "a.b.c");
+  assertEquals((await unseen.credentials.current(AbortSignal.timeout(60_000))).token, "a.b.c");
   const seen = parsePluginKubeconfig(
     istio(`certificate-authority-data: ${new TextEncoder().encode("a CA\n").toBase64()}`),
   );

@@ -5,13 +5,15 @@ import { Logger } from "../base/log.ts";
 import { AUTHORIZATION_POLICIES, CONFIG_MAPS, NAMESPACES, PODS, SECRETS } from "../kube/resource_types.ts";
 import { InMemoryKubeApi } from "../kube/testing.ts";
 import { namespace, pod, putMeshConfig, smallMesh, until } from "./cluster/testing.ts";
+import { HeldPort } from "../os/held_port_testing.ts";
 import { ISTIOD_CONFIG } from "./config.ts";
 import { runIstiod, type RunningIstiod, startIstiod } from "./main.ts";
 
 class Rig implements AsyncDisposable {
   readonly api = smallMesh();
   readonly folder = Deno.makeTempDirSync({ prefix: "istiod-cluster-" });
-  readonly httpPort = freePort();
+  readonly #held = new HeldPort();
+  readonly httpPort = this.#held.port;
   readonly lines: string[] = [];
   readonly stop = new AbortController();
   #running: Promise<RunningIstiod | undefined> = Promise.resolve(undefined);
@@ -75,14 +77,10 @@ class Rig implements AsyncDisposable {
     try {
       await (await this.#running)?.done;
     } finally {
+      this.#held[Symbol.dispose]();
       await Deno.remove(this.folder, { recursive: true });
     }
   }
-}
-
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
 }
 
 Deno.test("istiod over a cluster is ready with all of it, and says what it read and who it is (CP-011, CP-012)", async () => {
@@ -210,7 +208,8 @@ Deno.test("istiod with neither a folder nor a cluster says what to give (AMB0230
 
 Deno.test("istiod whose last listener cannot be had closes those that it has, and says so (CP-660)", async () => {
   using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const grpcPort = freePort();
+  using held = new HeldPort();
+  const grpcPort = held.port;
   await using rig = new Rig(
     `--https-address=127.0.0.1:${taken.addr.port}`,
     `--secure-grpc-address=127.0.0.1:${grpcPort}`,

@@ -3,6 +3,7 @@ import { connect, type Settings } from "node:http2";
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { MeshError } from "../base/errors.ts";
 import { Logger } from "../base/log.ts";
+import { HeldPort } from "../os/held_port_testing.ts";
 import { until } from "./cluster/testing.ts";
 import { ISTIOD_CONFIG } from "./config.ts";
 import { type RunningIstiod, startIstiod } from "./main.ts";
@@ -112,9 +113,11 @@ Deno.test("the debug pages answer GET only, and only to this machine by its own 
 
 Deno.test("startIstiod() keeps its root over a restart, and everything is closed in between", async () => {
   await using rig = await Rig.create();
-  const first = await rig.start();
+  using held = new HeldPort(); // One that istiod was given and gives back may be another test's the next moment.
+  const first = await rig.start(`--http-address=127.0.0.1:${held.port}`);
+  assertEquals(await get(held.port, "/ready"), [200, ""]);
   await rig.stop();
-  await assertRejects(() => fetch(`http://127.0.0.1:${first.httpPort}/ready`));
+  await assertRejects(() => fetch(`http://127.0.0.1:${held.port}/ready`));
   await using other = await Rig.create();
   const second = await other.start(`--state-dir=${rig.folder}/state`);
   assertEquals(second.rootsPem, first.rootsPem);

@@ -196,7 +196,7 @@ Deno.test("openKubeApi() takes nothing for an answer that no API server gives, w
 
 async function next(api: ReturnType<typeof clientOf>, resourceVersion: string): Promise<WatchEvent[]> {
   const events = [];
-  for await (const event of api.watch(CONFIG_MAPS, {}, { resourceVersion, signal: AbortSignal.timeout(10_000) })) {
+  for await (const event of api.watch(CONFIG_MAPS, {}, { resourceVersion, signal: AbortSignal.timeout(60_000) })) {
     events.push(event);
   }
   return events;
@@ -278,7 +278,7 @@ Deno.test("openKubeApi() asks for a watch as an API server wants it", async () =
   using api = clientOf(accessTo(served.port), { random: () => 0.5 });
   const scope = { namespace: "a b", labelSelector: "x in (y,z)", fieldSelector: "status.phase!=Failed" };
   for await (
-    const _ of api.watch(PODS, scope, { resourceVersion: "", initialEvents: true, signal: AbortSignal.timeout(5_000) })
+    const _ of api.watch(PODS, scope, { resourceVersion: "", initialEvents: true, signal: AbortSignal.timeout(60_000) })
   ) break;
   assertEquals(
     served.requests[0]?.line,

@@ -4,9 +4,9 @@ import { Logger } from "../base/log.ts";
 import type { Informer, InformerChange, KubeApi, ResourceType, Scope } from "./api.ts";
 import { type InformerLimits, startInformer } from "./informer.ts";
 
-const DEADLINE_MS = 10_000;
+const DEADLINE_MS = 60_000;
 
-/** Waits until a claim holds. Throws if it does not within ten seconds. */
+/** Waits until a claim holds. Throws if it does not within a minute. */
 export async function until(claim: string, holds: () => boolean): Promise<void> {
   for (const endMs = performance.now() + DEADLINE_MS; !holds();) {
     if (performance.now() > endMs) throw new Error(`in time: ${claim}`);

@@ -40,7 +40,7 @@ async function watchUntil(
   enough: (events: readonly string[]) => boolean,
 ): Promise<string[]> {
   const stop = new AbortController(), events: string[] = [];
-  const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(10_000)]);
+  const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(60_000)]);
   const scope = { namespace: rig.namespace, labelSelector: options.labelSelector };
   for await (const event of rig.api.watch(CONFIG_MAPS, scope, { ...options, signal })) {
     if (event.type === "BOOKMARK") {

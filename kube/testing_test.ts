@@ -13,7 +13,7 @@ function map(name: string, data: object = {}): object {
 }
 
 async function first(api: InMemoryKubeApi, resourceVersion: string): Promise<WatchEvent | undefined> {
-  const watch = api.watch(CONFIG_MAPS, {}, { resourceVersion, signal: AbortSignal.timeout(5_000) });
+  const watch = api.watch(CONFIG_MAPS, {}, { resourceVersion, signal: AbortSignal.timeout(60_000) });
   for await (const event of watch) return event;
   return undefined;
 }

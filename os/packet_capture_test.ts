@@ -16,6 +16,10 @@ function join(left: Netns, right: Netns): void {
   there.addAddress("wire", "10.99.0.2/24");
   here.setUp("wire");
   there.setUp("wire");
+  const deadlineMs = performance.now() + 60_000;
+  while (!here.findLink("wire")!.running || !there.findLink("wire")!.running) {
+    assert(performance.now() < deadlineMs, "the link carries packets");
+  }
 }
 
 function sendDatagram(netns: Netns, text: string): void {
@@ -37,7 +41,7 @@ Deno.test({
     using capture = PacketCapture.open(left, "wire");
     sendDatagram(left, "crossing the wire");
     const texts: string[] = [];
-    const deadlineMs = performance.now() + 3_000;
+    const deadlineMs = performance.now() + 60_000;
     while (!texts.some((text) => text.includes("crossing the wire"))) {
       assert(performance.now() < deadlineMs, "the datagram is captured in time");
       await capture.wait(100);

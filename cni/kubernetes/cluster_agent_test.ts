@@ -128,7 +128,7 @@ class Cluster implements AsyncDisposable {
 }
 
 async function until(claim: string, condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 10_000;
+  const deadline = performance.now() + 60_000;
   while (!condition()) {
     assert(performance.now() < deadline, claim);
     await new Promise((resolve) => setTimeout(resolve, 2));

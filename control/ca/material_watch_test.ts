@@ -51,7 +51,7 @@ class Rig implements AsyncDisposable {
 
   /** Polls until the log has that line. */
   async said(text: string): Promise<void> {
-    const deadlineMs = performance.now() + 10_000;
+    const deadlineMs = performance.now() + 60_000;
     while (!this.lines.some((line) => line.includes(text))) {
       if (performance.now() > deadlineMs) throw new Error(`not said: ${text}\n${this.lines.join("\n")}`);
       await new Promise((resolve) => setTimeout(resolve, 5));

@@ -20,6 +20,6 @@ Deno.test("pemBlocks() takes time by the length of what it reads, however hostil
   for (const filling of [" ", "\n", "A ", "-----BEGIN A-----\n"]) {
     const text = `-----BEGIN A-----\n${filling.repeat(1_000_000 / filling.length)}`, startedAtMs = performance.now();
     assertEquals(pemBlocks(text), []);
-    assertEquals(performance.now() - startedAtMs < 5_000, true, JSON.stringify(filling)); // Some 10 ms; squared it were minutes.
+    assertEquals(performance.now() - startedAtMs < 30_000, true, JSON.stringify(filling)); // Some 10 ms; squared it were minutes.
   }
 });

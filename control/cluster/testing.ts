@@ -16,7 +16,7 @@ import type { ObjectChange } from "../objects.ts";
 import { ClusterSource } from "./cluster_source.ts";
 import { resourceName, WATCHED_KINDS } from "./kinds.ts";
 
-const DEADLINE_MS = 20_000;
+const DEADLINE_MS = 60_000;
 
 /** Waits until a claim holds. Throws if it does not within the deadline. */
 export async function until(claim: string, holds: () => boolean | Promise<boolean>): Promise<void> {

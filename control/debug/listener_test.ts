@@ -103,15 +103,15 @@ Deno.test("the HTTP listener has no debug pages where a setting says so, and ans
 
 /** Says something and reads until the other side closes. @returns What came, and after how long it closed. */
 async function converse(port: number, said: string): Promise<{ heard: string; ms: number }> {
+  const startedAtMs = performance.now(); // Before the listener can have seen it: its limit lies within what is measured.
   using connection = await Deno.connect({ hostname: "127.0.0.1", port });
-  const startedAtMs = performance.now();
   await connection.write(new TextEncoder().encode(said));
   const heard = await new Response(connection.readable).text();
   return { heard, ms: performance.now() - startedAtMs };
 }
 
 Deno.test("the HTTP listener closes what is idle and what does not finish its request (CP-007)", async () => {
-  const stop = new AbortController(), limits = { idleMsMax: 50, requestMsMax: 800 };
+  const stop = new AbortController(), limits = { idleMsMax: 50, requestMsMax: 2_000 };
   const server = await serveHttp({ host: "127.0.0.1", port: 0 }, sourcesOf(), { signal: stop.signal, limits });
   const [idle, half] = await Promise.all([
     converse(server.port, "GET /version HTTP/1.1\r\nhost: localhost\r\n\r\n"),

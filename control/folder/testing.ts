@@ -6,7 +6,7 @@ import { FolderSource, type Refusal } from "./folder_source.ts";
 // Short, so that tests are; long enough that two writes in a row fall within it.
 const SETTLE_MS = 40;
 const RESCAN_MS = 250;
-const DEADLINE_MS = 10_000;
+const DEADLINE_MS = 60_000;
 
 /** Waits until a claim holds. Throws if it does not within ten seconds. */
 export async function until(claim: string, holds: () => boolean): Promise<void> {

@@ -319,10 +319,15 @@ Deno.test("publish() of 10,000 workloads and of one change among them", () => {
   writer.publish(source);
   const allMs = performance.now() - startedMs;
   reader.refresh();
-  mesh.putWorkload({ ...mesh.workloads.get("cluster1//Pod/default/w77-7d4b9c")!.resource, canonicalName: "changed" });
-  startedMs = performance.now();
-  writer.publish(source);
-  const oneMs = performance.now() - startedMs;
+  const { resource } = mesh.workloads.get("cluster1//Pod/default/w77-7d4b9c")!;
+  let oneMs = Infinity; // The least of some: others may have had the processor in any of them.
+  for (const canonicalName of ["a", "b", "c", "d", "changed"]) {
+    mesh.putWorkload({ ...resource, canonicalName });
+    startedMs = performance.now();
+    writer.publish(source);
+    oneMs = Math.min(oneMs, performance.now() - startedMs);
+    if (canonicalName !== "changed") reader.refresh();
+  }
   startedMs = performance.now();
   reader.refresh();
   assertEquals(reader.workloadAt("", 0, 0, 0xffff, 0x0a000000 + 77)?.canonicalName, "changed");
@@ -332,7 +337,7 @@ Deno.test("publish() of 10,000 workloads and of one change among them", () => {
       seenMs.toFixed(2)
     } ms\n`,
   ));
-  assert(allMs < 1_000 && oneMs < 100, "far above what was measured, so that a busy machine does not fail it");
+  assert(oneMs < allMs / 2, "a change costs a part of the whole"); // A twentieth, where it was measured.
 });
 
 /** The sample mesh finds endpoints by scanning; for a timing they are looked up, as the product's state does. */

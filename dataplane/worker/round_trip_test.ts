@@ -146,7 +146,7 @@ Deno.test("many megabytes go through interleaved tunnels, both ways, whole and i
     }
     const started = performance.now();
     while (!flows.every((flow) => flow.done)) {
-      assert(performance.now() - started < 30_000, "it ends in time");
+      assert(performance.now() - started < 180_000, "it ends in time");
       for (const flow of flows) flow.step();
       rig.turn();
     }
@@ -167,7 +167,7 @@ Deno.test("more blocked sessions than stages: what waits is held elsewhere, whol
     const started = performance.now();
     let mostTaken = 0;
     while (!flows.every((flow) => flow.done)) {
-      assert(performance.now() - started < 30_000, "it ends in time");
+      assert(performance.now() - started < 180_000, "it ends in time");
       for (const flow of flows) flow.step();
       const shard = rig.shards[random(2)]!; // The other one stands still, and its peers' sockets fill up.
       for (let turn = random(20); turn >= 0; turn--) {

@@ -37,7 +37,7 @@ import { Handover, type TakeoverCounts } from "./takeover/write_state.ts";
 
 export { freshIp, host, Server, Socket } from "./loopback_testing.ts";
 
-const UNTIL_MS = 8_000;
+const UNTIL_MS = 60_000;
 const RESERVED_PORTS = [15001, 15006, 15008];
 
 const NO_LISTS = await readRevocationLists([]);

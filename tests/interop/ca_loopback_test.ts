@@ -30,7 +30,7 @@ async function create(
         raw,
         Buffer.from(bytes),
         metadata,
-        { deadline: Date.now() + 20_000 },
+        { deadline: Date.now() + 60_000 },
         (error, value) => {
           if (error !== null) resolve({ code: error.code, details: error.details, certChain: [] });
           else resolve({ code: grpc.status.OK, details: "", ...decodeIstioCertificateResponse(value!) });

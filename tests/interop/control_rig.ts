@@ -20,6 +20,7 @@ import type { PodObject } from "../../control/objects.ts";
 import { TokenIssuer } from "../../control/tokens.ts";
 import { AdsService } from "../../control/xds/ads_service.ts";
 import { REQUEST_BYTES_MAX } from "../../mesh/proto/discovery_codec.ts";
+import { HeldPort } from "../../os/held_port_testing.ts";
 import type { Resource, ResourceView } from "../../control/xds/resources.ts";
 import type { ControlEndpoint } from "../../dataplane/agent/control_channel.ts";
 
@@ -97,6 +98,7 @@ export class ControlRig implements AsyncDisposable {
   #plainServer: GrpcServer;
   #connectionAgeMs = 0;
   #keepaliveIntervalMs = 0;
+  readonly #held = new HeldPort();
   #toClients = { identityCheck: true, ambient: true };
 
   private constructor(stateDir: string, authority: CertificateAuthority, tokens: TokenIssuer) {
@@ -125,12 +127,12 @@ export class ControlRig implements AsyncDisposable {
     rig.#keepaliveIntervalMs = keepaliveIntervalMs;
     rig.#toClients = { ...rig.#toClients, ...toClients };
     await Deno.writeTextFile(`${stateDir}/root.pem`, authority.material.rootsPem);
-    await rig.listen(0);
+    await rig.listen();
     return rig;
   }
 
-  /** Serves on the port (0: any); the mesh is kept. */
-  async listen(port: number): Promise<void> {
+  /** Serves, on the same port each time; the mesh is kept. */
+  async listen(): Promise<void> {
     const log = new Logger("rig", { sink: (line) => this.logLines.push(line) });
     const metrics = this.metrics;
     const isOurs = (trustDomain: string) => trustDomain === TRUST_DOMAIN;
@@ -186,7 +188,7 @@ export class ControlRig implements AsyncDisposable {
     });
     this.#server.add(certificateMethod(service, log));
     const certificate = await this.authority.issueServer(["localhost", "127.0.0.1"]);
-    const address = { host: "127.0.0.1", port };
+    const address = { host: "127.0.0.1", port: this.#held.port };
     this.credentials = new ListenerCredentials({ ...certificate, rootsPem: this.authority.material.rootsPem });
     this.port = await this.#server.listen(address, this.credentials);
     this.plainPort = await this.#plainServer.listen({ host: "127.0.0.1", port: 0 });
@@ -199,6 +201,7 @@ export class ControlRig implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stopServing();
+    this.#held[Symbol.dispose]();
     await Deno.remove(this.stateDir, { recursive: true });
   }
 
@@ -261,7 +264,7 @@ export function headers(token: string | undefined, more: Record<string, string> 
 }
 
 /** Polls until the condition holds. @throws Error after `ms`. */
-export async function until(condition: () => boolean, what: string, ms = 10_000): Promise<void> {
+export async function until(condition: () => boolean, what: string, ms = 60_000): Promise<void> {
   const deadlineMs = performance.now() + ms;
   while (!condition()) {
     if (performance.now() > deadlineMs) throw new Error(`not within ${ms} ms: ${what}`);

@@ -13,7 +13,7 @@ import { isFields } from "../../base/plain.ts";
 import { conditionsOf } from "../../control/status/conditions.ts";
 import { Stream } from "./xds_rig.ts";
 
-const LEASE_MS = 2_000;
+const LEASE_MS = 10_000; // Longer than a busy machine holds back who renews it.
 
 /** One istiod with its own way to the API server. */
 class Istiod {

@@ -47,7 +47,7 @@ Deno.test(
     assertEquals(await it.client.request("/10.0.0.7"), false);
     assertEquals(it.state.held.size, 1, "nothing expires while disconnected (ZT-133)");
     const before = it.state.log.length;
-    await rig.listen(rig.port);
+    await rig.listen();
     await until(() => it.state.log.slice(before).includes("address [] -[/10.0.0.7]"), "it is asked for again");
     assertEquals(addresses(rig)!.names, 2);
   },
@@ -71,7 +71,7 @@ Deno.test(
     await rig.stopServing();
     await until(() => !it.client.connected, "the end of the stream");
     const before = it.state.log.length;
-    await rig.listen(rig.port);
+    await rig.listen();
     await until(
       () => it.state.log.slice(before).includes("address [] -[/10.0.0.1 /10.0.0.4 /10.0.0.5]"),
       "the rest is listed",
@@ -94,7 +94,7 @@ Deno.test(
     await rig.stopServing();
     await until(() => !it.client.connected, "the end of the stream");
     const before = it.state.log.length;
-    await rig.listen(rig.port);
+    await rig.listen();
     await until(() => it.state.log.slice(before).includes("address [] -[/10.0.0.1]"), "the name is asked for again");
     assertEquals(addresses(rig)!.names, 1);
   },

@@ -69,12 +69,12 @@ export class ClientRig implements AsyncDisposable {
     this.#done = this.client.run({ signal: this.#stop.signal });
   }
 
-  /** Waits for the first state. @throws Error with the client's log after 20 s. */
+  /** Waits for the first state. @throws Error with the client's log at the deadline. */
   async ready(): Promise<void> {
     let reached = false;
     this.client.ready.then(() => reached = true);
     try {
-      await until(() => reached, "the first state", 20_000);
+      await until(() => reached, "the first state");
     } catch (cause) {
       throw new Error(this.lines.join("\n"), { cause });
     }

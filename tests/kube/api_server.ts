@@ -9,6 +9,7 @@ import { until } from "./until.ts";
 
 const ISSUER = "https://kubernetes.default.svc";
 const SERVICE_RANGE = "10.96.0.0/16";
+const ANSWER_MS = 10_000; // of one that may not answer yet; it is asked again
 const ADMIN_TOKEN = "admin-token-of-a-test";
 
 export interface ApiServerOptions {
@@ -231,7 +232,7 @@ export class ApiServer implements AsyncDisposable {
     const path = this.#parts.definitions[set];
     await this.kubectl(["apply", "--server-side", "-f", path]);
     // Not `kubectl wait`: it fails at one that is so new that it has no conditions at all.
-    await until(() => this.#areEstablished(), "the definitions are established", 60_000);
+    await until(() => this.#areEstablished(), "the definitions are established", 180_000);
   }
 
   async #areEstablished(): Promise<boolean> {
@@ -251,11 +252,13 @@ async function answers(url: string, rootsPath: string | undefined): Promise<bool
     const caCerts = rootsPath === undefined ? [] : [await Deno.readTextFile(rootsPath)];
     using client = Deno.createHttpClient({ caCerts });
     const headers = { authorization: `Bearer ${ADMIN_TOKEN}` };
-    const response = await fetch(url, { client, ...(rootsPath === undefined ? {} : { headers }) });
+    const signal = AbortSignal.timeout(ANSWER_MS);
+    const response = await fetch(url, { client, signal, ...(rootsPath === undefined ? {} : { headers }) });
     await response.body?.cancel();
     return response.ok;
   } catch (error) {
     if (error instanceof TypeError || error instanceof Deno.errors.NotFound) return false; // Not listening yet.
+    if (error instanceof DOMException) return false; // Listening, and no more.
     throw error;
   }
 }

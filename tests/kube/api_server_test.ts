@@ -1,6 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { startApiServer } from "./api_server.ts";
 import type { EtcdVersion } from "./parts.ts";
+import { until } from "./until.ts";
 
 const namespace = (name: string) => ({ apiVersion: "v1", kind: "Namespace", metadata: { name } });
 const configMap = (name: string, value: string) => ({
@@ -22,7 +23,9 @@ for (const etcd of ["3.6", "3.4"] as readonly EtcdVersion[]) {
       await server.etcd.kill();
       await server.etcd.start();
       const value = ["get", "configmap", "kept", "-n", "default", "-o", "jsonpath={.data.value}"];
-      assertEquals(await server.kubectl(value), "1");
+      // An API server takes a moment to find its etcd again.
+      const kept = async () => await server.kubectl(value).catch(() => "") === "1";
+      await until(kept, "what was there is there", 60_000);
       pids = [server.etcd.pid, server.apiServer.pid];
     }
     assertEquals(pids.map((pid) => pid !== undefined && isAlive(pid)), [false, false]);
@@ -39,12 +42,15 @@ Deno.test("startApiServer() has users without rights, service account tokens, co
   }
   const kubeconfig = `${server.folder}/guest.kubeconfig`;
   await assertRejects(() => server.kubectl(["get", "pods"], { kubeconfig }), Error, "forbidden");
-  const account = ["wait", "--for=create", "--timeout=20s", "serviceaccount/default", "-n", "default"];
+  const account = ["wait", "--for=create", "--timeout=120s", "serviceaccount/default", "-n", "default"];
   await server.kubectl(account);
   const claims = (await server.accountToken("default", "default", "istio-ca")).split(".")[1]!;
   const { aud, sub } = JSON.parse(atob(claims.replaceAll("-", "+").replaceAll("_", "/"))) as Record<string, unknown>;
   assertEquals({ aud, sub }, { aud: ["istio-ca"], sub: "system:serviceaccount:default:default" });
-  const refused = (await server.calls()).filter(({ user, resource }) => user === "guest" && resource !== "");
+  const asGuest = async () =>
+    (await server.calls()).filter(({ user, resource }) => user === "guest" && resource !== "");
+  await until(async () => (await asGuest()).length > 0, "it is written down", 60_000);
+  const refused = await asGuest();
   assertEquals(refused.map(({ verb, resource, allowed, status }) => [verb, resource, allowed, status]), [
     ["list", "pods", false, 403],
   ]);

@@ -73,7 +73,7 @@ export class Istiod implements AsyncDisposable {
       ...(identity === undefined ? {} : { metadata: { ImpersonatedIdentity: identity } }),
     });
     const { promise, resolve } = Promise.withResolvers<Answer>();
-    const options = { deadline: Date.now() + 20_000 };
+    const options = { deadline: Date.now() + 60_000 };
     channel.makeUnaryRequest(METHOD, raw, raw, Buffer.from(message), metadata, options, (error, value) => {
       if (error !== null) resolve({ code: error.code, details: error.details, certChain: [] });
       else resolve({ code: grpc.status.OK, details: "", ...decodeIstioCertificateResponse(value!) });
@@ -141,7 +141,7 @@ export async function podToken(
 
 /** Polls until it holds. */
 export async function until(what: string, holds: () => Promise<boolean> | boolean): Promise<void> {
-  const deadlineMs = performance.now() + 60_000;
+  const deadlineMs = performance.now() + 180_000;
   while (!await holds()) {
     if (performance.now() > deadlineMs) throw new Error(`in time: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));

@@ -4,13 +4,13 @@ import { makeRequest } from "../../dataplane/agent/workload_certificate.ts";
 import { decodeIstioCertificateResponse, encodeIstioCertificateRequest } from "../../mesh/proto/ca_codec.ts";
 import type { ApiServer } from "./api_server.ts";
 import { freePort } from "./free_port.ts";
-import { MeshReader, openChannel } from "./mesh_reader.ts";
+import { MeshReader, openChannel, type ReaderOptions } from "./mesh_reader.ts";
 import { PartProcess } from "./part_process.ts";
 
 export const SYSTEM = "istio-system";
 const MANIFESTS = new URL("../../deploy/kubernetes", import.meta.url).pathname;
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
-const READY_MS = 180_000;
+const READY_MS = 180_000, PAGE_MS = 30_000, CA_MS = 60_000;
 const CA_METHOD = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 const raw = (bytes: Buffer): Buffer => bytes;
 
@@ -78,13 +78,13 @@ export class Istiod implements AsyncDisposable {
     return new Istiod(server, folder, kubeconfig, name, flags);
   }
 
-  /** A page's status and text; status 0 while nobody listens. */
+  /** A page's status and text; status 0 while nobody listens, or answers. */
   async page(path: string, base = this.httpUrl): Promise<{ status: number; text: string }> {
     try {
-      const response = await fetch(`${base}${path}`);
+      const response = await fetch(`${base}${path}`, { signal: AbortSignal.timeout(PAGE_MS) });
       return { status: response.status, text: await response.text() };
     } catch (error) {
-      if (error instanceof TypeError) return { status: 0, text: error.message };
+      if (error instanceof TypeError || error instanceof DOMException) return { status: 0, text: error.message };
       throw error;
     }
   }
@@ -95,9 +95,9 @@ export class Istiod implements AsyncDisposable {
   }
 
   /** A node's proxy that has the whole mesh. */
-  async reader(token?: string): Promise<MeshReader> {
+  async reader(token?: string, pings?: ReaderOptions["pings"]): Promise<MeshReader> {
     const account = token ?? await this.#server.accountToken(SYSTEM, "ztunnel", "istio-ca");
-    return await MeshReader.open({ address: this.address, rootsPem: await this.rootsPem(), token: account });
+    return await MeshReader.open({ address: this.address, rootsPem: await this.rootsPem(), token: account, pings });
   }
 
   /** Has a certificate signed, as a node's proxy for a pod on its node. @returns The chain, PEM. */
@@ -106,7 +106,9 @@ export class Istiod implements AsyncDisposable {
     const bytes = encodeIstioCertificateRequest({ csr: csrPem, validitySeconds: 3_600, metadata });
     using channel = await openChannel({ address: this.address, rootsPem: await this.rootsPem(), token });
     const answer = await new Promise<Buffer>((resolve, reject) =>
-      channel.client.makeUnaryRequest(CA_METHOD, raw, raw, Buffer.from(bytes), channel.metadata, (error, answer) => {
+      channel.client.makeUnaryRequest(CA_METHOD, raw, raw, Buffer.from(bytes), channel.metadata, {
+        deadline: Date.now() + CA_MS,
+      }, (error, answer) => {
         if (error === null && answer !== undefined) resolve(answer);
         else reject(error ?? new Error("an empty answer"));
       })

@@ -5,7 +5,7 @@ import { type ApiServer, startApiServer } from "./api_server.ts";
 import { installManifests, Istiod } from "./istiod.ts";
 import { namespace, service } from "./objects.ts";
 
-const SPACE = "shop", LEASE = "--leader-lease=3s", WITHIN_MS = 90_000;
+const SPACE = "shop", LEASE = "--leader-lease=15s", WITHIN_MS = 180_000;
 const NETWORKING = "networking.istio.io/v1",
   SECURITY = "security.istio.io/v1",
   GATEWAY = "gateway.networking.k8s.io/v1";

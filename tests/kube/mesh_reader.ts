@@ -24,10 +24,12 @@ export interface ReaderOptions {
   readonly rootsPem: string;
   readonly token: string;
   readonly clusterId?: string;
+  /** A proxy's own unless they are said. */
+  readonly pings?: { readonly intervalMs: number; readonly timeoutMs: number };
 }
 
 /** A connection of its own, with what every call on it says. @throws MeshError AMB0301 */
-export async function openChannel({ address, rootsPem, token, clusterId = "Kubernetes" }: ReaderOptions) {
+export async function openChannel({ address, rootsPem, token, clusterId = "Kubernetes", pings }: ReaderOptions) {
   const client = await connectChannel({
     address: `https://${address}`,
     roots: { kind: "pem", pem: rootsPem },
@@ -36,6 +38,7 @@ export async function openChannel({ address, rootsPem, token, clusterId = "Kuber
     alternativeHostname: "",
     tls12: false,
     headers: {},
+    pings,
   }, rootsPem);
   const metadata = new grpc.Metadata();
   metadata.set("authorization", `Bearer ${token}`);
@@ -69,9 +72,9 @@ export class MeshReader implements Disposable {
   }
 
   /** Connects, and waits for the first state. @throws Error if it is refused. */
-  static async open({ address, rootsPem, token, clusterId = "Kubernetes" }: ReaderOptions): Promise<MeshReader> {
-    const { client, metadata } = await openChannel({ address, rootsPem, token, clusterId });
-    const reader = new MeshReader(client, metadata, clusterId);
+  static async open(options: ReaderOptions): Promise<MeshReader> {
+    const { client, metadata } = await openChannel(options);
+    const reader = new MeshReader(client, metadata, options.clusterId ?? "Kubernetes");
     await until(() => reader.#waiting.size === 0 || reader.ended !== undefined, "the first state", DEADLINE_MS);
     if (reader.ended === undefined) return reader;
     reader[Symbol.dispose]();

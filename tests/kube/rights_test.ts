@@ -63,7 +63,7 @@ async function everything(server: ApiServer): Promise<void> {
   const labelled = { metadata: { labels: { "istio.io/use-waypoint": "waypoint" } } };
   await server.kubectl(["patch", "service", "cart", "-n", "shop", "-p", JSON.stringify(labelled)]);
   // Somebody else's hand in what all trust.
-  await server.kubectl(["wait", "--for=create", "--timeout=60s", "configmap/istio-ca-root-cert", "-n", "shop"]);
+  await server.kubectl(["wait", "--for=create", "--timeout=180s", "configmap/istio-ca-root-cert", "-n", "shop"]);
   const other = JSON.stringify({ data: { "root-cert.pem": "none" } });
   await server.kubectl(["patch", "configmap", "istio-ca-root-cert", "-n", "shop", "-p", other]);
   await server.kubectl(["apply", "--server-side", "-f", WEBHOOK]);
@@ -116,7 +116,9 @@ Deno.test("CP-102: a right that is taken away is told of with its cure, degrades
   await until(async () => (await istiod.log()).some((line) => troubled.test(line)), "the log says so", DEADLINE_MS);
   await server.apply(pod("shop", "cart", { ip: "10.1.0.1" }));
   await reader.until(() => reader.names().includes("Kubernetes//Pod/shop/cart"), "other kinds are followed");
-  const { status, text } = await istiod.page("/debug/readyz");
+  const page = () => istiod.page("/debug/readyz");
+  await until(async () => /\[-\]Service .*403/.test((await page()).text), "its state says so", DEADLINE_MS);
+  const { status, text } = await page();
   assertEquals(status, 200, "what was known is served on");
   assertMatch(text, /\[-\]Service .*403/);
   assertMatch(text, /degraded/);

@@ -4,7 +4,7 @@ import { type ApiServer, startApiServer } from "./api_server.ts";
 import { installManifests, Istiod } from "./istiod.ts";
 import { until } from "./until.ts";
 
-const DEADLINE_MS = 30_000; // an election, and what is written after it
+const DEADLINE_MS = 120_000; // an election, and what is written after it
 const USE = "istio.io/use-waypoint";
 const GATEWAY = {
   apiVersion: "gateway.networking.k8s.io/v1",

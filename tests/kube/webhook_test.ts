@@ -46,7 +46,7 @@ Deno.test("a real API server asks the webhook, and objects are refused and warne
     `--https-address=127.0.0.1:${port}`,
     ...["secure-grpc", "http", "monitoring"].map((name) => `--${name}-address=127.0.0.1:0`),
   ];
-  const signal = AbortSignal.timeout(60_000);
+  const signal = AbortSignal.timeout(180_000);
   const stop = new AbortController(),
     lines: string[] = [],
     log = new Logger("istiod", { sink: (line) => lines.push(line) });

@@ -20,7 +20,7 @@ Deno.test("Succession starts beside a predecessor that refuses where it may, and
   const listener = SeqpacketListener.listen(path, { mode: 0o600 });
   const refuse = async () => {
     const socket = (await listener.accept())!;
-    await socket.receiveLoaded(PACKET_BYTES_MAX, { timeoutMs: 2_000 });
+    await socket.receiveLoaded(PACKET_BYTES_MAX, { timeoutMs: 60_000 });
     await socket.sendLoaded(encodeMessage({ kind: "refused", reason: "another format" }), []);
     await socket.close();
   };

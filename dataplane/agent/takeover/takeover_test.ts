@@ -132,7 +132,7 @@ function withPredecessor(name: string, body: (scene: Scene) => Promise<void>): v
 }
 
 async function until(what: string, condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 5_000;
+  const deadline = performance.now() + 60_000;
   while (!condition()) {
     assert(performance.now() < deadline, `it came in time that ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 2));
@@ -154,7 +154,7 @@ async function takeOver(path: string, own: Workers): Promise<{ connections: numb
 async function diesAfter(path: string, packets: number): Promise<void> {
   const socket = SeqpacketSocket.connect(path);
   const next = async () => {
-    const packet = await socket.receiveLoaded(PACKET_BYTES_MAX, { timeoutMs: 2_000 });
+    const packet = await socket.receiveLoaded(PACKET_BYTES_MAX, { timeoutMs: 60_000 });
     if (typeof packet === "string") throw new Error(`the predecessor fell silent: ${packet}`);
     for (const fd of packet.descriptors) closeFd(fd);
     return decodeMessage(packet.bytes)!;
@@ -222,7 +222,7 @@ withPredecessor("workers that cannot freeze go on", async (scene) => {
 withPredecessor("one successor at a time, and only one that reads our format", async ({ path }) => {
   const first = SeqpacketSocket.connect(path);
   await first.sendLoaded(encodeMessage(HELLO), []);
-  const welcome = await first.receiveLoaded(PACKET_BYTES_MAX, { timeoutMs: 2_000 });
+  const welcome = await first.receiveLoaded(PACKET_BYTES_MAX, { timeoutMs: 60_000 });
   assert(typeof welcome !== "string", "the first is welcome");
   for (
     const [hello, reason] of [
@@ -234,14 +234,14 @@ withPredecessor("one successor at a time, and only one that reads our format", a
   ) {
     const socket = SeqpacketSocket.connect(path);
     await socket.sendLoaded(encodeMessage(hello), []);
-    const answer = await socket.receiveLoaded(PACKET_BYTES_MAX, { timeoutMs: 2_000 });
+    const answer = await socket.receiveLoaded(PACKET_BYTES_MAX, { timeoutMs: 60_000 });
     assert(typeof answer !== "string", "it is told why");
     const refused = decodeMessage((answer as { bytes: Uint8Array }).bytes) as { kind: string; reason: string };
     assertEquals(refused.kind, "refused");
     assert(refused.reason.includes(reason), refused.reason);
     await socket.close();
   }
-  const pod = await first.receiveLoaded(PACKET_BYTES_MAX, { timeoutMs: 2_000 });
+  const pod = await first.receiveLoaded(PACKET_BYTES_MAX, { timeoutMs: 60_000 });
   if (typeof pod !== "string") { for (const fd of pod.descriptors) closeFd(fd); }
   await first.close();
 });
@@ -252,7 +252,7 @@ withPredecessor("of successors that come at the same moment one is welcome", asy
     await new Promise((resolve) => setTimeout(resolve, 5)); // All of them are waited for.
     await Promise.all(sockets.map((socket) => socket.sendLoaded(encodeMessage(HELLO), [])));
     const kinds = await Promise.all(sockets.map(async (socket) => {
-      const packet = await socket.receiveLoaded(PACKET_BYTES_MAX, { timeoutMs: 2_000 });
+      const packet = await socket.receiveLoaded(PACKET_BYTES_MAX, { timeoutMs: 60_000 });
       return typeof packet === "string" ? packet : decodeMessage(packet.bytes)!.kind;
     }));
     assert(kinds.filter((kind) => kind === "welcome").length <= 1, kinds.join());
@@ -268,7 +268,7 @@ Deno.test("that a phase failed before is no answer to the wish to go on as if no
     count: 1,
     wake: () => setTimeout(() => takeover.store(0, TAKEOVER.reached, TakeoverPhase.RUN), 5),
   });
-  assertEquals(await phases.reach(TakeoverPhase.RUN, 5_000), undefined);
+  assertEquals(await phases.reach(TakeoverPhase.RUN, 60_000), undefined);
 });
 
 withPredecessor(

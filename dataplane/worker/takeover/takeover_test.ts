@@ -107,7 +107,7 @@ for (const seed of [1, 2, 3]) {
       const started = performance.now();
       let taken = 0, carried = 0;
       while (!flows.every((flow) => flow.done)) {
-        assert(performance.now() - started < 40_000, "it ends in time");
+        assert(performance.now() - started < 180_000, "it ends in time");
         for (const flow of flows) flow.step();
         rig.turn();
         if (random(2) !== 0) continue;
