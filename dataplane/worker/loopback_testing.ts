@@ -8,6 +8,7 @@ import * as libc from "../../os/libc_cold.ts";
 import { OpenSsl } from "../../os/openssl.ts";
 import { ipv4 } from "../tables/testing.ts";
 
+const WAIT_MS_MAX = 1;
 const SLAB_BYTES = 26 << 20;
 const SLABS = 2;
 
@@ -73,8 +74,10 @@ export const FAILURES: Readonly<Record<string, number>> = {
 
 /** The real system, with a movable clock, short waits, a register of descriptors, and calls that fail on demand. */
 export class TestOs extends LinuxOs {
-  /** What the clock is ahead of the real one. */
+  /** What the clock was moved by. */
   aheadMs = 0;
+  #realMs = super.nowMs();
+  #flowedMs = this.#realMs;
   /** Descriptors that the shard owns. */
   readonly owned = new Set<Fd>();
   /** Descriptors that were closed without being owned: closed twice, or somebody else's. */
@@ -152,10 +155,14 @@ export class TestOs extends LinuxOs {
     return super.close(fd);
   }
   override wait(poll: Fd, events: number, eventsMax: number, timeoutMs: number): number {
-    return super.wait(poll, events, eventsMax, timeoutMs > 1 ? 1 : timeoutMs);
+    return super.wait(poll, events, eventsMax, Math.min(timeoutMs, WAIT_MS_MAX));
   }
   override nowMs(): number {
-    return super.nowMs() + this.aheadMs;
+    const realMs = super.nowMs();
+    // At each look no more than a wait can last: while others have the processor, no time-out of a test comes nearer.
+    this.#flowedMs += Math.min(realMs - this.#realMs, WAIT_MS_MAX);
+    this.#realMs = realMs;
+    return this.#flowedMs + this.aheadMs;
   }
 
   /** A duplicate of another system's descriptor, as a process gets them from its predecessor. */

@@ -154,8 +154,9 @@ export class Network implements Disposable {
     const name = `${this.key}-${role}`;
     const netns = createNamedNetns(name);
     this.#places.push({ name, netns });
-    // More local ports than the default 28,000: tests open many short connections from one address.
-    writeSysctl(netns, "net/ipv4/ip_local_port_range", "10000 65000");
+    // More local ports than the default 28,000: tests open many short connections from one address. None is one that
+    // ztunnel listens on: a connection that has it would keep the next ztunnel from it.
+    writeSysctl(netns, "net/ipv4/ip_local_port_range", "17000 65000");
     writeSysctl(netns, "net/ipv4/tcp_tw_reuse", "1");
     writeSysctl(netns, "net/ipv4/conf/all/rp_filter", "0");
     // Duplicate address detection would hold back the first packets of every new link.

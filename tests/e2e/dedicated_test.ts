@@ -185,7 +185,7 @@ Deno.test("a successor on the same ports takes over without a refused connection
   await rig.start();
   await rig.pods.server.probe.do("listen", { port: APP_PORT, kind: "line" });
   await using client = rig.ztunnel("client");
-  await using first = rig.ztunnel("server");
+  await using first = rig.ztunnel("server", { TERMINATION_GRACE_PERIOD_SECONDS: "25" }); // Less five for its connections.
   await Promise.all([rig.ready("client", client), rig.ready("server", first)]);
   const host = rig.pods.server.place.ipv4;
   const { handle } = await rig.pods.client.probe.do("open", { host, port: APP_PORT });
@@ -205,15 +205,16 @@ Deno.test("a successor on the same ports takes over without a refused connection
     await first.line("the drain", (line) => line.includes("draining"));
   })();
   let over = false;
-  const waiting = handedOver.finally(() => over = true);
+  const outcome = Promise.allSettled([handedOver]).finally(() => over = true);
   while (!over) errors.push((await burst()).errors);
-  await waiting;
+  await outcome;
+  await handedOver;
+  // What the first one has runs on in it until its deadline; it is not handed over.
+  assertEquals((await rig.pods.client.probe.do("say", { handle, text: "two" })).reply, replied.replace("one", "two"));
   errors.push((await burst()).errors);
   // Nobody finds a port without a listener, and streams that cross the GOAWAY are served.
   assertEquals(errors.filter((it) => Object.keys(it).length > 0), []);
   for (let round = 0; round < 3; round++) assertEquals((await burst()).errors, {});
-  // What the first one has runs on in it until its deadline; it is not handed over.
-  assertEquals((await rig.pods.client.probe.do("say", { handle, text: "two" })).reply, replied.replace("one", "two"));
   await until("the first one has ended", 60_000, () => Promise.resolve(first.ended));
   assertEquals((await rig.pods.client.probe.do("ended", { handle, timeoutMs: 60_000 })).ending !== "open", true);
   assertEquals((await burst()).errors, {});
