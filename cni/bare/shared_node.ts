@@ -2,6 +2,7 @@
 import { assert } from "../../base/assert.ts";
 import { MeshError } from "../../base/errors.ts";
 import type { EnrolRequest } from "../../mesh/enrolment.ts";
+import type { FirewallTable } from "../../os/netlink/nft_model.ts";
 import { FirewallSocket } from "../../os/netlink/nftables.ts";
 import { RouteSocket } from "../../os/netlink/rtnetlink.ts";
 import { type Netns, ownNetns, readSysctl } from "../../os/netns.ts";
@@ -46,7 +47,7 @@ export class SharedNode {
     this.#workloads.set(slot, { slot, cgroup, request, leaving });
   }
 
-  /** Captures the workload, or what it has become. Throws AMB7014 or AMB7011. */
+  /** Captures the workload, or what it has become. Throws AMB7220 where nf_tables cannot, or AMB7011. */
   apply(slot: number, cgroup: Cgroup, request: EnrolRequest): void {
     this.#change(slot, { slot, cgroup, request, leaving: false });
   }
@@ -78,7 +79,7 @@ export class SharedNode {
     return differences;
   }
 
-  /** Writes all rules again: after an audit that found them different, or when ztunnel has moved. */
+  /** Writes all rules again: after an audit that found them different, or when ztunnel has moved. Throws as {@link apply}. */
   write(): void {
     using netns = ownNetns();
     using firewall = FirewallSocket.open(netns);
@@ -92,7 +93,7 @@ export class SharedNode {
       }
       return;
     }
-    firewall.replaceWhole(this.#tables(netns));
+    replaceRules(firewall, this.#tables(netns));
     for (const family of families(netns)) {
       const { rule, route } = policyRoute(family);
       routes.addRule(rule);
@@ -121,6 +122,19 @@ export class SharedNode {
       exempt: this.#options.exempt?.() ?? [],
     };
     return sharedTables([...this.#workloads.values()], options);
+  }
+}
+
+/** There is no other means for them, whatever redirects elsewhere: the kernel's word alone would not say so. */
+function replaceRules(firewall: FirewallSocket, tables: readonly FirewallTable[]): void {
+  try {
+    firewall.replaceWhole(tables);
+  } catch (cause) {
+    if (!(cause instanceof MeshError)) throw cause;
+    throw new MeshError("AMB7220", "units and control groups cannot be captured, which nf_tables alone can", {
+      remedy: "See `ambit cni check --node` for what the kernel lacks, or give the workload a network namespace.",
+      cause,
+    });
   }
 }
 
