@@ -197,8 +197,9 @@ export abstract class SessionOutput implements Flushable {
     this.#creditBytes = 0;
   }
 
+  /** At half of the window: each word is a record, a wake-up of the peer's worker, and an answer of TCP. */
   #sayTunnelCredit(tunnel: Tunnel): void {
-    if (tunnel.creditBytes < HBONE_STREAM_WINDOW_BYTES >> 2 || tunnel.endReceived) return;
+    if (tunnel.creditBytes < HBONE_STREAM_WINDOW_BYTES >> 1 || tunnel.endReceived) return;
     if (!this.#windowUpdate(tunnel.streamId, tunnel.creditBytes)) return;
     tunnel.receiveWindow += tunnel.creditBytes;
     tunnel.creditBytes = 0;
