@@ -232,17 +232,18 @@ export class InboundTunnel extends Tunnel {
     else if (this.shard.os.peerAddress(this.fd) >= 0) {
       // Within a node the three segments of a handshake pass during connect(2): it answers now, not a turn later.
       this.connecting = false;
-      this.onConnected();
+      this.#answer(); // Whoever has a peer is connected: there is no error to ask for.
     }
   }
 
   protected override onConnected(): void {
-    this.shard.reactor.timers.cancel(this.#deadline);
     const outcome = this.shard.os.socketError(this.fd);
-    if (outcome < 0) {
-      this.#refuse(`connect to the application failed (errno ${-outcome})`);
-      return;
-    }
+    if (outcome < 0) this.#refuse(`connect to the application failed (errno ${-outcome})`);
+    else this.#answer();
+  }
+
+  #answer(): void {
+    this.shard.reactor.timers.cancel(this.#deadline);
     this.up = true;
     this.upAtTurn = this.shard.reactor.turns;
     this.markOpen();
