@@ -62,6 +62,29 @@ export class LogFilter {
   }
 }
 
+let stampMs = 0, stamp = "";
+
+/** The time of a line; many are written in one millisecond. */
+function timeText(): string {
+  const nowMs = Date.now();
+  if (nowMs !== stampMs) {
+    stampMs = nowMs;
+    stamp = new Date(nowMs).toISOString().replace("Z", "000Z");
+  }
+  return stamp;
+}
+
+/** Facts as plain lines show them. */
+export function formatFacts(facts: Facts): string {
+  let text = "";
+  for (const key in facts) {
+    const value = facts[key];
+    if (value === undefined) continue;
+    text += `${text === "" ? "" : " "}${key}=${typeof value === "string" ? JSON.stringify(value) : value}`;
+  }
+  return text;
+}
+
 /** A logger of one scope. Children share filter, format and sink. */
 export class Logger {
   readonly scope: string;
@@ -95,7 +118,12 @@ export class Logger {
 
   /** Writes one line if the filter lets it through. `level` is an index into LEVELS. */
   write(level: number, message: string, facts: Facts = {}): void {
-    this.writeAt(new Date().toISOString().replace("Z", "000Z"), level, message, facts);
+    this.writeAt(timeText(), level, message, facts);
+  }
+
+  /** The same for facts that {@link formatFacts} has made a text of, by a logger whose lines are plain. */
+  writePlain(level: number, message: string, facts: string): void {
+    if (this.filter.allows(level, this.scope)) this.#writeLine(timeText(), level, message, facts);
   }
 
   /** The same for something that another process said, at its own time. */
@@ -105,14 +133,11 @@ export class Logger {
       this.#sink(JSON.stringify({ level: LEVELS[level], time, scope: this.scope, message, ...facts }));
       return;
     }
-    let line = `${time}\t${LEVELS[level]}\t${this.scope}\t${message}`;
-    let separator = "\t";
-    for (const key in facts) {
-      const value = facts[key];
-      if (value === undefined) continue;
-      line += `${separator}${key}=${typeof value === "string" ? JSON.stringify(value) : value}`;
-      separator = " ";
-    }
-    this.#sink(line);
+    this.#writeLine(time, level, message, formatFacts(facts));
+  }
+
+  #writeLine(time: string, level: number, message: string, facts: string): void {
+    const line = `${time}\t${LEVELS[level]}\t${this.scope}\t${message}`;
+    this.#sink(facts === "" ? line : `${line}\t${facts}`);
   }
 }

@@ -112,6 +112,8 @@ interface SocketAddress {
 export class AccessReader {
   readonly #ring: Ring;
   readonly #words = new Int32Array(ACCESS_WORDS);
+  readonly #doubles = new Float64Array(this.#words.buffer, 0, TEXT_BYTES / 8);
+  readonly #text = new Uint8Array(this.#words.buffer, TEXT_BYTES, TEXT_BYTES_MAX);
   readonly #decoder = new TextDecoder();
 
   constructor(handles: TableHandles, worker: number) {
@@ -132,15 +134,13 @@ export class AccessReader {
   read(): AccessRecord | undefined {
     const words = this.#words;
     if (!this.#ring.pop(words)) return undefined;
-    const doubles = new Float64Array(words.buffer, 0, TEXT_BYTES / 8);
-    const text = new Uint8Array(words.buffer, TEXT_BYTES, TEXT_BYTES_MAX);
+    const doubles = this.#doubles, text = this.#text;
     const authorityBytes = words[AUTHORITY_BYTES]!, errorEnd = authorityBytes + words[ERROR_BYTES]!;
-    const name = this.#decoder.decode(text.subarray(0, authorityBytes));
     const address = (at: number, portAt: number): SocketAddress => ({
       ip: [words[at]! >>> 0, words[at + 1]! >>> 0, words[at + 2]! >>> 0, words[at + 3]! >>> 0],
       port: words[portAt]!,
     });
-    const named = authorityBytes > 0 ? name : undefined;
+    const named = authorityBytes > 0 ? this.#decoder.decode(text.subarray(0, authorityBytes)) : undefined;
     return {
       kind: words[KIND]!,
       direction: words[DIRECTION]!,
