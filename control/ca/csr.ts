@@ -1,5 +1,5 @@
 /** Certificate signing requests (RFC 2986): of what a caller sends, only a proven public key is taken (CP-490, CP-494). */
-import { type Element, objectIdentifier, readElement, readElements, TAG } from "../../wire/der.ts";
+import { type Element, objectIdentifier, readElement, readElements, TAG } from "./der.ts";
 import { derOf, pemBlocks } from "./pem.ts";
 
 /** What is taken of a CSR. */

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import * as x509 from "@peculiar/x509";
 import { acceptCsr } from "./csr.ts";
-import { element, sequence, TAG } from "../../wire/der.ts";
+import { element, sequence, TAG } from "./der.ts";
 import { toPem } from "./pem.ts";
 import { Folder } from "./testing.ts";
 

@@ -13,9 +13,9 @@ import {
   sequence,
   TAG,
   text,
+  time,
   unsigned,
-} from "../../wire/der.ts";
-import { time } from "./certificate_time.ts";
+} from "./der.ts";
 import type { KeyMaterial } from "./key_material.ts";
 import type { SigningAlgorithm } from "./pem.ts";
 

@@ -1,5 +1,5 @@
 /** Certificates that nobody may call with any more: those on the revocation lists that we hand on (CP-511, RFC 5280 §5.1). */
-import { type Element, readElement, readElements, TAG } from "../../wire/der.ts";
+import { type Element, readElement, readElements, TAG } from "./der.ts";
 import { derOf, pemBlocks } from "./pem.ts";
 
 const FIELDS_MAX = 16;

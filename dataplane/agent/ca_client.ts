@@ -6,7 +6,7 @@ import type { Logger } from "../../base/log.ts";
 import { decodeIstioCertificateResponse, encodeIstioCertificateRequest } from "../../mesh/proto/ca_codec.ts";
 import { WireFormatError } from "../../mesh/proto/wire_format_error.ts";
 import { callMetadata, connectChannel, type ControlEndpoint, rawBytes, readRoots } from "./control_channel.ts";
-import { checkAnswer, makeRequest, type WorkloadCertificate } from "./workload_certificate.ts";
+import type { WorkloadCertificate } from "./workload_certificate.ts";
 
 export interface CaClientOptions {
   readonly endpoint: ControlEndpoint;
@@ -36,10 +36,14 @@ export class CaClient {
     this.#options = options;
   }
 
-  /** Connects ahead of the first request: that takes longer than the request itself. What fails now is said by the request. */
+  /**
+   * Connects ahead of the first request, and loads what reads certificates: both take longer than the request itself. What
+   * fails now is said by the request.
+   */
   async prepare(): Promise<void> {
     try {
       await this.#currentChannel();
+      await loadCertificates(); // Not before: it keeps the thread that istiod's first answer is waited for on.
     } catch (error) {
       if (!(error instanceof MeshError)) throw error;
       this.#options.log.debug("the CA is not reached yet", { error: chain(error) });
@@ -49,6 +53,7 @@ export class CaClient {
   /** Has a new key certified. @throws MeshError AMB0301 to AMB0304 before the call, AMB0311 if it is refused, AMB0310 for a bad answer. */
   async fetch(identity: string): Promise<WorkloadCertificate> {
     const { endpoint, impersonate, ttlMs, now, log } = this.#options;
+    const { checkAnswer, makeRequest } = await loadCertificates();
     const request = await makeRequest(identity);
     const message = encodeIstioCertificateRequest({
       csr: request.csrPem,
@@ -104,6 +109,11 @@ export class CaClient {
       return old;
     }
   }
+}
+
+/** What reads and makes certificates is the largest of the packages: it is loaded while istiod is connected to. */
+function loadCertificates() {
+  return import("./workload_certificate.ts");
 }
 
 async function call(client: grpc.Client, message: Uint8Array, metadata: grpc.Metadata): Promise<Uint8Array> {

@@ -1,6 +1,6 @@
 /** Keys, requests and answers of the CA's protocol: what we ask, and what of an answer we believe (ZT-149 to ZT-152). */
-import { ignore, MeshError } from "../../base/errors.ts";
-import { type CertificateFacts, readCertificate, requestInfo, sameBytes, signedRequest } from "./certificate_der.ts";
+import * as x509 from "@peculiar/x509";
+import { MeshError } from "../../base/errors.ts";
 
 /** A certificate in force for an identity. */
 export interface WorkloadCertificate {
@@ -30,14 +30,17 @@ const CERTIFICATE = /-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+?-----END CERTI
 
 /** Makes a new ECDSA P-256 key and a CSR with an empty subject and the identity as its one, critical, SAN (ZT-151). */
 export async function makeRequest(identity: string): Promise<CertificateRequest> {
-  const { privateKey, publicKey } = await crypto.subtle.generateKey(KEY, true, ["sign", "verify"]);
-  const spki = new Uint8Array(await crypto.subtle.exportKey("spki", publicKey)), info = requestInfo(spki, identity);
-  const signature = new Uint8Array(await crypto.subtle.sign(KEY, privateKey, info));
-  const pkcs8 = new Uint8Array(await crypto.subtle.exportKey("pkcs8", privateKey));
+  const keys = await crypto.subtle.generateKey(KEY, true, ["sign", "verify"]);
+  const csr = await x509.Pkcs10CertificateRequestGenerator.create({
+    keys,
+    signingAlgorithm: KEY,
+    extensions: [new x509.SubjectAlternativeNameExtension([{ type: "url", value: identity }], true)],
+  });
+  const pkcs8 = await crypto.subtle.exportKey("pkcs8", keys.privateKey);
   return {
-    csrPem: toPem("CERTIFICATE REQUEST", signedRequest(info, signature)),
-    privateKeyPem: toPem("PRIVATE KEY", pkcs8),
-    publicKey: spki,
+    csrPem: x509.PemConverter.encode(csr.rawData, "CERTIFICATE REQUEST"),
+    privateKeyPem: x509.PemConverter.encode(pkcs8, "PRIVATE KEY") + "\n",
+    publicKey: new Uint8Array(await crypto.subtle.exportKey("spki", keys.publicKey)),
   };
 }
 
@@ -62,59 +65,44 @@ export function checkAnswer(
   const leaves = readAll(leafPem, identity), intermediates = rest.flatMap((pem) => readAll(pem, identity));
   const leaf = leaves[0];
   if (leaf === undefined) throw disbelieved(`the first element of the answer for ${identity} is no certificate`);
-  const { facts } = leaf;
-  if (facts.uri !== identity) throw disbelieved(`did not find expected SAN: ${identity}`); // ZT-150
-  if (!sameBytes(facts.publicKey, request.publicKey)) {
+  const names = leaf.getExtension(x509.SubjectAlternativeNameExtension)?.names.items ?? [];
+  if (names.find((name) => name.type === "url")?.value !== identity) {
+    throw disbelieved(`did not find expected SAN: ${identity}`); // ZT-150
+  }
+  if (!sameBytes(new Uint8Array(leaf.publicKey.rawData), request.publicKey)) {
     throw disbelieved(`the certificate of ${identity} is for another key`);
   }
-  if (facts.notAfterMs <= nowMs) throw disbelieved(`the certificate of ${identity} has expired already`);
+  if (leaf.notAfter.getTime() <= nowMs) throw disbelieved(`the certificate of ${identity} has expired already`);
   const roots = readRootBundle(rootBundle, onSkippedRoot);
   if (roots.length === 0) throw disbelieved(`no root that came for ${identity} can be read`);
   return {
-    leafAndIntermediatesPem: allAsPem([...leaves, ...intermediates]),
+    leafAndIntermediatesPem: toPem([...leaves, ...intermediates]),
     privateKeyPem: request.privateKeyPem,
-    rootsPem: allAsPem(roots),
-    notBeforeMs: facts.notBeforeMs,
-    notAfterMs: facts.notAfterMs,
-    serial: facts.serial,
+    rootsPem: toPem(roots),
+    notBeforeMs: leaf.notBefore.getTime(),
+    notAfterMs: leaf.notAfter.getTime(),
+    serial: leaf.serialNumber,
   };
 }
 
-interface Certificate {
-  readonly der: Uint8Array;
-  readonly facts: CertificateFacts;
+function readAll(pem: string, identity: string): x509.X509Certificate[] {
+  try {
+    return blocksOf(pem).map((block) => new x509.X509Certificate(block));
+  } catch (cause) {
+    throw disbelieved(`a certificate in the answer for ${identity} cannot be read`, cause);
+  }
 }
 
-function readAll(pem: string, identity: string): Certificate[] {
-  return blocksOf(pem).map((block) => {
-    const certificate = readBlock(block);
-    if (certificate === undefined) throw disbelieved(`a certificate in the answer for ${identity} cannot be read`);
-    return certificate;
-  });
-}
-
-function readRootBundle(pem: string, onSkippedRoot: (reason: string) => void): Certificate[] {
-  const roots: Certificate[] = [];
+function readRootBundle(pem: string, onSkippedRoot: (reason: string) => void): x509.X509Certificate[] {
+  const roots: x509.X509Certificate[] = [];
   for (const block of blocksOf(pem)) {
-    const root = readBlock(block);
-    if (root === undefined) onSkippedRoot("it is no certificate");
-    else roots.push(root);
+    try {
+      roots.push(new x509.X509Certificate(block));
+    } catch (error) {
+      onSkippedRoot(error instanceof Error ? error.message : String(error));
+    }
   }
   return roots;
-}
-
-/** @returns undefined for what is no certificate. */
-function readBlock(block: string): Certificate | undefined {
-  let der: Uint8Array;
-  try {
-    const text = atob(block.replace(/-----[A-Z ]+-----|\s/g, ""));
-    der = Uint8Array.from(text, (character) => character.charCodeAt(0));
-  } catch (error) {
-    ignore(error, "no Base64");
-    return undefined;
-  }
-  const facts = readCertificate(der);
-  return facts && { der, facts };
 }
 
 function blocksOf(pem: string): string[] {
@@ -125,14 +113,12 @@ function blocksOf(pem: string): string[] {
   return blocks;
 }
 
-function allAsPem(certificates: readonly Certificate[]): string {
-  return certificates.map(({ der }) => toPem("CERTIFICATE", der)).join("");
+function toPem(certificates: readonly x509.X509Certificate[]): string {
+  return certificates.map((it) => x509.PemConverter.encode(it.rawData, "CERTIFICATE") + "\n").join("");
 }
 
-/** RFC 7468 §2. */
-function toPem(label: string, der: Uint8Array): string {
-  const lines = btoa(String.fromCharCode(...der)).match(/.{1,64}/g)!.join("\n");
-  return `-----BEGIN ${label}-----\n${lines}\n-----END ${label}-----\n`;
+function sameBytes(left: Uint8Array, right: Uint8Array): boolean {
+  return left.length === right.length && left.every((byte, at) => byte === right[at]);
 }
 
 function disbelieved(what: string, cause?: unknown): MeshError {

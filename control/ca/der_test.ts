@@ -1,7 +1,7 @@
 /** DER, held against what others write and read. */
 import { assertEquals } from "@std/assert";
 import * as x509 from "@peculiar/x509";
-import { element, objectIdentifier, readElement, readElements, sequence, TAG, unsigned } from "./der.ts";
+import { element, objectIdentifier, readElement, readElements, sequence, TAG, time, unsigned } from "./der.ts";
 
 const hex = (text: string) => Uint8Array.fromHex(text);
 
@@ -23,11 +23,16 @@ Deno.test("readElement() takes the shortest form of a length alone, and no tag o
   }
 });
 
-Deno.test("unsigned() and objectIdentifier() write what X.690 asks", () => {
+Deno.test("unsigned(), objectIdentifier() and time() write what X.690 and RFC 5280 §4.1.2.5 ask", () => {
   const numbers = { "00": "020100", "7f": "02017f", "80": "02020080", "0001": "020101", "00ff": "020200ff" };
   for (const [bytes, der] of Object.entries(numbers)) assertEquals(unsigned(hex(bytes)).toHex(), der);
   assertEquals(objectIdentifier("1.2.840.113549.1.1.11").toHex(), "06092a864886f70d01010b");
   assertEquals(objectIdentifier("2.5.29.15").toHex(), "0603551d0f");
+  const text = (ms: number) => new TextDecoder().decode(time(ms).subarray(2));
+  assertEquals([time(0)[0], text(0)], [TAG.UTC_TIME, "700101000000Z"]);
+  assertEquals(text(Date.UTC(2049, 11, 31, 23, 59, 59, 999)), "491231235959Z");
+  const later = Date.UTC(2050, 0, 1);
+  assertEquals([time(later)[0], text(later)], [TAG.GENERALIZED_TIME, "20500101000000Z"]);
 });
 
 Deno.test("readElements() reads every certificate of another maker down to its leaves", async () => {
