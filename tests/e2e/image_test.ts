@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
+const PROGRAMS_PATH = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" };
 
 interface Descriptor {
   readonly digest: string;
@@ -83,6 +84,28 @@ Deno.test("deno task image packs every role into one image that needs nothing of
     const scratch = `${image.folder}/root/tmp`;
     assert((await Deno.stat(`${scratch}/file/ambit/main.ts.js`)).isFile, "compiled to JavaScript once");
     assert((await Deno.stat(`${scratch}/v8_code_cache_v2`)).size > 0, "and to the engine's code");
+  });
+  await test.step("the programs by which it may be told to redirect run, with what their rules name (CNI-139)", async () => {
+    const within = async (...command: string[]) => {
+      const args = ["--net", "chroot", `${image.folder}/root`, ...command];
+      const { code, stdout, stderr } = await new Deno.Command("unshare", { args, env: PROGRAMS_PATH, clearEnv: true })
+        .output();
+      return `${code} ${new TextDecoder().decode(stdout)}${new TextDecoder().decode(stderr)}`.trim();
+    };
+    assertMatch(await within("/usr/sbin/nft", "--version"), /^0 nftables v/);
+    assertMatch(await within("/usr/sbin/ipset", "--version"), /^0 ipset v/);
+    for (const program of ["iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"]) {
+      assertMatch(
+        await within(`/usr/sbin/${program}-save`, "--version"),
+        /^0 ip6?tables\S* v[\d.]+ \((nf_tables|legacy)\)/,
+      );
+      assertMatch(
+        await within(`/usr/sbin/${program}-restore`, "--version"),
+        /^0 ip6?tables\S* v[\d.]+ \((nf_tables|legacy)\)/,
+      );
+      // Its extension is loaded by name.
+      assertMatch(await within(`/usr/sbin/${program}`, "-j", "TPROXY", "--help"), /^0 [^]*TPROXY target options/);
+    }
   });
   await test.step("ztunnel finds its OpenSSL and what else it needs", async () => {
     const { success, stdout } = await image.command(["doctor"]).output();
