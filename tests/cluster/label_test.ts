@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { type Direction, isHbone, Wiretap } from "../../demo/lab/wiretap.ts";
 import { ownNetns } from "../../os/netns.ts";
 import { until } from "../kube/until.ts";
-import { differences, statesOf, untilAsBefore } from "./pod_state.ts";
+import { differences, type PodState, statesOf, untilAsBefore } from "./pod_state.ts";
 import { amount, type Cluster, clusterTest, isReady, type PodStatus, report } from "./rig.ts";
 import { type Lane, lanesOf, setMode, stage, untilMode, untilServed } from "./stage.ts";
 
@@ -43,6 +43,8 @@ const OTHERS_SHARE_MAX = 0.03;
  * is asked between is refused. It is over this long after the last pod's annotation; 1.2 s were seen, with load.
  */
 const REFUSED_MS_MAX = 10_000;
+/** In what of a pod's state redirection shows, whichever means it is by. */
+const CAPTURE = /, (nf_tables|iptables-legacy|eBPF): \+/;
 
 interface Round {
   readonly asked: number;
@@ -56,13 +58,25 @@ interface Round {
   readonly settledMs: number;
 }
 
+interface Look {
+  readonly pods: readonly PodStatus[];
+  readonly before: ReadonlyMap<string, PodState>;
+  readonly wire: Wiretap;
+}
+
 /** One change of the label under load. @returns Once every lane's new connections follow it. */
-async function change(cluster: Cluster, load: PodStatus, wire: Wiretap, mode: "ambient" | undefined): Promise<Round> {
+async function change(cluster: Cluster, { pods, before, wire }: Look, mode: "ambient" | undefined): Promise<Round> {
+  const load = pods.find((it) => it.metadata.name === "load")!;
   await lanesOf(cluster, load, true);
   const startedAt = performance.now();
   await setMode(cluster, NAMESPACE, mode);
   await untilMode(cluster, NAMESPACE, mode === "ambient");
   const tookMs = performance.now() - startedAt, annotatedAtMs = Date.now();
+  // Who says that it is in the mesh is captured already: what comes later may be the agent's repair.
+  for (const [name, state] of mode === undefined ? [] : await statesOf(cluster, pods)) {
+    const made = differences(name, before.get(name)!, state);
+    assert(made.some((it) => CAPTURE.test(it)), `${name} is in the mesh, and not redirected: ${made.join("\n")}`);
+  }
   await untilNewOnesAre(mode === "ambient" ? "tunnelled" : "plain", cluster, load, wire);
   const lanes = await lanesOf(cluster, load);
   return {
@@ -85,14 +99,8 @@ function failures(lanes: readonly Lane[]): { open: number; others: string[] } {
 /** In and out again, so many times; what the mesh made in pods is gone each time. @returns What it cost. */
 async function inAndOut(cluster: Cluster, wire: Wiretap, rounds: number, what: string): Promise<Round[]> {
   const pods = await cluster.pods(NAMESPACE), before = await statesOf(cluster, pods), all: Round[] = [];
-  const load = pods.find((it) => it.metadata.name === "load")!;
   for (let round = 0; round < rounds; round++) {
-    all.push(await change(cluster, load, wire, "ambient"));
-    const within = await statesOf(cluster, pods);
-    for (const [name, state] of within) {
-      assert(differences(name, before.get(name)!, state).length > 0, `${name} is in the mesh, and nothing shows it`);
-    }
-    all.push(await change(cluster, load, wire, undefined));
+    for (const mode of ["ambient", undefined] as const) all.push(await change(cluster, { pods, before, wire }, mode));
     await untilAsBefore(cluster, pods, before);
   }
   const sum = (of: (round: Round) => number) => all.reduce((count, round) => count + of(round), 0);

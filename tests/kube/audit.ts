@@ -22,7 +22,7 @@ export interface AuditedCall {
 
 interface AuditLine {
   readonly verb: string;
-  readonly user: { readonly username: string };
+  readonly user: { readonly username?: string };
   readonly objectRef?: {
     readonly apiGroup?: string;
     readonly resource?: string;
@@ -44,7 +44,7 @@ function call(line: string): AuditedCall {
   const { verb, user, objectRef = {}, responseStatus, annotations = {} } = JSON.parse(line) as AuditLine;
   const { resource = "", subresource } = objectRef;
   return {
-    user: user.username,
+    user: user.username ?? "", // Whose token is no longer good is nobody.
     verb,
     group: objectRef.apiGroup ?? "",
     resource: subresource === undefined ? resource : `${resource}/${subresource}`,
