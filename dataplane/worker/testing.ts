@@ -176,9 +176,17 @@ export class Rig {
   until(what: string, condition: () => boolean): void {
     const deadline = performance.now() + UNTIL_MS;
     while (!condition()) {
-      assert(performance.now() < deadline, `it came in time that ${what}`);
+      if (performance.now() >= deadline) throw new Error(`not in time: ${what}; ${this.#closed()}`);
       this.turn();
     }
+  }
+
+  /** What the workers say of connections that have ended, for a message. */
+  #closed(): string {
+    const said = this.shards.flatMap((_, worker) =>
+      this.records(worker).map(({ error }) => `worker ${worker}: ${error}`)
+    );
+    return said.length === 0 ? "no connection has ended" : `ended: ${said.slice(-5).join("; ")}`;
   }
 
   /** Moves every worker's clock, in steps, so that all that was due on the way happens. */

@@ -42,7 +42,7 @@ export interface Heard {
 }
 
 const CHUNK_BYTES = 64 * 1024;
-const ANSWER_TIMEOUT_MS = 10_000;
+const ANSWER_TIMEOUT_MS = 60_000;
 const HEARD_MAX = 64;
 const heard: Heard[] = [];
 const held = new Map<number, Deno.TcpConn>();

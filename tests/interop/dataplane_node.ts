@@ -5,7 +5,7 @@ import { denoProgram, Program } from "../../demo/lab/program.ts";
 import { until } from "../../demo/lab/until.ts";
 
 export const ENTRY = new URL("../../main.ts", import.meta.url);
-export const STARTED_TIMEOUT_MS = 40_000;
+export const STARTED_TIMEOUT_MS = 120_000;
 
 const PEER = Deno.env.get("AMBIT_PEER_ZTUNNEL");
 /** Of every test here. */

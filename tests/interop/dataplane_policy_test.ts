@@ -32,7 +32,7 @@ Deno.test("policies hold between our ztunnel and one of another make, whichever 
       assertEquals(held.failures, []);
       const since = to.node.ztunnel.lineCount;
       await rig.policy("no-callers", deny(from.name), "namespace");
-      const { ending } = await from.do("ended", { handle: held.handles[0]!, timeoutMs: 5_000 });
+      const { ending } = await from.do("ended", { handle: held.handles[0]!, timeoutMs: 60_000 });
       assertEquals(ending, "eof");
       await from.do("release", { handles: held.handles });
       await to.node.ztunnel.line(
@@ -89,7 +89,7 @@ Deno.test("policies hold between our ztunnel and one of another make, whichever 
     const { handles, failures } = await theirs.do("hold", { host: ours.ip, port: APP_PORT.echo, count: 1 });
     assertEquals(failures, []);
     await rig.policy("no-callers", deny(theirs.name, ours.name));
-    assertEquals(await theirs.do("ended", { handle: handles[0]!, timeoutMs: 5_000 }), { ending: "eof" });
+    assertEquals(await theirs.do("ended", { handle: handles[0]!, timeoutMs: 60_000 }), { ending: "eof" });
     await rig.removePolicy("no-callers");
   });
 

@@ -23,7 +23,7 @@ import { Poller } from "../../os/poller.ts";
 import { spawnWithin } from "../../os/process.ts";
 
 const PEER = Deno.env.get("AMBIT_PEER_ZTUNNEL");
-const LOOPBACK = parseIp("127.0.0.1")!, PORT = 15053, START_MS = 30_000;
+const LOOPBACK = parseIp("127.0.0.1")!, PORT = 15053, START_MS = 120_000;
 const SEARCH = "shop.svc.cluster.local svc.cluster.local cluster.local corp.example";
 const CLIENT = { namespace: "shop", name: "client", serviceAccount: "client" };
 

@@ -7,7 +7,7 @@ import { APP_PORT } from "./dataplane_app.ts";
 import { OPTIONS, type RigNode } from "./dataplane_node.ts";
 import { bothWays, Rig, type RigPod, type Way } from "./dataplane_rig.ts";
 
-const CUT_TIMEOUT_MS = 15_000;
+const CUT_TIMEOUT_MS = 60_000;
 
 const rejections = async (node: RigNode) => {
   const samples = parseMetrics(await node.metrics());

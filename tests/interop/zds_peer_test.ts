@@ -58,7 +58,7 @@ function listening(netns: Netns): number[] {
 }
 
 async function until(claim: string, condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 20_000;
+  const deadline = performance.now() + 60_000;
   while (!condition()) {
     assert(performance.now() < deadline, claim);
     await new Promise((resolve) => setTimeout(resolve, 10));
