@@ -31,12 +31,12 @@ export class Stage {
   }
 
   /** Asks the store of a pod who we are. @returns The answer, or why there was none. */
-  async askStore(from: PodName, options: { port?: number; host?: string } = {}): Promise<
+  async askStore(from: PodName, options: { port?: number; host?: string; timeoutMs?: number } = {}): Promise<
     { readonly answer: string } | { readonly failure: string }
   > {
-    const { port = SHOP_PORT.store, host = this.pod("store").ipv4 } = options;
+    const { port = SHOP_PORT.store, host = this.pod("store").ipv4, timeoutMs } = options;
     const text = `WHO ${this.shop.banner}`;
-    const { failure, ...rest } = await this.pod(from).probe.attempt("line", { host, port, text });
+    const { failure, ...rest } = await this.pod(from).probe.attempt("line", { host, port, text, timeoutMs });
     return "output" in rest ? { answer: rest.output!.reply } : { failure: failure! };
   }
 

@@ -5,6 +5,7 @@ import type { Chapter } from "./stage.ts";
 
 const RECOVERY_MS = 120_000; // A check says how long it took.
 const LOCAL_PORT = 7005;
+const NOT_SERVED_MS = 1_000; // Who comes while a ztunnel is away waits for the next one.
 
 export const BAD_YAML: Chapter = {
   title: "A slip of the pen",
@@ -56,7 +57,7 @@ export const CRASH: Chapter = {
     await tell(`kill -9 ${processB}`);
     await nodeB.crashZtunnel();
     await checks.check("while its ztunnel is away, a pod is not served, and not in plaintext", async () => {
-      const reply = await stage.askStore("shopper");
+      const reply = await stage.askStore("shopper", { timeoutMs: NOT_SERVED_MS });
       const markers = (await shop.wiretap.seen()).reduce((sum, it) => sum + it.markers, 0);
       return {
         ok: "failure" in reply && markers === 0,

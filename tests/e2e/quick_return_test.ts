@@ -6,7 +6,7 @@ import { failuresOf, longestOf, Newcomers, type Try } from "./newcomers.ts";
 
 const KILLS = Number(Deno.env.get("AMBIT_E2E_KILLS") ?? "5");
 const TAKEOVERS = Number(Deno.env.get("AMBIT_E2E_QUICK_TAKEOVERS") ?? "20");
-const BACK_MS = 20_000, SERVED_MS = 2_000;
+const BACK_MS = 120_000, SERVED_MS = 2_000;
 /** Without a resolver behind it what the mesh does not know is nobody's: the queries are all for a name of the mesh. */
 const OPTIONS = { ztunnelEnvironment: { AMBIT_RESOLV_CONF: "/dev/null" } };
 
