@@ -118,6 +118,7 @@ export class Logger {
 
   /** Writes one line if the filter lets it through. `level` is an index into LEVELS. */
   write(level: number, message: string, facts: Facts = {}): void {
+    if (!this.filter.allows(level, this.scope)) return; // Most lines are not: a time is not worth making for them.
     this.writeAt(timeText(), level, message, facts);
   }
 

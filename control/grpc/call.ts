@@ -10,7 +10,7 @@ import type { ServerStream, StreamSink } from "./server_stream.ts";
 
 /** Takes what a client says. Nothing is called once the call is over. */
 export interface CallSink {
-  /** One message, its bytes the sink's own. */
+  /** One message, its bytes borrowed for the call. */
   onMessage(message: Uint8Array): void;
   /** The client says no more. */
   onHalfClosed(): void;

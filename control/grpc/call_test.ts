@@ -3,12 +3,13 @@ import { Logger } from "../../base/log.ts";
 import { FrameFlag } from "../../wire/h2/frame_rules.ts";
 import { frame, hex, joined } from "../../wire/h2/testing.ts";
 import { FakeTime } from "./fake_time_testing.ts";
+import type { CallSink, GrpcCall } from "./call.ts";
 import { type Answer, type Method, unaryMethod } from "./methods.ts";
 import { GREETING, headers, message, PATH, REQUEST, settle, TestConnection } from "./testing.ts";
 
 const { END_STREAM } = FrameFlag;
 
-function unary(answer: () => Promise<Answer>, logLines: string[] = []): Method {
+function unary(answer: (question: Uint8Array) => Promise<Answer>, logLines: string[] = []): Method {
   const log = new Logger("test", { sink: (line) => void logLines.push(line) });
   return unaryMethod({ path: PATH, messageBytesMax: 100, log, answer });
 }
@@ -22,6 +23,23 @@ async function ask(method: Method, ...parts: readonly Uint8Array[]): Promise<str
   const said = it.saidTexts().filter((text) => text.startsWith("HEADERS"));
   return said.at(-1)?.replace("; grpc-accept-encoding: identity", "").replace("HEADERS 1 ", "") ?? "nothing";
 }
+
+Deno.test("A method of one question keeps it until its end, whatever becomes of the bytes that it came in", async () => {
+  const method = unary((question) => Promise.resolve({ bytes: question }));
+  const said: string[] = [], bytes = hex("0102");
+  let sink: CallSink | undefined;
+  const call = {
+    start: (given: CallSink) => sink = given,
+    send: ([message]: readonly Uint8Array[]) => said.push(String(message)),
+    finish: (status: string) => said.push(status),
+  };
+  method.serve(call as unknown as GrpcCall);
+  sink!.onMessage(bytes);
+  bytes.fill(0xff);
+  sink!.onHalfClosed();
+  await settle();
+  assertEquals(said, ["1,2", "OK"]);
+});
 
 const withField = (name: string, value: string) =>
   headers(1, [...REQUEST.filter(([other]) => other !== name), [name, value]]);

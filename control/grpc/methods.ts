@@ -89,7 +89,7 @@ export function unaryMethod(
     call.start({
       onMessage: (message) => {
         if (question !== undefined) return call.finish("UNIMPLEMENTED", "more than one message for one answer");
-        question = message;
+        question = message.slice(); // It is borrowed, and what comes before the end is waited for.
       },
       onHalfClosed: () => {
         if (question === undefined) return call.finish("UNIMPLEMENTED", "no message to answer");

@@ -167,7 +167,7 @@ export class AdsService {
 
   #isBlind({ session, sentAtMs }: Stream): boolean {
     const oldestMs = this.#options.now() - SETTLE_MS_MAX;
-    return session.unsettledTypes().some((type) => (sentAtMs.get(type) ?? Infinity) < oldestMs);
+    return session.someUnsettled((type) => (sentAtMs.get(type) ?? Infinity) < oldestMs);
   }
 
   /** Ends every stream; clients go to another replica, or come back. */
@@ -369,8 +369,8 @@ export class AdsService {
     stream.sentAtMs.set(typeUrl, this.#options.now());
     this.#metrics.made(typeUrl, bytes);
     const type = SERVED_TYPES.get(typeUrl) ?? "other";
-    const facts = { resources: resources.length, removed: removed.length, bytes, answers };
-    this.#options.log.debug("response sent", { connection: stream.id, type, ...facts });
+    const facts = { connection: stream.id, type, resources: resources.length, removed: removed.length, bytes, answers };
+    this.#options.log.debug("response sent", facts);
   }
 
   /** @returns Since when the changes in a push were on their way, if it is the last of them. */

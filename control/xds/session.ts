@@ -86,6 +86,8 @@ export class DeltaSession {
   readonly #namesMax: number;
   /** In the order of their first request, which is the order in which questions are answered. */
   readonly #watches = new Map<string, Watch>();
+  /** Those of them that are of addresses. */
+  #ofAddresses: readonly Watch[] = NONE;
   readonly #gathering: () => Iterable<Resource>;
   /** Of those that gathered, what this client was told ahead of their push. */
   readonly #toldAhead = new WeakSet<Resource>();
@@ -126,6 +128,7 @@ export class DeltaSession {
     if (watch === undefined) {
       const opened = openWatch(request);
       this.#watches.set(request.typeUrl, opened);
+      this.#ofAddresses = [ADDRESS_TYPE_URL, WORKLOAD_TYPE_URL].flatMap((typeUrl) => this.#watches.get(typeUrl) ?? []);
       if (this.#watches.has(AUTHORIZATION_TYPE_URL) && this.#addressWatches().length > 0) this.#expectsBoth = false;
       ask(opened, request);
       return "answered";
@@ -191,7 +194,7 @@ export class DeltaSession {
   }
 
   #addressWatches(): readonly Watch[] {
-    return [ADDRESS_TYPE_URL, WORKLOAD_TYPE_URL].flatMap((typeUrl) => this.#watches.get(typeUrl) ?? []);
+    return this.#ofAddresses;
   }
 
   /**
@@ -228,9 +231,10 @@ export class DeltaSession {
     return false;
   }
 
-  /** Types whose last response is neither acknowledged nor rejected yet. */
-  unsettledTypes(): string[] {
-    return [...this.#watches.values()].filter((watch) => !watch.settled).map((watch) => watch.typeUrl);
+  /** Whether it holds of a type whose last response is neither acknowledged nor rejected yet. */
+  someUnsettled(holds: (typeUrl: string) => boolean): boolean {
+    for (const { settled, typeUrl } of this.#watches.values()) if (!settled && holds(typeUrl)) return true;
+    return false;
   }
 
   /** Whether the stream asked for more names than one stream may, or says that it holds more. */

@@ -51,7 +51,9 @@ export class WaitingChanges {
   }
 
   hasUpdates(): boolean {
-    return this.updates().next().done !== true;
+    if (this.#whole !== undefined) return this.#whole.resources.length > 0;
+    for (const resource of this.#merged.values()) if (resource !== undefined) return true;
+    return false;
   }
 
   /** What came or changed, without taking it. */

@@ -61,6 +61,9 @@ export interface DeltaDiscoveryResponse {
   readonly controlPlane?: string;
 }
 
+const NO_NAMES: readonly string[] = Object.freeze([]);
+const NO_VERSIONS: ReadonlyMap<string, string> = new Map();
+
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
 /** @throws WireFormatError */
@@ -69,23 +72,25 @@ export function decodeDeltaDiscoveryRequest(bytes: Uint8Array): DeltaDiscoveryRe
 }
 
 function readRequest(reader: MessageReader): DeltaDiscoveryRequest {
-  const subscribe: string[] = [], unsubscribe: string[] = [], versions = new Map<string, string>();
+  // Most requests are acknowledgements, which name nothing.
+  let subscribe: string[] | undefined, unsubscribe: string[] | undefined, versions: Map<string, string> | undefined;
   const request: Writable<DeltaDiscoveryRequest> = {
     node: undefined,
     typeUrl: "",
-    resourceNamesSubscribe: subscribe,
-    resourceNamesUnsubscribe: unsubscribe,
-    initialResourceVersions: versions,
+    resourceNamesSubscribe: NO_NAMES,
+    resourceNamesUnsubscribe: NO_NAMES,
+    initialResourceVersions: NO_VERSIONS,
     responseNonce: "",
     errorDetail: undefined,
   };
   while (reader.next()) {
     if (reader.field === 1) request.node = reader.message(readNode);
     else if (reader.field === 2) request.typeUrl = reader.text();
-    else if (reader.field === 3) subscribe.push(reader.text());
-    else if (reader.field === 4) unsubscribe.push(reader.text());
-    else if (reader.field === 5) versions.set(...reader.message(readVersion));
-    else if (reader.field === 6) request.responseNonce = reader.text();
+    else if (reader.field === 3) (request.resourceNamesSubscribe = subscribe ??= []).push(reader.text());
+    else if (reader.field === 4) (request.resourceNamesUnsubscribe = unsubscribe ??= []).push(reader.text());
+    else if (reader.field === 5) {
+      (request.initialResourceVersions = versions ??= new Map()).set(...reader.message(readVersion));
+    } else if (reader.field === 6) request.responseNonce = reader.text();
     else if (reader.field === 7) request.errorDetail = reader.message(readErrorDetail);
     else reader.skip();
   }

@@ -81,7 +81,7 @@ export class ControlLink {
   get idle(): boolean {
     const stream = this.#stream;
     return stream !== undefined && stream.flying === 0 && !stream.writing &&
-      stream.session.status().every((watch) => watch.waiting === 0) && stream.session.unsettledTypes().length === 0;
+      stream.session.status().every((watch) => watch.waiting === 0) && !stream.session.someUnsettled(() => true);
   }
 
   waitingOf(typeUrl: string): number {

@@ -41,7 +41,8 @@ export class MessageReader {
   }
 
   /**
-   * Takes bytes[at..end). Each message is handed on as bytes of its own; `onMessage` returns whether more are wanted.
+   * Takes bytes[at..end). Each message is handed on as bytes borrowed for the call; `onMessage` returns whether more are
+   * wanted.
    * @returns What is wrong, after which nothing may be given to it any more.
    */
   receive(
@@ -56,6 +57,13 @@ export class MessageReader {
         if (this.#prefixBytes < MESSAGE_PREFIX_BYTES) continue;
         const problem = this.#begin();
         if (problem !== undefined) return problem;
+      }
+      if (this.#bodyBytes === 0 && end - at >= this.#wanted) { // Whole, as most are: nothing to gather.
+        const message = bytes.subarray(at, at + this.#wanted);
+        at += this.#wanted;
+        this.#prefixBytes = 0;
+        if (!onMessage(message)) return undefined;
+        continue;
       }
       const piece = Math.min(this.#wanted - this.#bodyBytes, end - at);
       this.#append(bytes, at, piece);
