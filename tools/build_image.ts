@@ -10,7 +10,7 @@ import { ONE_FILE } from "../os/openssl_library.ts";
 import { cachePackages, copy, librariesOf, output } from "./image_parts.ts";
 import { packNetfilterPrograms } from "./netfilter_programs.ts";
 import { writeOciArchive } from "./oci_archive.ts";
-import { isFile, PROGRAM_ENTRIES, runtimeFlags } from "./program_parts.ts";
+import { engineAndRuntimeFlags, isFile, PROGRAM_ENTRIES } from "./program_parts.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
 const ARCHITECTURES = { x86_64: "amd64", aarch64: "arm64" } as const;
@@ -94,6 +94,7 @@ async function build(name: string, into: string): Promise<string[]> {
     const lacking = await makeRuntimeLayer(`${work}/runtime`);
     await makeProgramLayer(`${work}/program`);
     await Deno.mkdir(into.replace(/[^/]*$/, "") || ".", { recursive: true });
+    const { engine, runtime } = await engineAndRuntimeFlags();
     await writeOciArchive(`${into}.new`, [`${work}/runtime`, `${work}/program`], `${work}/archive`, {
       name,
       architecture,
@@ -103,10 +104,17 @@ async function build(name: string, into: string): Promise<string[]> {
         "--quiet",
         "--cached-only",
         "--no-prompt",
-        ...await runtimeFlags(),
+        ...runtime,
         `${PROGRAM}/main.ts`,
       ],
-      environment: [`DENO_DIR=${CACHE}`, "DENO_NO_UPDATE_CHECK=1", "NO_COLOR=1", "PATH=/usr/bin:/usr/sbin"],
+      // Not among the arguments, which could not be taken back: istiod's manifest has other words for the engine.
+      environment: [
+        `DENO_V8_FLAGS=${engine}`,
+        `DENO_DIR=${CACHE}`,
+        "DENO_NO_UPDATE_CHECK=1",
+        "NO_COLOR=1",
+        "PATH=/usr/bin:/usr/sbin",
+      ],
       labels: { "org.opencontainers.image.version": VERSION, "org.opencontainers.image.revision": commit },
       createdAt,
     });

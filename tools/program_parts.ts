@@ -16,6 +16,15 @@ export async function runtimeFlags(): Promise<string[]> {
   return `${tasks.ambit.command}`.split(" ").slice(2, -1);
 }
 
+/** The words of {@link runtimeFlags} for the engine, without their `--v8-flags=`, and those for the runtime itself. */
+export async function engineAndRuntimeFlags(): Promise<{ readonly engine: string; readonly runtime: string[] }> {
+  const flags = await runtimeFlags(), prefix = "--v8-flags=";
+  return {
+    engine: flags.filter((flag) => flag.startsWith(prefix)).map((flag) => flag.slice(prefix.length)).join(","),
+    runtime: flags.filter((flag) => !flag.startsWith(prefix)),
+  };
+}
+
 export async function isFile(path: string): Promise<boolean> {
   try {
     return (await Deno.stat(path)).isFile;

@@ -168,8 +168,8 @@ async function isReady(port: number): Promise<boolean> {
   }
 }
 
-/** What `deno task ambit` of that checkout gives to the runtime, so that we measure what people run. */
+/** What `deno task istiod` of that checkout gives to the runtime, so that we measure what people run; `ambit` of an older one. */
 function engineFlags(checkout: string): string[] {
   const { tasks } = JSON.parse(Deno.readTextFileSync(`${checkout}/deno.json`));
-  return `${tasks.ambit.command}`.split(" ").filter((word) => word.startsWith("--v8-flags="));
+  return `${(tasks.istiod ?? tasks.ambit).command}`.split(" ").filter((word) => word.startsWith("--v8-flags="));
 }

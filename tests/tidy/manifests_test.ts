@@ -92,13 +92,17 @@ Deno.test("deploy/kubernetes: a component applies its files alone, sets what the
   }
 });
 
+/** The engine's words: what the image has, and a manifest may give others of. */
+const OF_THE_RUNTIME = "DENO_V8_FLAGS";
+
 Deno.test("deploy/kubernetes: flags, variables and image are those that the roles have", () => {
   for (const [kind, name, { table }] of ROLES) {
     const [{ args, env, image }] = the(kind, name).spec.template.spec.containers;
     const rows = Object.values<Table[string]>(table),
       flags = args.filter((it) => it.startsWith("--")).map((it) => it.slice(2));
     assertEquals(flags.filter((given) => !rows.some(({ flag }) => flag === given)), [], name);
-    assertEquals(env.filter((given) => !rows.some((row) => row.env === given.name)), [], name);
+    const known = (given: string) => given === OF_THE_RUNTIME || rows.some((row) => row.env === given);
+    assertEquals(env.filter((given) => !known(given.name)), [], name);
     const withoutDefault = rows.filter((it) => !("default" in it));
     assertEquals(withoutDefault.filter((it) => !flags.includes(it.flag)).map(({ flag }) => flag), [], name);
     assertEquals(image, `localhost/ambit:${VERSION}`);
