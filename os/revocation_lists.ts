@@ -20,6 +20,7 @@ const crypto = loadLibcrypto({
   X509_STORE_up_ref: { parameters: ["pointer"], result: "i32" }, // X509_STORE *
   X509_STORE_free: { parameters: ["pointer"], result: "void" }, // X509_STORE *
   X509_STORE_free_aside: { name: "X509_STORE_free", parameters: ["pointer"], result: "void", nonblocking: true }, // X509_STORE *
+  X509_STORE_get0_objects: { parameters: ["pointer"], result: "pointer" }, // const X509_STORE *
   X509_STORE_add_crl: { parameters: ["pointer", "pointer"], result: "i32" }, // X509_STORE *, X509_CRL *
   ERR_clear_error: { parameters: [], result: "void" },
 });
@@ -63,6 +64,9 @@ export async function readRevocationLists(ders: readonly Uint8Array<ArrayBuffer>
         crypto.X509_CRL_free(list); // The store has a reference of its own.
       }
     }
+    // OpenSSL 4.0 keeps what was added in a table, which the first look at all of it turns into the list that later ones
+    // get, without a lock; after it nothing changes, and threads may share it.
+    crypto.X509_STORE_get0_objects(store);
     done = true;
   } finally {
     crypto.ASN1_STRING_free(nothing);
