@@ -18,7 +18,6 @@ const STEPS = [
   ["mesh known", "mesh state complete"],
   ["pod's listeners", "pod added"],
   ["its certificate", "certificate received"],
-  ["first connection ended", "connection complete"],
 ] as const;
 
 function print(text: string): void {
@@ -45,8 +44,12 @@ function printSteps(rounds: readonly number[][]): void {
   let before = 0;
   for (const [at, [name]] of STEPS.entries()) {
     const times = rounds.map((it) => it[at]!).filter(Number.isFinite).sort((a, b) => a - b);
-    const middle = times[times.length >> 1] ?? NaN;
-    const figures = [times[0] ?? NaN, middle, times.at(-1) ?? NaN].map((it) => `${it}`.padStart(5)).join(" ");
+    const middle = times[times.length >> 1];
+    if (middle === undefined) {
+      print(`${name.padEnd(41)} | not said`);
+      continue;
+    }
+    const figures = [times[0], middle, times.at(-1)].map((it) => `${it}`.padStart(5)).join(" ");
     print(`${name.padEnd(41)} | ${figures} | ${`${middle - before}`.padStart(5)}`);
     before = middle;
   }
