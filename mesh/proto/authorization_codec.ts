@@ -17,11 +17,17 @@ import { WireFormatError } from "./wire_format_error.ts";
 
 export const AUTHORIZATION_TYPE_URL = "type.googleapis.com/istio.security.Authorization";
 
-/** A match as decoded, and whether one of its entries made no sense and was left out. */
+/** A match as decoded, and the lists of which an entry made no sense and was left out. */
 interface DecodedMatch {
   readonly match: PolicyMatch;
-  readonly incomplete: boolean;
+  readonly incomplete: ReadonlySet<ListName>;
 }
+
+type ListName = keyof PolicyMatch;
+/** By field number from 1 on: texts, then addresses. The even ones are negative. */
+const TEXT_LISTS = ["namespaces", "notNamespaces", "principals", "notPrincipals"] as const;
+const IP_LISTS = ["sourceIps", "notSourceIps", "destinationIps", "notDestinationIps"] as const;
+const POSITIVE_LISTS: readonly ListName[] = ["namespaces", "principals", "sourceIps", "destinationIps"];
 
 /** Decodes a policy; `key` is its resource name, under which it is stored (ZT-142). @throws WireFormatError */
 export function decodeAuthorization(bytes: Uint8Array, key: string): Policy {
@@ -52,16 +58,29 @@ function readPolicy(reader: MessageReader, key: string): Policy {
 }
 
 /**
- * An entry left out widens its match (ZT-117). For DENY that errs towards refusing; an ALLOW would let in more than was
- * written, so such a match there becomes the empty one, which never matches (ZT-112).
+ * Entries that make no sense are left out (ZT-117), and whoever stands behind one must gain nothing by it. An ALLOW that
+ * lacks one would let in more than was written, so its match becomes the empty one, which never matches (ZT-112). A DENY
+ * would let in whom the entry named, so that it refuses whatever the entry could have meant.
  */
 function toRule(clauses: DecodedMatch[][], action: PolicyAction): PolicyRule {
-  const narrow = action === PolicyAction.ALLOW;
+  if (action === PolicyAction.DENY) return { clauses: clauses.map(widestClause) };
   return {
     clauses: clauses.map((matches) =>
-      matches.map(({ match, incomplete }) => narrow && incomplete ? EMPTY_MATCH : match)
+      matches.map(({ match, incomplete }) => incomplete.size > 0 ? EMPTY_MATCH : match)
     ),
   };
+}
+
+function widestClause(matches: DecodedMatch[]): PolicyMatch[] {
+  const widest = matches.map((it) => it.incomplete.size > 0 ? widestMatch(it) : it.match);
+  return widest.includes(undefined) ? [] : widest as PolicyMatch[]; // An empty clause holds (ZT-111).
+}
+
+/** With a list that could hold anybody counted as held: left out, if it is a positive one. @returns undefined: matches all. */
+function widestMatch({ match, incomplete }: DecodedMatch): PolicyMatch | undefined {
+  const widest: PolicyMatch = { ...match };
+  for (const list of POSITIVE_LISTS) if (incomplete.has(list)) Object.assign(widest, { [list]: EMPTY_MATCH[list] });
+  return Object.values(widest).every((list) => list.length === 0) ? undefined : widest;
 }
 
 function readRule(reader: MessageReader): DecodedMatch[][] {
@@ -86,12 +105,14 @@ function readMatch(reader: MessageReader): DecodedMatch {
   // By field number: 1 to 4 texts, 5 to 8 addresses, 9 and 10 ports, 11 and 12 service accounts.
   const texts: StringMatch[][] = [[], [], [], []], ips: IpMatch[][] = [[], [], [], []];
   const ports: number[][] = [[], []], accounts: ServiceAccountMatch[][] = [[], []];
-  let incomplete = false;
+  const incomplete = new Set<ListName>();
   while (reader.next()) {
     const field = reader.field;
-    if (field >= 1 && field <= 4) incomplete = !keep(texts[field - 1]!, reader.message(readStringMatch)) || incomplete;
-    else if (field >= 5 && field <= 8) incomplete = !keep(ips[field - 5]!, reader.message(readIpMatch)) || incomplete;
-    else if (field === 9 || field === 10) reader.repeatedUint32(ports[field - 9]!);
+    if (field >= 1 && field <= 4) {
+      if (!keep(texts[field - 1]!, reader.message(readStringMatch))) incomplete.add(TEXT_LISTS[field - 1]!);
+    } else if (field >= 5 && field <= 8) {
+      if (!keep(ips[field - 5]!, reader.message(readIpMatch))) incomplete.add(IP_LISTS[field - 5]!);
+    } else if (field === 9 || field === 10) reader.repeatedUint32(ports[field - 9]!);
     else if (field === 11 || field === 12) accounts[field - 11]!.push(reader.message(readServiceAccountMatch));
     else reader.skip();
   }

@@ -71,7 +71,7 @@ Deno.test("decodeAuthorization() refuses unknown enum values and impossible port
   assertThrows(() => decode(bytes("2a 0a 0a 08 12 06 4a 04 50 80 80 04")), WireFormatError, "a port is above 65535");
 });
 
-Deno.test("decodeAuthorization() drops entries it cannot parse, and never lets an ALLOW widen by it (ZT-117)", () => {
+Deno.test("decodeAuthorization() drops entries it cannot parse, and never lets an ALLOW widen or a DENY narrow by it (ZT-117)", () => {
   // One Match with exact principal "a" and, in turn: a kindless string, an address of 5 bytes, a prefix length of 33.
   for (const broken of ["1a 00", "2a 07 0a 05 0102030405", "2a 08 0a 04 01020304 10 21"]) {
     const match = Uint8Array.of(...bytes("1a 03 0a 01 61"), ...bytes(broken));
@@ -79,8 +79,41 @@ Deno.test("decodeAuthorization() drops entries it cannot parse, and never lets a
     const rule = [0x0a, nested.length, ...nested];
     const matchIn = (action: number) =>
       decode(Uint8Array.of(0x2a, rule.length, ...rule, 0x20, action)).rules[0]!.clauses[0]!;
-    assertEquals(matchIn(1), [{ ...EMPTY_MATCH, principals: [{ kind: "exact", value: "a" }] }], broken);
+    // Of a DENY, what the broken entry's own list says beside it no longer narrows.
+    const left = broken === "1a 00" ? [] : [{ ...EMPTY_MATCH, principals: [{ kind: "exact" as const, value: "a" }] }];
+    assertEquals(matchIn(1), left, broken);
     assertEquals(matchIn(0), [EMPTY_MATCH], broken); // Never matches (ZT-112).
+  }
+});
+
+Deno.test("decodeAuthorization() refuses more, never less, where a DENY has an entry that it cannot parse (ZT-117)", () => {
+  const everybody = "what an empty clause holds for";
+  const kindless = "00", address = "0a 04 0a000000 10 08", badAddress = "0a 05 0102030405";
+  const outcomes: readonly [matches: readonly (readonly [field: number, value: string])[], expected: unknown][] = [
+    // A positive list without its only entry, or without one of two: whom it named nobody knows.
+    [[[3, kindless]], everybody],
+    [[[5, badAddress]], everybody],
+    [[[5, address], [5, badAddress]], everybody],
+    [[[1, kindless], [1, "0a 01 61"]], everybody],
+    // What else is written still narrows.
+    [[[5, address], [5, badAddress], [9, "443"]], { ...EMPTY_MATCH, destinationPorts: [443] }],
+    // An exception that nobody can read excepts nobody.
+    [[[6, badAddress]], everybody],
+    [[[4, kindless], [9, "443"]], { ...EMPTY_MATCH, destinationPorts: [443] }],
+    [[[6, badAddress], [6, address]], {
+      ...EMPTY_MATCH,
+      notSourceIps: [{ ip: parseIp("10.0.0.0")!, prefixLength: 8 }],
+    }],
+  ];
+  for (const [fields, expected] of outcomes) {
+    const match = fields.flatMap(([field, value]) => {
+      if (field === 9) return [0x48, Number(value) & 0x7f | 0x80, Number(value) >> 7];
+      const content = value === kindless ? bytes("") : bytes(value);
+      return [field << 3 | 2, content.length, ...content];
+    });
+    const clause = [0x12, match.length, ...match], rule = [0x0a, clause.length, ...clause];
+    const policy = decode(Uint8Array.of(0x2a, rule.length, ...rule, 0x20, 1));
+    assertEquals(policy.rules[0]!.clauses[0], expected === everybody ? [] : [expected as PolicyMatch], `${fields}`);
   }
 });
 
