@@ -26,8 +26,11 @@ export class Judge implements Resumable {
     destination3: 0,
     destinationPort: 0,
   };
-  /** Next row to be judged again, or -1 when all were judged under the present snapshot. */
-  #from = -1;
+  /** Where the round stands, and how many rows are to be looked at until each was judged under the present snapshot. */
+  #from = 0;
+  #left = 0;
+  /** The table's rows as counted in {@link #left}; a row that is new among them was judged as it opened. */
+  #limit = 0;
   #warnedGeneration = -1;
   #warned = new WeakSet<Workload>();
 
@@ -35,17 +38,24 @@ export class Judge implements Resumable {
     this.#shard = shard;
   }
 
-  /** Looks at every open connection again: at the policies in force, and whether its end was asked for. */
+  /**
+   * Looks at every open connection again: at the policies in force, and whether its end was asked for. A round under way
+   * goes on from where it is: begun anew with each snapshot, it would never come to the last rows while many arrive.
+   */
   again(): void {
-    if (this.#from < 0) this.#shard.reactor.resumeLater(this);
-    this.#from = 0;
+    if (this.#left === 0) this.#shard.reactor.resumeLater(this);
+    this.#left = this.#limit = this.#shard.rows.limit;
   }
 
   /** Judges open inbound connections again, some of them each turn (ZT-120). */
   onResume(): void {
     const { rows } = this.#shard;
     let left = JUDGED_PER_TURN_MAX;
-    while (this.#from < rows.limit && left > 0) {
+    this.#left += rows.limit - this.#limit; // They stand in the way of the round.
+    this.#limit = rows.limit;
+    while (this.#left > 0 && left > 0) {
+      this.#left--;
+      if (this.#from >= rows.limit) this.#from = 0;
       const connection = rows.at(this.#from++);
       if (connection === null || connection.closed) continue;
       left--;
@@ -53,8 +63,7 @@ export class Judge implements Resumable {
         connection.end(ResponseFlag.CONNECT, "closed on request");
       } else this.#judge(connection);
     }
-    if (this.#from < rows.limit) this.#shard.reactor.resumeLater(this);
-    else this.#from = -1;
+    if (this.#left > 0) this.#shard.reactor.resumeLater(this);
   }
 
   #judge(connection: Connection): void {

@@ -54,6 +54,26 @@ Deno.test("all connections of a kind that a new policy refuses close, on one ses
     assertEquals(rig.records(0).map(({ flag }) => flag), Array(3).fill(ResponseFlag.DENY));
   }));
 
+Deno.test("a policy comes to the last of many connections, however many snapshots come meanwhile (ZT-120)", () =>
+  withInbound(({ rig, ip, authority, application, arrive, peer: open }) => {
+    const STREAMS = 130, peers = [open(), open()];
+    for (let count = 0; count < 2 * STREAMS; count++) {
+      const peer = peers[count < STREAMS ? 0 : 1]!;
+      peer.send(connectFrame(1 + 2 * (count % STREAMS), authority));
+      arrive();
+    }
+    const last = new Server(ip);
+    rig.atEnd(() => last.close());
+    peers[1]!.send(connectFrame(2 * STREAMS + 1, `${formatIp(...ip)}:${last.port}`));
+    rig.until("the last one is connected", () => rig.shards[0]!.connectionCount === 2 * STREAMS + 1);
+    rig.mesh.putPolicy(deny({ destinationPorts: [last.port] }));
+    for (let snapshots = 0; snapshots < 20; snapshots++) {
+      rig.addWorkload("elsewhere", freshIp());
+      rig.publish(); // No two turns without one.
+    }
+    assertEquals(rig.shards[0]!.connectionCount, 2 * STREAMS, `to port ${application.port}`);
+  }));
+
 Deno.test("a workload with a waypoint is reached directly, with and without HBONE, unless a policy says no (ZT-092, ZT-105)", () =>
   withInbound(({ rig, pod, ip, application, tunnel, arrive, peer: open }) => {
     const waypoint = freshIp();

@@ -53,6 +53,8 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
   /** Bytes from the stream that the socket did not take: bounded by the stream's receive window. */
   #kept: KeptBytes | null = null;
   #shutdownPending = false;
+  /** The stream broke off: the application has a part of what was sent, and is not to take it for all. */
+  #cut = false;
 
   constructor(shard: Shard, pod: Pod, row: number, direction: Direction, fd: number) {
     super(shard, pod, row, direction);
@@ -172,6 +174,7 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
   onStreamReset(error: number): void {
     if (this.closed) return;
     const clean = error === H2Error.NO_ERROR || error === H2Error.CANCEL || error === H2Error.STREAM_CLOSED;
+    if (!clean) this.#breakOff();
     this.leaveSession();
     if (!this.up || !clean) {
       this.end(this.resetFlag, `${this.#streamEnd}: the stream was reset (error ${error})`);
@@ -202,6 +205,7 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
       this.finishIfDone(); // Only bytes to the application are left; they are here.
       return;
     }
+    if (end.stage !== "drain") this.#breakOff(); // The end of a drain is a FIN (ZT-077).
     const cut = this.up && end.stage !== "revoked";
     const flag = cut || end.stage === "drain" ? ResponseFlag.CONNECT : this.unansweredFlag(end);
     // What we end ourselves says so in its own words; what breaks, in which direction it was read (ZT-069).
@@ -226,8 +230,14 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
     if (this.closed) return;
     this.session?.resetStream(this.streamId, h2Error);
     if (this.closed) return; // The session may have ended over it.
+    this.#breakOff();
     this.leaveSession();
     this.end(ResponseFlag.CONNECT, reason);
+  }
+
+  /** Bytes of the stream will not arrive any more: on loopback, as between hosts, that is a reset and no FIN. */
+  #breakOff(): void {
+    this.#cut = this.up && (!this.endReceived || this.#kept !== null);
   }
 
   /** All of the tunnel but its connection's row, as it stands between two turns. */
@@ -307,6 +317,7 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
     this.#pollRow = -1;
     this.#kept?.clear();
     this.#kept = null;
-    this.shard.os.close(this.fd);
+    if (this.#cut) this.shard.os.abort(this.fd);
+    else this.shard.os.close(this.fd);
   }
 }
