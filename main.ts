@@ -1,10 +1,12 @@
 /** Picks the role or command and hands over; nothing else. */
 import { parseArgs } from "@std/cli";
-import { ConfigDefinition, type Given, type Parsed, type Table } from "./base/config.ts";
+import { ConfigDefinition } from "./base/config.ts";
 import { chain, MeshError } from "./base/errors.ts";
 import { LogFilter, Logger } from "./base/log.ts";
-import { LineBuffer } from "./base/line_buffer.ts";
+import { nearest } from "./base/nearest.ts";
+import { writeOut } from "./base/standard_output.ts";
 import { VERSION } from "./base/version.ts";
+import { runRole } from "./cli/role.ts";
 
 type Run = (args: readonly string[]) => Promise<number>;
 
@@ -15,7 +17,8 @@ interface Command {
 }
 
 const EXIT_USAGE = 64; // EX_USAGE of sysexits.h
-const LAST_LINES_MS = 1_000; // An output that nobody reads must not keep a role from ending.
+// Of AMB01xx, and of targets: what was typed cannot be meant, whatever the state of the mesh.
+const USAGE_CODES = /^AMB(01\d\d|7145|7500)$/;
 
 // Each entry is imported when it is chosen: a role loads only what it needs.
 const COMMANDS: readonly Command[] = [
@@ -104,8 +107,8 @@ const COMMANDS: readonly Command[] = [
       const { TokenIssuer } = await import("./control/tokens.ts");
       await runToken(args, {
         env: (name) => Deno.env.get(name),
-        openMint: (stateDir) => TokenIssuer.open(stateDir),
-        write: print,
+        openMint: (stateDir) => TokenIssuer.openExisting(stateDir),
+        write: writeOut,
         interactive: Deno.stdout.isTerminal(),
       });
       return 0;
@@ -116,16 +119,20 @@ const COMMANDS: readonly Command[] = [
     summary: "tell what is wrong with the mesh's objects, of a folder or a cluster",
     run: async (args) => {
       const { ANALYZE_CONFIG, runAnalyze } = await import("./control/analysis/command.ts");
-      const flags = args.map((argument) =>
-        argument === "-o" ? "--output" : argument === "-n" ? "--namespace" : argument
-      );
       if (ConfigDefinition.wantsHelp(args)) {
-        return print(ANALYZE_CONFIG.help("Tells what is wrong with the mesh's objects."));
+        return print(
+          ANALYZE_CONFIG.help("Tells what is wrong with the mesh's objects, of files or, without any, of a cluster."),
+        );
       }
-      const { config } = ANALYZE_CONFIG.parse(flags, (name) => Deno.env.get(name));
+      const { config, operands } = ANALYZE_CONFIG.parse(args, (name) => Deno.env.get(name));
       const log = new Logger("ambit", { filter: new LogFilter(), sink: () => {} }); // Its answer is all it says.
-      return await runAnalyze(config, { log, write: print });
+      return await runAnalyze(config, { log, write: writeOut, paths: operands });
     },
+  },
+  {
+    name: "version",
+    summary: "which version this is, and of what",
+    run: async (args) => await (await import("./cli/version.ts")).runVersion(args),
   },
   {
     name: "doctor",
@@ -145,53 +152,6 @@ function usage(): string {
   );
 }
 
-interface Role {
-  readonly signal: AbortSignal;
-  readonly log: Logger;
-  readonly filter: LogFilter;
-}
-
-/** Where settings come from besides flags. */
-interface Sources {
-  environment(name: string): string | undefined;
-  /** What stands below the environment. */
-  below?(name: string): Given | undefined;
-}
-
-/** Parses the role's settings, gives it a log and a signal, and turns operational failures into an exit status. */
-async function runRole<T extends Table>(
-  definition: ConfigDefinition<T>,
-  summary: string,
-  args: readonly string[],
-  run: (config: Parsed<T>["config"], role: Role) => Promise<void>,
-  sources: Sources = { environment: (name) => Deno.env.get(name) },
-): Promise<number> {
-  if (ConfigDefinition.wantsHelp(args)) return print(definition.help(summary));
-  const parsed = definition.parse(args, sources.environment, sources.below);
-  const lines = new LineBuffer(Deno.stdout, (count) => log.warn("log lines dropped, nobody read them", { count }));
-  const filter = new LogFilter();
-  const json = (parsed.config as Record<string, unknown>)["logFormat"] === "json";
-  const log = new Logger("ambit", { filter, json, sink: lines.write });
-  log.info("settings", definition.changed(parsed));
-  const stop = new AbortController();
-  let interrupts = 0;
-  const onTerminate = () => stop.abort();
-  const onInterrupt = () => {
-    if (interrupts++ > 0) Deno.exit(130); // A second one does not wait for the drain (ZT-224).
-    stop.abort();
-  };
-  Deno.addSignalListener("SIGTERM", onTerminate);
-  Deno.addSignalListener("SIGINT", onInterrupt);
-  try {
-    await run(parsed.config, { signal: stop.signal, log, filter });
-    return 0;
-  } finally {
-    Deno.removeSignalListener("SIGTERM", onTerminate);
-    Deno.removeSignalListener("SIGINT", onInterrupt);
-    await Promise.race([lines.flush(), new Promise((resolve) => setTimeout(resolve, LAST_LINES_MS))]);
-  }
-}
-
 function waypointIsMissing(): Promise<number> {
   throw new MeshError("AMB0001", "the role waypoint is not there yet", {
     remedy: "use the L4 roles istiod, ztunnel and cni; policies with HTTP fields need a waypoint",
@@ -199,7 +159,7 @@ function waypointIsMissing(): Promise<number> {
 }
 
 function print(text: string): number {
-  Deno.stdout.writeSync(new TextEncoder().encode(text));
+  writeOut(text);
   return 0;
 }
 
@@ -222,20 +182,30 @@ async function main(args: readonly string[]): Promise<number> {
     boolean: ["help", "version"],
     alias: { h: "help", v: "version" },
   });
-  const [name, ...rest] = given._.map(String);
+  const [first, ...rest] = given._.map(String);
   if (given.version === true) return print(`ambit ${VERSION}\n`);
-  if (name === undefined || given.help === true || name === "help") return print(usage());
-  const command = COMMANDS.find((it) => it.name === name);
-  if (command === undefined) return fail(`error: ambit knows no command ${name}\n\n${usage()}`, EXIT_USAGE);
+  if (first === undefined || given.help === true) return print(usage());
   try {
-    return await command.run(rest);
+    // `ambit help cni check` is `ambit cni check --help`.
+    if (first !== "help") return await commandOf(first).run(rest);
+    const [about, ...below] = rest;
+    return about === undefined ? print(usage()) : await commandOf(about).run([...below, "--help"]);
   } catch (error) {
     if (!(error instanceof MeshError)) throw error; // Our own mistake: end with its stack.
     return fail(
       `error: ${chain(error)}\nfix: ${error.remedy}\ncode: ${error.code}\n`,
-      error.code.startsWith("AMB01") ? EXIT_USAGE : 1,
+      USAGE_CODES.test(error.code) ? EXIT_USAGE : 1,
     );
   }
+}
+
+function commandOf(name: string): Command {
+  const command = COMMANDS.find((it) => it.name === name);
+  if (command !== undefined) return command;
+  const near = nearest(name, COMMANDS.map((it) => it.name));
+  throw new MeshError("AMB0105", `ambit knows no command ${JSON.stringify(name.slice(0, 100))}`, {
+    remedy: near === undefined ? "run ambit --help for the commands there are" : `did you mean ambit ${near}?`,
+  });
 }
 
 const isPlugin = Deno.build.standalone && Deno.execPath().endsWith("/istio-cni");

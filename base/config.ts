@@ -1,5 +1,6 @@
 /** A role's settings as one table: from it come the parser, the frozen object, `--help` and the README's table. */
 import { MeshError } from "./errors.ts";
+import { nearest } from "./nearest.ts";
 
 /** How one kind of value is read and shown. */
 export interface Kind<T> {
@@ -17,6 +18,8 @@ export interface Setting<T> {
   readonly kind: Kind<T>;
   /** Flag name without its dashes. */
   readonly flag: string;
+  /** One letter that stands for it, as `-o`. */
+  readonly short?: string;
   /** Environment variable: Istio's own where it has one. */
   readonly env?: string;
   /** Another spelling that is about; read where `env` is unset. */
@@ -49,6 +52,16 @@ export interface Given {
 export interface Parsed<T extends Table> {
   readonly config: ConfigOf<T>;
   readonly origins: Readonly<Record<keyof T, Origin>>;
+  /** What stood without a flag, in order. */
+  readonly operands: readonly string[];
+}
+
+/** What a command has besides flags. */
+export interface Usage {
+  /** What may stand without a flag, as help shows it, e.g. `TARGET` or `[FILE…]`. Absent: nothing may. */
+  readonly operands?: string;
+  /** Whole lines that a person may type, for help. */
+  readonly examples?: readonly string[];
 }
 
 /** A text that may be anything, also empty. */
@@ -161,24 +174,29 @@ export function optional<T>(kind: Kind<T>): Kind<T | undefined> {
 }
 
 /** Ties a table to its command, e.g. `ambit istiod`. */
-export function defineConfig<const T extends Table>(command: string, table: T): ConfigDefinition<T> {
-  return new ConfigDefinition(command, table);
+export function defineConfig<const T extends Table>(command: string, table: T, usage?: Usage): ConfigDefinition<T> {
+  return new ConfigDefinition(command, table, usage);
 }
 
 /** A role's table with what is derived from it. */
 export class ConfigDefinition<T extends Table> {
   readonly command: string;
   readonly table: T;
+  readonly usage: Usage;
   readonly #keyByFlag: ReadonlyMap<string, string>;
+  readonly #keyByShort: ReadonlyMap<string, string>;
 
-  constructor(command: string, table: T) {
+  constructor(command: string, table: T, usage: Usage = {}) {
     this.command = command;
     this.table = table;
-    this.#keyByFlag = new Map(Object.entries(table).map(([key, setting]) => [setting.flag, key]));
+    this.usage = usage;
+    const rows = Object.entries(table);
+    this.#keyByFlag = new Map(rows.map(([key, setting]) => [setting.flag, key]));
+    this.#keyByShort = new Map(rows.flatMap(([key, { short }]) => short === undefined ? [] : [[short, key]]));
   }
 
   /**
-   * Reads flags (`--flag value`, `--flag=value`), then the environment, then what `below` knows of a variable that is not
+   * Reads flags (`--flag value`, `--flag=value`, `-f value`), then the environment, then what `below` knows of a variable that is not
    * set, then defaults. An empty variable counts as unset, unless the setting says otherwise.
    * @throws MeshError AMB0101 for what is not in the table, AMB0102 for a value out of range, AMB0103 for a missing one.
    */
@@ -187,7 +205,7 @@ export class ConfigDefinition<T extends Table> {
     env: (name: string) => string | undefined,
     below: (name: string) => Given | undefined = () => undefined,
   ): Parsed<T> {
-    const given = this.#readFlags(args);
+    const { given, operands } = this.#readArguments(args);
     const config: Record<string, unknown> = {}, origins: Record<string, Origin> = {};
     for (const [key, setting] of Object.entries(this.table)) {
       const variable = this.#variableOf(setting, env);
@@ -207,7 +225,11 @@ export class ConfigDefinition<T extends Table> {
         origins[key] = "default";
       }
     }
-    return Object.freeze({ config: Object.freeze(config), origins: Object.freeze(origins) }) as unknown as Parsed<T>;
+    return Object.freeze({
+      config: Object.freeze(config),
+      origins: Object.freeze(origins),
+      operands: Object.freeze(operands),
+    }) as unknown as Parsed<T>;
   }
 
   /** Whether the arguments ask for help. */
@@ -215,12 +237,16 @@ export class ConfigDefinition<T extends Table> {
     return args.includes("--help") || args.includes("-h");
   }
 
-  /** The text of `--help`: one block a setting. */
+  /** The text of `--help`: what it does, how to call it, and one block a setting. */
   help(summary: string): string {
-    const lines = [`${summary}`, "", `Usage: ${this.command} [flags]`, "", "Flags (each also as --flag=value):"];
+    const { operands, examples = [] } = this.usage;
+    const lines = [summary, "", `Usage: ${this.command}${operands === undefined ? "" : ` ${operands}`} [flags]`, ""];
+    if (examples.length > 0) lines.push("Examples:", ...examples.map((example) => `  ${example}`), "");
+    lines.push("Flags (each also as --flag=value):");
     for (const setting of Object.values(this.table)) {
       const { placeholder, range } = setting.kind;
-      lines.push(`  --${setting.flag}${placeholder === "" ? "" : ` ${placeholder}`}`, `      ${setting.help}`);
+      const short = setting.short === undefined ? "" : `-${setting.short}, `;
+      lines.push(`  ${short}--${setting.flag}${placeholder === "" ? "" : ` ${placeholder}`}`, `      ${setting.help}`);
       const facts = [showDefault(setting)];
       if (range !== "" && placeholder !== "") facts.push(`range: ${range}`);
       const variables = [setting.env, setting.otherEnv].filter((it) => it !== undefined).join(" or ");
@@ -249,28 +275,51 @@ export class ConfigDefinition<T extends Table> {
     });
   }
 
-  #readFlags(args: readonly string[]): Map<string, string> {
-    const given = new Map<string, string>();
+  #readArguments(args: readonly string[]): { given: Map<string, string>; operands: string[] } {
+    const given = new Map<string, string>(), operands: string[] = [];
     for (let at = 0; at < args.length; at++) {
       const argument = args[at]!;
-      if (!argument.startsWith("--") || argument === "--") throw this.#unknown(argument);
-      const equals = argument.indexOf("=");
-      const flag = argument.slice(2, equals < 0 ? undefined : equals);
-      const key = this.#keyByFlag.get(flag);
-      if (key === undefined) throw this.#unknown(argument);
+      if (argument === "--") {
+        for (const operand of args.slice(at + 1)) operands.push(this.#operand(operand));
+        break;
+      }
+      if (!argument.startsWith("-") || argument === "-") {
+        operands.push(this.#operand(argument));
+        continue;
+      }
+      const { key, value } = this.#flagOf(argument);
       const setting = this.table[key]!;
       if (given.has(key)) throw this.#badValue(setting, "flag", "", "is given twice");
-      if (equals >= 0) given.set(key, argument.slice(equals + 1));
+      if (value !== undefined) given.set(key, value);
       else if (setting.kind.placeholder === "") given.set(key, "");
       else if (at + 1 < args.length) given.set(key, args[++at]!);
       else throw this.#badValue(setting, "flag", "", "has no value");
     }
-    return given;
+    return { given, operands };
+  }
+
+  /** `--flag`, `--flag=value`, `-f`, `-f=value` or `-fvalue`. */
+  #flagOf(argument: string): { readonly key: string; readonly value: string | undefined } {
+    const [, flag, short, value] = /^(?:--([^=]*)|-([^-]))(?:=?([^]*))?$/.exec(argument) ?? [];
+    const key = flag !== undefined ? this.#keyByFlag.get(flag) : this.#keyByShort.get(short ?? "");
+    if (key === undefined) throw this.#unknown(argument);
+    const hasValue = value !== undefined && argument !== `--${flag}` && argument !== `-${short}`;
+    return { key, value: hasValue ? value : undefined };
+  }
+
+  #operand(argument: string): string {
+    if (this.usage.operands !== undefined) return argument;
+    const isSwitched = argument === "true" || argument === "false";
+    throw new MeshError("AMB0104", `${this.command} takes no argument ${JSON.stringify(argument.slice(0, 100))}`, {
+      remedy: isSwitched
+        ? `write a switch's value behind an equals sign, as --flag=${argument}`
+        : `run ${this.command} --help for the flags there are`,
+    });
   }
 
   #unknown(argument: string): MeshError {
-    const flag = argument.replace(/^--/, "").replace(/=.*$/s, "");
-    const near = [...this.#keyByFlag.keys()].find((known) => editDistance(known, flag) <= 2);
+    const flag = argument.replace(/^--?/, "").replace(/=.*$/s, "");
+    const near = nearest(flag, this.#keyByFlag.keys());
     return new MeshError("AMB0101", `${this.command} knows no ${argument}`, {
       remedy: near === undefined ? `run ${this.command} --help for the flags there are` : `did you mean --${near}?`,
     });
@@ -300,19 +349,4 @@ function showDefault(setting: Setting<unknown>): string {
   if (setting.defaultText !== undefined) return `default: ${setting.defaultText}`;
   if (!("default" in setting)) return "required";
   return `default: ${setting.default === undefined ? "none" : setting.kind.show(setting.default) || "empty"}`;
-}
-
-/** Levenshtein distance, for "did you mean"; the texts are a person's flags, so short. */
-function editDistance(left: string, right: string): number {
-  if (Math.abs(left.length - right.length) > 2) return 3;
-  let previous = Array.from({ length: right.length + 1 }, (_, at) => at);
-  for (let row = 1; row <= left.length; row++) {
-    const current = [row];
-    for (let at = 1; at <= right.length; at++) {
-      const substituted = previous[at - 1]! + (left[row - 1] === right[at - 1] ? 0 : 1);
-      current.push(Math.min(substituted, previous[at]! + 1, current[at - 1]! + 1));
-    }
-    previous = current;
-  }
-  return previous[right.length]!;
 }

@@ -68,7 +68,10 @@ Deno.test("parse() names the source of what is wrong", () => {
   const cases: [string[], Record<string, string>, string, string][] = [
     [[], {}, "AMB0103", "needs --folder"],
     [["--folder=x", "--cuont=4"], {}, "AMB0101", "knows no --cuont"],
-    [["--folder=x", "stray"], {}, "AMB0101", "knows no stray"],
+    [["--folder=x", "stray"], {}, "AMB0104", 'takes no argument "stray"'],
+    [["--folder=x", "--", "--count"], {}, "AMB0104", 'takes no argument "--count"'],
+    [["--folder=x", "-x"], {}, "AMB0101", "knows no -x"],
+    [["--folder=x", "--verbose", "false"], {}, "AMB0104", 'takes no argument "false"'],
     [["--folder=x", "--count=10"], {}, "AMB0102", '--count "10" is not a whole number from 1 to 9 things'],
     [["--folder=x"], { COUNT: "two" }, "AMB0102", "invalid env var COUNT=two (is not a whole"],
     [["--folder=x", "--count"], {}, "AMB0102", "--count has no value"],
@@ -84,6 +87,27 @@ Deno.test("parse() names the source of what is wrong", () => {
   }
   const near = assertThrows(() => parse(["--folder=x", "--cuont=4"]), MeshError);
   assertEquals(near.remedy, "did you mean --count?");
+  const switched = assertThrows(() => parse(["--folder=x", "--verbose", "false"]), MeshError);
+  assertStringIncludes(switched.remedy, "--flag=false");
+});
+
+Deno.test("parse() reads short flags, and operands in order wherever they stand", () => {
+  const definition = defineConfig("ambit test", {
+    output: { kind: oneOf("text", "json"), flag: "output", short: "o", default: "text" as const, help: "form" },
+    list: { kind: toggle(), flag: "list", default: false, help: "lists" },
+  }, { operands: "[TARGET…]", examples: ["ambit test a -o json"] });
+  const read = (line: string) => definition.parse(line.split(" "), () => undefined);
+  for (const line of ["a b -o json", "-o json a b", "a --output=json b", "a -ojson b", "-o=json a -- b"]) {
+    const { config, operands } = read(line);
+    assertEquals([config.output, operands], ["json", ["a", "b"]], line);
+  }
+  assertEquals(read("--list a").operands, ["a"]); // A switch takes no value.
+  assertEquals(read("- -- --list").operands, ["-", "--list"]);
+  assertThrows(() => read("-o"), MeshError, "--output has no value");
+  assertThrows(() => read("-o json --output text"), MeshError, "is given twice");
+  const help = definition.help("Tests.");
+  assertStringIncludes(help, "Usage: ambit test [TARGET…] [flags]\n\nExamples:\n  ambit test a -o json\n");
+  assertStringIncludes(help, "  -o, --output text|json\n");
 });
 
 Deno.test("changed() lists what is not the default, secrets unseen", () => {

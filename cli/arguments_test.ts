@@ -1,17 +1,11 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { MeshError } from "../base/errors.ts";
-import { oneTarget, splitArguments } from "./arguments.ts";
-import { ENROLL_CONFIG, runEnroll } from "./enroll.ts";
+import { oneTarget } from "./arguments.ts";
+import { runEnroll } from "./enroll.ts";
 import { runUnenroll } from "./unenroll.ts";
 
-Deno.test("splitArguments() tells targets from flags and their values", () => {
-  const split = (line: string) => splitArguments(ENROLL_CONFIG, line.split(" "));
-  assertEquals(split("netns/a --namespace shop -o json --name=x"), {
-    flags: ["--namespace", "shop", "--output", "json", "--name=x"],
-    positionals: ["netns/a"],
-  });
-  assertEquals(split("--list netns/a").positionals, ["netns/a"]);
-  assertEquals(split("--unknown x --name").flags, ["--unknown", "x", "--name"]);
+Deno.test("oneTarget() takes one, neither none nor two", () => {
+  assertEquals(oneTarget("ambit enroll", ["netns/a"]), "netns/a");
   assertEquals(assertThrows(() => oneTarget("ambit enroll", []), MeshError).code, "AMB7500");
   assertEquals(assertThrows(() => oneTarget("ambit enroll", ["a", "b"]), MeshError).code, "AMB7500");
 });

@@ -1,9 +1,9 @@
 /** `ambit doctor`: does this machine have what the roles need? Each finding comes with a cure. */
 import { ConfigDefinition, defineConfig, oneOf } from "../base/config.ts";
 import { chain } from "../base/errors.ts";
+import { writeOut } from "../base/standard_output.ts";
 import type { OpenSslFacts } from "../os/openssl_facts.ts";
 import { missingCapabilities } from "../os/capabilities.ts";
-import { writeOut } from "./arguments.ts";
 import { NOT_TRIED, runTrials, type Trials } from "./doctor_probes.ts";
 
 const OPEN_FILES_WANTED = 65_536; // two descriptors a connection, and thousands of connections
@@ -16,8 +16,9 @@ export const DOCTOR_CONFIG = defineConfig("ambit doctor", {
   output: {
     kind: oneOf("text", "json"),
     flag: "output",
+    short: "o",
     default: "text",
-    help: "form of the answer; -o for short",
+    help: "form of the answer",
   },
 });
 
@@ -56,8 +57,7 @@ export async function runDoctor(args: string[], more: () => Promise<readonly Fin
     );
     return 0;
   }
-  const flags = args.map((argument) => argument === "-o" ? "--output" : argument);
-  const { config } = DOCTOR_CONFIG.parse(flags, (variable) => Deno.env.get(variable));
+  const { config } = DOCTOR_CONFIG.parse(args, (variable) => Deno.env.get(variable));
   const findings = [...judge(await lookAround()), ...await more()];
   const failed = findings.filter(({ status }) => status === "fail").length;
   writeOut(config.output === "json" ? JSON.stringify({ findings, failed }, null, 2) + "\n" : formatFindings(findings));

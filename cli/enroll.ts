@@ -18,8 +18,10 @@ import {
   parseEnrolTarget,
   TARGET_FORMS,
 } from "../mesh/enrolment.ts";
-import { oneTarget, splitArguments, writeOut } from "./arguments.ts";
+import { writeOut } from "../base/standard_output.ts";
+import { oneTarget } from "./arguments.ts";
 import { askNodeAgent, ENROL_SOCKET } from "./enrol_client.ts";
+import { formatNodeStatus } from "./node_status.ts";
 import { unitDropIn } from "./unit_drop_in.ts";
 
 export const ENROL_OUTPUTS = ["text", "json"] as const;
@@ -36,7 +38,7 @@ export const AGENT_SETTINGS = {
     default: ENROL_SOCKET,
     help: "the node agent's enrolment socket",
   },
-  output: { kind: oneOf(...ENROL_OUTPUTS), flag: "output", default: "text", help: "form of the answer; -o for short" },
+  output: { kind: oneOf(...ENROL_OUTPUTS), flag: "output", short: "o", default: "text", help: "form of the answer" },
 } as const;
 
 export const ENROLL_CONFIG = defineConfig("ambit enroll", {
@@ -101,19 +103,25 @@ export const ENROLL_CONFIG = defineConfig("ambit enroll", {
   },
   list: { kind: toggle(), flag: "list", default: false, help: "enrol nothing: list what is enrolled" },
   ...AGENT_SETTINGS,
+}, {
+  operands: "TARGET",
+  examples: [
+    "ambit enroll netns/web-1 --namespace shop --service-account web --name web-1",
+    "ambit enroll unit/db.service --namespace shop --service-account db --name db-0 --ports 5432",
+    "ambit enroll --list",
+  ],
 });
 
 /** @returns 0 when the workload is enrolled. Throws MeshError otherwise. */
 export async function runEnroll(args: string[]): Promise<number> {
   if (ConfigDefinition.wantsHelp(args)) {
-    const summary = `Puts ${TARGET_FORMS} into the mesh. The target stands before the flags.`;
+    const summary = `Puts a workload of this node into the mesh. TARGET is ${TARGET_FORMS}.`;
     writeOut(ENROLL_CONFIG.help(summary));
     return 0;
   }
-  const { flags, positionals } = splitArguments(ENROLL_CONFIG, args);
-  const { config } = ENROLL_CONFIG.parse(flags, (variable) => Deno.env.get(variable));
+  const { config, operands } = ENROLL_CONFIG.parse(args, (variable) => Deno.env.get(variable));
   if (config.list) return await showStatus(config.enrolSocket, config.output);
-  const target = oneTarget(ENROLL_CONFIG.command, positionals);
+  const target = oneTarget(ENROLL_CONFIG.command, operands);
   const { namespace, serviceAccount, name, dns: dnsCapture } = config;
   if (parseEnrolTarget(target) === undefined) {
     throw new MeshError("AMB7500", `${target} is no target`, { remedy: `Name it as ${TARGET_FORMS}.` });
@@ -127,7 +135,7 @@ export async function runEnroll(args: string[]): Promise<number> {
     });
   }
   if (config.dropIn) {
-    writeOut(unitDropIn(target, flags));
+    writeOut(unitDropIn(target, args.toSpliced(args.indexOf(target), 1)));
     return 0;
   }
   const body = { target, namespace, serviceAccount, name, dnsCapture, ...captureOf(config) }; // JSON leaves out what is undefined.
@@ -183,21 +191,6 @@ function captureOf(config: ConfigOf<typeof ENROLL_CONFIG.table>) {
 /** What is enrolled, and what is wrong. @returns 0. */
 export async function showStatus(socket: string, output: (typeof ENROL_OUTPUTS)[number]): Promise<number> {
   const status = await askNodeAgent(socket, { method: "GET", path: "/status" }) as NodeStatus;
-  if (output === "json") {
-    writeOut(JSON.stringify(status, null, 2) + "\n");
-    return 0;
-  }
-  const { connections, synchronized } = status.ztunnel;
-  writeOut(`ztunnel: ${connections === 0 ? "not connected" : synchronized ? "in sync" : "connected, not in sync"}\n`);
-  if (status.pods.length === 0) writeOut("nothing is enrolled\n");
-  for (const pod of status.pods) {
-    writeOut(`${pod.target}\t${pod.state}\t${pod.namespace}/${pod.name}\t${pod.serviceAccount}\n`);
-    if (pod.cgroup !== undefined) {
-      const ports = pod.inboundPorts?.join(", ") ?? "none";
-      writeOut(`  control group ${pod.cgroup}, serves ports: ${ports}\n`);
-    }
-    for (const problem of pod.problems) writeOut(`  problem: ${problem}\n`);
-  }
-  for (const problem of status.problems) writeOut(`problem: ${problem}\n`);
+  writeOut(output === "json" ? JSON.stringify(status, null, 2) + "\n" : formatNodeStatus(status));
   return 0;
 }

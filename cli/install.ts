@@ -12,11 +12,11 @@ import {
 } from "../base/config.ts";
 import { MeshError } from "../base/errors.ts";
 import { Logger } from "../base/log.ts";
+import { writeOut } from "../base/standard_output.ts";
 import type { NodeStatus } from "../mesh/enrolment.ts";
 import type { OpenKubeApi } from "../kube/client.ts";
 import { openKubeApi } from "../kube/client.ts";
 import { loadKubeconfig } from "../kube/kubeconfig_access.ts";
-import { splitArguments, writeOut } from "./arguments.ts";
 import { askNodeAgent, ENROL_SOCKET } from "./enrol_client.ts";
 import { applyAll } from "./install/apply.ts";
 import { placeText } from "./install/kinds.ts";
@@ -87,10 +87,17 @@ export const INSTALL_CONFIG = defineConfig("ambit install", {
   output: {
     kind: optional(oneOf("yaml")),
     flag: "output",
+    short: "o",
     default: undefined,
     defaultText: "none",
-    help: "print the manifests, apply nothing; -o for short",
+    help: "print the manifests, apply nothing",
   },
+}, {
+  examples: [
+    "ambit install --image registry.example/ambit:0.1.0",
+    "ambit install --image registry.example/ambit:0.1.0 -o yaml | kubectl diff --server-side -f -",
+    "ambit install --node --dry-run",
+  ],
 });
 
 export const UNINSTALL_CONFIG = defineConfig("ambit uninstall", {
@@ -120,6 +127,8 @@ export const UNINSTALL_CONFIG = defineConfig("ambit uninstall", {
     default: ENROL_SOCKET,
     help: "with --node: the node agent's socket",
   },
+}, {
+  examples: ["ambit uninstall --unmesh-pods", "ambit uninstall --unmesh-pods --dry-run", "ambit uninstall --node"],
 });
 
 const say = (line: string) => writeOut(`${line}\n`);
@@ -137,7 +146,7 @@ export async function runInstall(args: string[]): Promise<number> {
     );
     return 0;
   }
-  const { config } = INSTALL_CONFIG.parse(splitArguments(INSTALL_CONFIG, args).flags, (name) => Deno.env.get(name));
+  const { config } = INSTALL_CONFIG.parse(args, (name) => Deno.env.get(name));
   if (config.node) {
     await installNode(config.control ? "control" : "node", nodeOptions(config));
     return 0;
@@ -159,7 +168,7 @@ export async function runUninstall(args: string[]): Promise<number> {
     writeOut(UNINSTALL_CONFIG.help("Takes the mesh out of a cluster, or with --node off this machine."));
     return 0;
   }
-  const { config } = UNINSTALL_CONFIG.parse(splitArguments(UNINSTALL_CONFIG, args).flags, (name) => Deno.env.get(name));
+  const { config } = UNINSTALL_CONFIG.parse(args, (name) => Deno.env.get(name));
   if (config.node) {
     await releaseAll(config);
     await uninstallNode(nodeOptions(config));

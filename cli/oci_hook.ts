@@ -5,7 +5,7 @@
 import { ConfigDefinition, defineConfig, duration, text } from "../base/config.ts";
 import { MeshError } from "../base/errors.ts";
 import { isFields } from "../base/plain.ts";
-import { writeOut } from "./arguments.ts";
+import { writeOut } from "../base/standard_output.ts";
 import { runEnroll } from "./enroll.ts";
 import { ENROL_SOCKET } from "./enrol_client.ts";
 

@@ -21,6 +21,11 @@ export const TOKEN_CONFIG = defineConfig("ambit token", {
     default: 24 * HOUR_MS,
     help: "how long the token is good for",
   },
+}, {
+  examples: [
+    "ambit token --state-dir /var/lib/ambit/istiod --namespace istio-system --service-account ztunnel \\",
+    "  --pod ztunnel-node-a --node node-a > token-node-a",
+  ],
 });
 
 export type TokenConfig = ConfigOf<typeof TOKEN_CONFIG.table>;

@@ -1,11 +1,15 @@
 /** `ambit unenroll`: takes a network namespace of this node out of the mesh. */
 import { ConfigDefinition, defineConfig } from "../base/config.ts";
 import type { EnrolmentStatus } from "../mesh/enrolment.ts";
-import { oneTarget, splitArguments, writeOut } from "./arguments.ts";
+import { writeOut } from "../base/standard_output.ts";
+import { oneTarget } from "./arguments.ts";
 import { askNodeAgent } from "./enrol_client.ts";
 import { AGENT_SETTINGS } from "./enroll.ts";
 
-export const UNENROLL_CONFIG = defineConfig("ambit unenroll", AGENT_SETTINGS);
+export const UNENROLL_CONFIG = defineConfig("ambit unenroll", AGENT_SETTINGS, {
+  operands: "TARGET",
+  examples: ["ambit unenroll netns/web-1", "ambit unenroll unit/db.service"],
+});
 
 /** @returns 0 when rules and listeners are gone. Throws MeshError otherwise. */
 export async function runUnenroll(args: string[]): Promise<number> {
@@ -13,9 +17,8 @@ export async function runUnenroll(args: string[]): Promise<number> {
     writeOut(UNENROLL_CONFIG.help("Takes a target out of the mesh, by the name that it was enrolled under."));
     return 0;
   }
-  const { flags, positionals } = splitArguments(UNENROLL_CONFIG, args);
-  const { config } = UNENROLL_CONFIG.parse(flags, (variable) => Deno.env.get(variable));
-  const target = oneTarget(UNENROLL_CONFIG.command, positionals);
+  const { config, operands } = UNENROLL_CONFIG.parse(args, (variable) => Deno.env.get(variable));
+  const target = oneTarget(UNENROLL_CONFIG.command, operands);
   const request = { method: "POST", path: "/unenrol", body: { target } } as const;
   const before = await askNodeAgent(config.enrolSocket, request) as EnrolmentStatus;
   writeOut(

@@ -15,7 +15,7 @@ export function unitDropIn(target: string, flags: readonly string[]): string {
       remedy: "Name it as unit/NAME.service.",
     });
   }
-  const kept = withoutFlags(flags, ["--drop-in", "--wait", "--output"]);
+  const kept = withoutFlags(flags, ["--drop-in", "--wait", "--output", "-o"]);
   const odd = kept.find((it) => !/^[\w.,:/=@-]+$/.test(it));
   if (odd !== undefined) {
     throw new MeshError("AMB7500", `${JSON.stringify(odd)} cannot stand in a unit's file`, {

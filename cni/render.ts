@@ -2,6 +2,7 @@
 import { ConfigDefinition, type ConfigOf, defineConfig, oneOf, optional, text, toggle } from "../base/config.ts";
 import { MeshError } from "../base/errors.ts";
 import { isFields } from "../base/plain.ts";
+import { writeOut } from "../base/standard_output.ts";
 import type { IpFamily } from "../os/netlink/nft_model.ts";
 import type { Texts } from "./enablement.ts";
 import { hostTable } from "./host_probes.ts";
@@ -34,7 +35,7 @@ export const RENDER_CONFIG = defineConfig("ambit cni render", {
     help: "redirect DNS queries too, unless the pod says otherwise",
   },
   host: { kind: toggle(), flag: "host", default: false, help: "the node's own rules instead of a pod's" },
-});
+}, { examples: ["ambit cni render", "ambit cni render --backend iptables --host"] });
 
 type RenderConfig = ConfigOf<typeof RENDER_CONFIG.table>;
 
@@ -85,7 +86,6 @@ export function runRender(args: readonly string[]): Promise<number> {
   const printed = ConfigDefinition.wantsHelp(args)
     ? RENDER_CONFIG.help("Prints the rules that an enrolled network namespace gets, or the node itself.")
     : render(RENDER_CONFIG.parse(args, (name) => Deno.env.get(name)).config);
-  const bytes = new TextEncoder().encode(printed);
-  for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
+  writeOut(printed);
   return Promise.resolve(0);
 }

@@ -22,8 +22,15 @@ export async function openOwnApi(
   config: Pick<IstiodConfig, "configDir" | "kubeconfig">,
   log: Logger,
 ): Promise<OpenedApi | undefined> {
-  if (config.configDir !== undefined) return undefined;
-  if (config.kubeconfig !== undefined) return open(await loadKubeconfig(config.kubeconfig), log);
+  return config.configDir === undefined ? await openApi(config, log) : undefined;
+}
+
+/** A cluster's API server: of a kubeconfig, or of the pod that this runs in. @throws MeshError as {@link openOwnApi}. */
+export async function openApi(
+  { kubeconfig, context }: { readonly kubeconfig: string | undefined; readonly context?: string },
+  log: Logger,
+): Promise<OpenedApi> {
+  if (kubeconfig !== undefined) return open(await loadKubeconfig(kubeconfig, context), log);
   if (isInCluster(Deno.env.toObject())) return open(await inClusterAccess(), log);
   throw new MeshError("AMB0230", "nothing says where the Kubernetes objects are", {
     remedy: "run it in a pod of a cluster, or give --kubeconfig a file, or --config-dir a folder of YAML",

@@ -65,6 +65,19 @@ export class TokenIssuer {
     }
   }
 
+  /** Opens the issuer of a state folder that istiod has made. @throws MeshError AMB0290 if there is none, else as {@link open}. */
+  static async openExisting(stateFolder: string): Promise<TokenIssuer> {
+    try {
+      await Deno.stat(`${stateFolder}/${KEY_FILE}`);
+    } catch (cause) {
+      throw new MeshError("AMB0290", `${stateFolder} is no state folder of an istiod: it holds no ${KEY_FILE}`, {
+        remedy: "start istiod with this --state-dir first; a token of another key would be refused",
+        cause,
+      });
+    }
+    return await TokenIssuer.open(stateFolder);
+  }
+
   /** Mints a token. @throws MeshError AMB0215 if a name is not one that Kubernetes would take. */
   async mint(
     subject: TokenSubject,

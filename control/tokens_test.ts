@@ -103,3 +103,15 @@ Deno.test("open() refuses a key file that is none, or that others may read", () 
     await Deno.chmod(`${path}/token-key.pem`, 0o640);
     assertEquals((await assertRejects(() => TokenIssuer.open(path), MeshError)).code, "AMB0211");
   }));
+
+Deno.test("openExisting() makes no key where no istiod has made one: its tokens would be refused", () =>
+  withFolder(async (path) => {
+    const missing = `${path}/not/there`;
+    for (const folder of [path, missing]) {
+      assertEquals((await assertRejects(() => TokenIssuer.openExisting(folder), MeshError)).code, "AMB0290");
+    }
+    await assertRejects(() => Deno.stat(missing), Deno.errors.NotFound);
+    const issuer = await TokenIssuer.open(path);
+    const token = await (await TokenIssuer.openExisting(path)).mint(SUBJECT, LIFE);
+    assertEquals(await issuer.verify(token, NOW_MS), SUBJECT);
+  }));

@@ -29,8 +29,9 @@ export const DEMO_CONFIG = defineConfig("deno task demo", {
   output: {
     kind: oneOf("text", "json"),
     flag: "output",
+    short: "o",
     default: "text",
-    help: "json: the checks alone; -o for short",
+    help: "json: the checks alone",
   },
 });
 
@@ -180,7 +181,7 @@ async function main(args: readonly string[]): Promise<number> {
   const onSignal = () => stop.abort(new Interruption("interrupted"));
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) Deno.addSignalListener(signal, onSignal);
   try {
-    const { config } = DEMO_CONFIG.parse(args.map((it) => it === "-o" ? "--output" : it), () => undefined);
+    const { config } = DEMO_CONFIG.parse(args, () => undefined);
     settleInside();
     if (canBuildHere()) {
       if (Deno.env.get("AMBIT_DEMO_INSIDE") === undefined) await fetchImports();

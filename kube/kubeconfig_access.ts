@@ -24,7 +24,7 @@ export async function loadKubeconfig(path: string, context?: string): Promise<Ku
     text = await readTextBounded(path);
   } catch (error) {
     throw new MeshError("AMB0800", `reading kubeconfig ${path}`, {
-      remedy: "name one readable file; several joined by colons are not merged",
+      remedy: "name one readable file by --kubeconfig or KUBECONFIG; several joined by colons are not merged",
       cause: error,
     });
   }

@@ -10,6 +10,7 @@ import {
 } from "../../base/config.ts";
 import { MeshError } from "../../base/errors.ts";
 import { Logger } from "../../base/log.ts";
+import { writeOut } from "../../base/standard_output.ts";
 import { requireCapabilities } from "../../os/capabilities.ts";
 import { createAnonymousNetns, ownNetns } from "../../os/netns.ts";
 import type { NodeStatus } from "../../mesh/enrolment.ts";
@@ -26,8 +27,9 @@ export const CHECK_CONFIG = defineConfig("ambit cni check", {
   output: {
     kind: oneOf("text", "json"),
     flag: "output",
+    short: "o",
     default: "text" as const,
-    help: "form of the answer; -o for short",
+    help: "form of the answer",
   },
   enrolSocket: {
     kind: text("PATH"),
@@ -71,6 +73,9 @@ export const CHECK_CONFIG = defineConfig("ambit cni check", {
     help:
       "try a connection to an address that nobody has from inside each workload's namespace; ztunnel logs it as failed",
   },
+}, {
+  operands: "[TARGET|POD…]",
+  examples: ["ambit cni check", "ambit cni check shop/web-0 netns/db -o json", "ambit cni check --node"],
 });
 
 const ASK_MS = 2_000;
@@ -80,24 +85,24 @@ interface Report {
   readonly verdicts: readonly Verdict[];
 }
 
-/** @param args flags, and before or between them targets or pods as `NAMESPACE/NAME`. @returns 0 when all is captured, else 1. */
+/** @returns 0 when all is captured, else 1. */
 export async function runCheck(args: readonly string[]): Promise<number> {
   if (ConfigDefinition.wantsHelp(args)) {
-    write(
+    writeOut(
       CHECK_CONFIG.help(
-        "Tells whether what should be captured is. Targets or pods stand before the flags; none means all.",
+        "Tells whether what should be captured is. A pod is NAMESPACE/NAME; without any, all are looked at.",
       ),
     );
     return 0;
   }
-  const { flags, wanted } = split(args);
-  const { config } = CHECK_CONFIG.parse(flags, (name) => Deno.env.get(name));
+  const { config, operands: wanted } = CHECK_CONFIG.parse(args, (name) => Deno.env.get(name));
+  checkNames(wanted);
   requireCapabilities(["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
   const log = new Logger("check", { sink: (line) => void Deno.stderr.writeSync(new TextEncoder().encode(line)) });
   if (config.node) return await checkNode(config, log);
   using observer = new Observer({ runner: new ProgramThread(log), log, prove: config.prove });
   const report = await look(config, { observer, wanted });
-  write(config.output === "json" ? `${JSON.stringify(report, undefined, 2)}\n` : textOf(report));
+  writeOut(config.output === "json" ? `${JSON.stringify(report, undefined, 2)}\n` : textOf(report));
   return report.verdicts.every(({ captured }) => captured) ? 0 : 1;
 }
 
@@ -117,7 +122,7 @@ async function checkNode(
   // iptables leaves empty chains where it is tried, so that is not in the node's own namespace.
   const candidates = allCandidates({ runner, settings, log, host: scratch });
   const findings = judgeNodeOffer(await lookAtNode(settings, candidates));
-  write(output === "json" ? `${JSON.stringify({ findings }, undefined, 2)}\n` : textOfFindings(findings));
+  writeOut(output === "json" ? `${JSON.stringify({ findings }, undefined, 2)}\n` : textOfFindings(findings));
   return findings.some(({ status }) => status === "fail") ? 1 : 0;
 }
 
@@ -202,28 +207,10 @@ function textOf({ source, verdicts }: Report): string {
   return `${lines.join("\n")}\n`;
 }
 
-/** Everything that is no flag, nor a flag's value, names what is wanted. */
-function split(args: readonly string[]): { readonly flags: string[]; readonly wanted: string[] } {
-  const switches = Object.values(CHECK_CONFIG.table).filter(({ kind }) => kind.placeholder === "").map(({ flag }) =>
-    `--${flag}`
-  );
-  const flags: string[] = [], wanted: string[] = [];
-  for (let at = 0; at < args.length; at++) {
-    const argument = args[at] === "-o" ? "--output" : args[at]!;
-    if (!argument.startsWith("-")) wanted.push(argument);
-    else {
-      flags.push(argument);
-      if (!argument.includes("=") && !switches.includes(argument) && at + 1 < args.length) flags.push(args[++at]!);
-    }
-  }
+function checkNames(wanted: readonly string[]): void {
   const wrong = wanted.find((it) => !it.includes("/"));
-  if (wrong === undefined) return { flags, wanted };
+  if (wrong === undefined) return;
   throw new MeshError("AMB7145", `${JSON.stringify(wrong)} is neither a pod nor a target`, {
     remedy: "Name a pod as NAMESPACE/NAME, a target as netns/NAME, pid/N or container/ID.",
   });
-}
-
-function write(printed: string): void {
-  const bytes = new TextEncoder().encode(printed);
-  for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
 }

@@ -2,11 +2,12 @@
 import { defineConfig, oneOf, optional, text } from "../../base/config.ts";
 import type { Logger } from "../../base/log.ts";
 import { AmbientIndex } from "../ambient/index.ts";
-import { openOwnApi } from "../api_access.ts";
+import { isInCluster } from "../../kube/in_cluster.ts";
+import { openApi } from "../api_access.ts";
 import { analyse } from "./analyse.ts";
 import { type Finding, inOrder, jsonOf, type Level, levelOf, LEVELS, lineOf } from "./findings.ts";
 import { checkNetwork } from "./network_checks.ts";
-import { loadCluster, type Loaded, loadFolder } from "./loaded.ts";
+import { loadCluster, type Loaded, loadFiles } from "./loaded.ts";
 
 export const ANALYZE_CONFIG = defineConfig("ambit analyze", {
   configDir: {
@@ -22,12 +23,20 @@ export const ANALYZE_CONFIG = defineConfig("ambit analyze", {
     flag: "kubeconfig",
     env: "KUBECONFIG",
     default: undefined,
-    defaultText: "the service account of the pod this runs in",
+    defaultText: "the service account of the pod this runs in, else ~/.kube/config",
     help: "file that says how to reach the cluster's API server",
+  },
+  context: {
+    kind: optional(text("NAME")),
+    flag: "context",
+    default: undefined,
+    defaultText: "the kubeconfig's own",
+    help: "which context of the kubeconfig",
   },
   namespace: {
     kind: text("NAME"),
     flag: "namespace",
+    short: "n",
     default: "",
     defaultText: "all",
     help: "tell only of objects of this namespace, and of those that have none",
@@ -45,38 +54,69 @@ export const ANALYZE_CONFIG = defineConfig("ambit analyze", {
     default: "",
     help: "the istiod whose view is meant: objects of other revisions are left out",
   },
-  output: { kind: oneOf("log", "json"), flag: "output", default: "log" as "log" | "json", help: "form of the answer" },
+  output: {
+    kind: oneOf("log", "json"),
+    flag: "output",
+    short: "o",
+    default: "log" as "log" | "json",
+    help: "form of the answer",
+  },
   failureThreshold: {
     kind: oneOf(...LEVELS),
     flag: "failure-threshold",
     default: "Error" as Level,
     help: "the exit status is 79 when something as bad as this is found",
   },
+}, {
+  operands: "[FILE|DIR|-…]",
+  examples: [
+    "ambit analyze",
+    "ambit analyze -n shop -o json",
+    "ambit analyze policies/ extra.yaml",
+    "kustomize build . | ambit analyze -",
+  ],
 });
 
 export type AnalyzeConfig = ReturnType<typeof ANALYZE_CONFIG.parse>["config"];
 
 const EXIT_FOUND = 79; // as istioctl analyze, for pipelines
 
-/** Reads, analyses and prints. @returns The exit status. @throws MeshError AMB0230, AMB0830, AMB0831, AMB080x */
+/** Reads what `paths` names, or else what the settings do, analyses it and prints. @returns The exit status. @throws MeshError AMB0230, AMB0830, AMB0831, AMB080x */
 export async function runAnalyze(
   config: AnalyzeConfig,
-  { log, write }: { readonly log: Logger; readonly write: (text: string) => void },
+  { log, write, paths = [] }: {
+    readonly log: Logger;
+    readonly write: (text: string) => void;
+    readonly paths?: readonly string[];
+  },
 ): Promise<number> {
-  const findings = findingsOf(await load(config, log), config);
+  const findings = findingsOf(await load(config, paths, log), config);
   const shown = findings.filter(({ object }) => isShown(object, config.namespace));
   write(config.output === "json" ? `${JSON.stringify(shown.map(jsonOf), null, 2)}\n` : report(shown));
   const least = LEVELS.indexOf(config.failureThreshold);
   return shown.some((it) => LEVELS.indexOf(levelOf(it)) >= least) ? EXIT_FOUND : 0;
 }
 
-async function load(config: AnalyzeConfig, log: Logger): Promise<Loaded> {
-  const opened = await openOwnApi(config, log);
-  if (opened === undefined) return await loadFolder(config.configDir!);
+async function load(config: AnalyzeConfig, paths: readonly string[], log: Logger): Promise<Loaded> {
+  const files = [...config.configDir === undefined ? [] : [config.configDir], ...paths];
+  if (files.length > 0) return await loadFiles(files);
+  const opened = await openApi({ ...config, kubeconfig: config.kubeconfig ?? await usersKubeconfig() }, log);
   try {
     return await loadCluster(opened.api, config);
   } finally {
     opened.close();
+  }
+}
+
+/** What kubectl would take, where no pod says otherwise. */
+async function usersKubeconfig(): Promise<string | undefined> {
+  const path = `${Deno.env.get("HOME") ?? ""}/.kube/config`;
+  if (isInCluster(Deno.env.toObject())) return undefined;
+  try {
+    return (await Deno.stat(path)).isFile ? path : undefined;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
   }
 }
 

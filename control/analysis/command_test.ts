@@ -90,3 +90,29 @@ Deno.test("ambit analyze says which folder it cannot read (AMB0830)", async () =
   const error = await assertRejects(() => runAnalyze(config, { log, write: () => {} }), MeshError, "/nonexistent");
   assertEquals(error.code, "AMB0830");
 });
+
+Deno.test("ambit analyze takes files and folders together, and says which cannot be read (CP-699)", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "analyze-" });
+  const log = new Logger("analyze", { sink: () => {} });
+  const lines = async (...paths: string[]) => {
+    const { config, operands } = ANALYZE_CONFIG.parse(paths, () => undefined);
+    let text = "";
+    const status = await runAnalyze(config, { log, write: (more) => text += more, paths: operands });
+    return { status, text };
+  };
+  try {
+    await Deno.mkdir(`${folder}/more`);
+    await Deno.writeTextFile(`${folder}/one.yaml`, POLICY);
+    await Deno.writeTextFile(`${folder}/more/two.yaml`, POLICY.replace("name: it", "name: other"));
+    assertEquals(
+      (await lines(`${folder}/one.yaml`, `${folder}/more`, "-o", "json")).text.match(
+        /AuthorizationPolicy\/other\/(it|other)"/g,
+      )?.length,
+      2,
+    );
+    assertStringIncludes((await lines(`${folder}/one.yaml`)).text, "AuthorizationPolicy/other/it");
+    await assertRejects(() => lines(`${folder}/one.yaml`, `${folder}/none.yaml`), MeshError, `${folder}/none.yaml`);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});

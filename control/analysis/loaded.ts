@@ -16,7 +16,7 @@ import { resourceName, WATCHED_KINDS } from "../cluster/kinds.ts";
 import { configMapName } from "../cluster/mesh_config_watch.ts";
 import { Field, FieldRefusal, formatPath } from "../decode/field.ts";
 import { listFolder } from "../folder/listing.ts";
-import { EMPTY_FILE, readFileState } from "../folder/file_state.ts";
+import { EMPTY_FILE, FILE_BYTES_MAX, readFileState } from "../folder/file_state.ts";
 import { parseJson, parseYaml, splitDocuments, YamlRefusal } from "../folder/yaml.ts";
 import { keyOf, type KubernetesObject, type ObjectChange, objectKey } from "../objects.ts";
 import { judgeObject } from "../webhook/judge.ts";
@@ -33,6 +33,7 @@ export interface Loaded {
 }
 
 const PAGE_OBJECTS = 500;
+
 const JUDGED_GROUPS = ["security.istio.io", "networking.istio.io", "telemetry.istio.io", "extensions.istio.io"];
 
 /** What the webhook would say of an object of Istio's; of others the API server itself judges. */
@@ -78,13 +79,12 @@ class NetworkView {
   }
 }
 
-/** Reads every file below a folder. @throws MeshError AMB0830 if it cannot be read. */
-export async function loadFolder(folder: string): Promise<Loaded> {
+/** Reads files, every file below folders, and standard input by the name `-`. @throws MeshError AMB0830 for what cannot be read. */
+export async function loadFiles(paths: readonly string[]): Promise<Loaded> {
   const changes: ObjectChange[] = [], findings: Finding[] = [], network = new NetworkView();
-  try {
-    for (const file of (await listFolder(folder)).files.keys()) {
-      const bytes = await Deno.readFile(`${folder}/${file}`),
-        { held, refusals } = readFileState(file, bytes, EMPTY_FILE);
+  for (const path of paths) {
+    for await (const { file, bytes } of filesOf(path)) {
+      const { held, refusals } = readFileState(file, bytes, EMPTY_FILE);
       for (const { object } of held.values()) changes.push(changeOf(object));
       for (const { key, line, field, reason } of refusals) {
         const message = `Schema validation error: ${file}:${line}: ${field === "" ? reason : `${field}: ${reason}`}`;
@@ -97,14 +97,36 @@ export async function loadFolder(folder: string): Promise<Loaded> {
         if (!refused.has(object)) findings.push(...judged(document, object));
       }
     }
+  }
+  return { changes, findings, network };
+}
+
+async function* filesOf(path: string): AsyncIterable<{ readonly file: string; readonly bytes: Uint8Array }> {
+  try {
+    if (path === "-") yield { file: "standard input", bytes: await readInput() };
+    else if ((await Deno.stat(path)).isDirectory) {
+      for (const file of (await listFolder(path)).files.keys()) {
+        yield { file, bytes: await Deno.readFile(`${path}/${file}`) };
+      }
+    } else yield { file: path, bytes: await Deno.readFile(path) };
   } catch (cause) {
     if (!(cause instanceof Error)) throw cause;
-    throw new MeshError("AMB0830", `reading the folder ${folder} for analysis`, {
-      remedy: "name a folder of Kubernetes objects in YAML that can be read",
+    throw new MeshError("AMB0830", `reading ${path} for analysis`, {
+      remedy: "name files or folders of Kubernetes objects in YAML or JSON that can be read, or - for standard input",
       cause,
     });
   }
-  return { changes, findings, network };
+}
+
+async function readInput(): Promise<Uint8Array> {
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  let bytes = 0;
+  for await (const part of Deno.stdin.readable) {
+    bytes += part.length;
+    if (bytes > FILE_BYTES_MAX) throw new Error(`it is longer than ${FILE_BYTES_MAX} bytes; give a folder of files`);
+    parts.push(part);
+  }
+  return await new Blob(parts).bytes();
 }
 
 /** The documents of a file that are such; the others are refused already. */

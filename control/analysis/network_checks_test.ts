@@ -7,7 +7,7 @@ import { namespace, pod } from "../cluster/testing.ts";
 import { NAMESPACES } from "../../kube/resource_types.ts";
 import { findingsOf } from "./command.ts";
 import { lineOf } from "./findings.ts";
-import { loadCluster, loadFolder } from "./loaded.ts";
+import { loadCluster, loadFiles } from "./loaded.ts";
 
 const HERE = { systemNamespace: "istio-system", revision: "" };
 const AMBIENT = "labels: {istio.io/dataplane-mode: ambient}";
@@ -60,7 +60,7 @@ async function lines(...documents: string[]): Promise<string[]> {
   const folder = await Deno.makeTempDir({ prefix: "network-" });
   try {
     await Deno.writeTextFile(`${folder}/all.yaml`, [...MESH, ...documents].join("\n---\n"));
-    return findingsOf(await loadFolder(folder), HERE).map(lineOf);
+    return findingsOf(await loadFiles([folder]), HERE).map(lineOf);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -37,8 +37,9 @@ export const SOAK_CONFIG = defineConfig("deno task soak", {
   output: {
     kind: oneOf("text", "json"),
     flag: "output",
+    short: "o",
     default: "text",
-    help: "json: the result alone; -o for short",
+    help: "json: the result alone",
   },
 });
 
@@ -67,7 +68,7 @@ async function run(config: ReturnType<typeof parse>, interrupted: AbortSignal): 
 }
 
 function parse(args: readonly string[]) {
-  return SOAK_CONFIG.parse(args.map((it) => it === "-o" ? "--output" : it), () => undefined).config;
+  return SOAK_CONFIG.parse(args, () => undefined).config;
 }
 
 async function main(args: readonly string[]): Promise<number> {
