@@ -1,11 +1,12 @@
 /** One gRPC call as its handler sees it: messages in, messages out, and one end (gRPC over HTTP/2). */
-import { messagePrefix, MessageReader } from "../../wire/grpc/message_reader.ts";
+import { MessageReader } from "../../wire/grpc/message_reader.ts";
 import { type StatusName, trailerBlock } from "../../wire/grpc/status.ts";
 import { writeField, writeResponseBlock } from "../../wire/h2/hpack_encoder.ts";
 import type { RequestFields } from "../../wire/h2/request_fields.ts";
 import { assert } from "../../base/assert.ts";
 import type { Peer } from "./carrier.ts";
 import type { MethodMetrics } from "./metrics.ts";
+import { OutgoingMessage } from "./outgoing_message.ts";
 import type { ServerStream, StreamSink } from "./server_stream.ts";
 
 /** Takes what a client says. Nothing is called once the call is over. */
@@ -49,7 +50,13 @@ export class GrpcCall implements StreamSink {
   #earlyBytes = 0;
   #halfClosed = false;
   #over = false;
-  #sending = false;
+  /** Hears when the message under way has left; undefined if none is. */
+  #taken: (() => void) | undefined;
+  readonly #onTaken = () => {
+    const taken = this.#taken!;
+    this.#taken = undefined;
+    taken();
+  };
   #deadline: ReturnType<typeof setTimeout> | undefined;
 
   constructor(stream: ServerStream, { peer, fields, messageBytesMax, metrics }: CallFacts) {
@@ -92,21 +99,22 @@ export class GrpcCall implements StreamSink {
     if (this.#halfClosed) this.#endRead();
   }
 
-  /**
-   * Sends a message whose bytes are those of the parts, borrowed until `taken` is called: once they have left for the
-   * client, which takes as long as the client does. One message is under way at a time.
-   */
+  /** Sends a message of these bytes, as {@link sendMessage} does. */
   send(parts: readonly Uint8Array[], taken: () => void): void {
+    this.sendMessage(new OutgoingMessage(parts), taken);
+  }
+
+  /**
+   * Sends a message, which may be on its way on other calls too. One is under way at a time on each.
+   * @param taken called once it has left for the client, which takes as long as the client does.
+   */
+  sendMessage(message: OutgoingMessage, taken: () => void): void {
     if (this.#over) return;
-    assert(!this.#sending, "one message is under way at a time");
-    this.#sending = true;
+    assert(this.#taken === undefined, "one message is under way at a time");
+    this.#taken = taken;
     if (!this.#stream.answered) this.#stream.sendHead(HEAD);
-    const bytes = parts.reduce((sum, part) => sum + part.length, 0);
     this.#metrics.sent();
-    this.#stream.sendData([messagePrefix(bytes), ...parts], () => {
-      this.#sending = false;
-      taken();
-    });
+    this.#stream.sendMessage(message, this.#onTaken);
   }
 
   /** Ends the call. A message that is under way arrives if the status is OK. */

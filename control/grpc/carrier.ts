@@ -1,7 +1,10 @@
 /** What a connection's bytes travel on, TLS or not: what HTTP/2 asks of it, so that tests can be one. */
 
 export interface Carrier {
-  /** Takes bytes, which are the carrier's from here on. @param taken called once they have left this process's memory. */
+  /**
+   * Takes bytes, one write at a time. Other carriers may be writing the very same ones: nobody changes them.
+   * @param taken called once they have left this process's memory.
+   */
   write(bytes: Uint8Array, taken: () => void): void;
   /** Ends once what was written has left. */
   end(): void;

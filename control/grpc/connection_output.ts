@@ -39,6 +39,18 @@ export abstract class ConnectionOutput {
   readonly #cutShort = new Set<number>();
   #flushDue = false;
   #credit = 0;
+  /** Whom to tell when the carrier has taken what it holds. */
+  readonly #taken: (() => void)[] = [];
+  readonly #flushNow = () => {
+    this.#flushDue = false;
+    this.flush();
+  };
+  readonly #onTaken = () => {
+    this.#flushDue = true; // Nothing that is said meanwhile needs a turn of its own.
+    this.writingSinceMs = 0;
+    for (const callback of this.#taken.splice(0)) if (!this.closed) callback();
+    this.#flushNow();
+  };
 
   constructor(carrier: Carrier, now: () => number) {
     this.carrier = carrier;
@@ -128,44 +140,62 @@ export abstract class ConnectionOutput {
   protected flushSoon(): void {
     if (this.#flushDue || this.writingSinceMs !== 0) return;
     this.#flushDue = true;
-    queueMicrotask(() => {
-      this.#flushDue = false;
-      this.flush();
-    });
+    queueMicrotask(this.#flushNow);
   }
 
   /** Says at once what waits to be said, as far as the carrier takes it. */
   flush(): void {
     if (this.closed || this.writingSinceMs !== 0) return;
-    const bytes = this.#bytesToWrite(), nowMs = this.now();
-    const target: Uint8Array = bytes === 0 ? NOTHING : Buffer.allocUnsafe(bytes); // Small ones share a page of the runtime's.
-    let at = this.#controlBytes;
-    target.set(this.#control.subarray(0, at));
-    this.#controlBytes = 0;
-    const taken: (() => void)[] = [];
-    at = this.#writeStreams(target, at, nowMs, taken);
-    if (at > 0) {
+    const nowMs = this.now(), bytes = this.#takeWhole(nowMs) ?? this.#gather(nowMs);
+    if (bytes.length > 0) {
       this.writingSinceMs = nowMs;
-      this.carrier.write(at === target.length ? target : target.subarray(0, at), () => {
-        this.writingSinceMs = 0;
-        for (const callback of taken) if (!this.closed) callback();
-        if (!this.closed) this.flush();
-      });
+      this.carrier.write(bytes, this.#onTaken);
     } else if (this.ending) {
       this.closed = true;
       this.carrier.end();
     }
   }
 
+  /** The commonest thing to say: one message that goes whole, in the very bytes that other connections write. */
+  #takeWhole(nowMs: number): Uint8Array | null {
+    if (this.#controlBytes > 0 || this.#ready.size !== 1) return null;
+    for (const stream of this.#ready) {
+      const frames = stream.takeWhole(this.#payloadBytesMax, nowMs);
+      if (frames === null) return null;
+      this.#ready.delete(stream);
+      this.framesSent++;
+      this.#noteTaken(stream);
+      return frames;
+    }
+    return null;
+  }
+
+  /** Control frames, then of the streams as much as may go and is handed on at once. */
+  #gather(nowMs: number): Uint8Array {
+    const bytes = this.#bytesToWrite(), controlBytes = this.#controlBytes;
+    if (bytes === 0) return NOTHING;
+    const target: Uint8Array = Buffer.allocUnsafe(bytes); // Small ones share a page of the runtime's.
+    target.set(this.#control.subarray(0, controlBytes));
+    this.#controlBytes = 0; // A stream that ends may have the connection say more, which leaves with the next write.
+    const end = this.#writeStreams(target, controlBytes, nowMs);
+    return end === target.length ? target : target.subarray(0, end);
+  }
+
+  #noteTaken(stream: ServerStream): void {
+    const callback = stream.takeCallback();
+    if (callback !== null) this.#taken.push(callback);
+  }
+
   /** Streams in turn, a frame each, until there is no room or nothing to send. */
-  #writeStreams(target: Uint8Array, at: number, nowMs: number, taken: (() => void)[]): number {
+  #writeStreams(target: Uint8Array, at: number, nowMs: number): number {
     const payloadBytesMax = this.#payloadBytesMax;
     for (const stream of this.#ready) {
       const before = at;
       if (stream.canWrite(this.sendWindow)) at = stream.write(target, at, payloadBytesMax, nowMs);
-      if (at > before) this.framesSent++;
-      const callback = at > before ? stream.takeCallback() : null;
-      if (callback !== null) taken.push(callback);
+      if (at > before) {
+        this.framesSent++;
+        this.#noteTaken(stream);
+      }
       if (stream.endSent) {
         this.forget(stream);
         continue;

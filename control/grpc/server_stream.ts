@@ -5,6 +5,7 @@ import { FRAME_HEADER_BYTES, H2Error, PAYLOAD_BYTES_MAX_DEFAULT } from "../../wi
 import { NO_TABLE_BYTES, writeNoTable } from "../../wire/h2/hpack_encoder.ts";
 import { writeDataHeader, writeHeaders, writeRstStream } from "../../wire/h2/frame_writers.ts";
 import type { ConnectionOutput } from "./connection_output.ts";
+import { FRAMED_BYTES_MAX, type OutgoingMessage } from "./outgoing_message.ts";
 
 /** Takes what a stream receives. None of it is called after `onGone`. */
 export interface StreamSink {
@@ -39,7 +40,7 @@ export class ServerStream {
   /** When a byte of it left last, or began to wait. */
   progressAtMs = 0;
   #head: Uint8Array | null = null;
-  #parts: readonly Uint8Array[] = [];
+  #message: OutgoingMessage | null = null;
   #part = 0;
   #offset = 0;
   #pendingBytes = 0;
@@ -78,13 +79,13 @@ export class ServerStream {
     this.#wait();
   }
 
-  /** Sends bytes, which are borrowed until `taken` is called; it is not if the stream ends before. */
-  sendData(parts: readonly Uint8Array[], taken: () => void): void {
+  /** Sends a message. `taken` is called once it has left; it is not if the stream ends before. */
+  sendMessage(message: OutgoingMessage, taken: () => void): void {
     assert(this.answered && this.#pendingBytes === 0 && this.#taken === null, "one message is under way at a time");
     if (this.endSent) return;
-    this.#parts = parts;
+    this.#message = message;
     this.#part = this.#offset = 0;
-    this.#pendingBytes = parts.reduce((sum, part) => sum + part.length, 0);
+    this.#pendingBytes = message.wireBytes;
     this.#begun = false;
     this.#taken = taken;
     this.#wait();
@@ -151,6 +152,19 @@ export class ServerStream {
     return at;
   }
 
+  /**
+   * All that waits to leave, if that is one message of which nothing has left yet, and the client takes it whole: its
+   * frames, shared with other streams. They count as written; null if {@link write} is to cut them.
+   */
+  takeWhole(payloadBytesMax: number, nowMs: number): Uint8Array | null {
+    const message = this.#message, window = Math.min(this.sendWindow, this.#connection.sendWindow);
+    if (message === null || this.#begun || this.#head !== null || this.#trailers !== null) return null;
+    if (message.wireBytes > Math.min(window, FRAMED_BYTES_MAX)) return null;
+    this.#charge(message.wireBytes);
+    this.progressAtMs = nowMs;
+    return message.framed(this.id, payloadBytesMax);
+  }
+
   /** What to call when the bytes written so far have been taken; null while some of them wait. */
   takeCallback(): (() => void) | null {
     if (this.#pendingBytes > 0) return null;
@@ -194,25 +208,30 @@ export class ServerStream {
     const count = Math.min(this.#pendingBytes, this.sendWindow, this.#connection.sendWindow, payloadBytesMax, room);
     if (count <= 0) return at;
     at = writeDataHeader(target, at, this.id, count, false);
-    const end = at + count;
+    const parts = this.#message!.wireParts, end = at + count;
     while (at < end) {
-      const part = this.#parts[this.#part]!, piece = Math.min(part.length - this.#offset, end - at);
+      const part = parts[this.#part]!, piece = Math.min(part.length - this.#offset, end - at);
       at = copyBytes(target, at, part, this.#offset, this.#offset + piece);
       this.#offset += piece;
       if (this.#offset < part.length) continue;
       this.#part++;
       this.#offset = 0;
     }
-    this.#begun = true;
-    this.#pendingBytes -= count;
-    this.sendWindow -= count;
-    this.#connection.sendWindow -= count;
-    if (this.#pendingBytes === 0) this.#parts = []; // They are another's, or shared by many: let go of them.
+    this.#charge(count);
     return at;
   }
 
+  /** So many bytes of the message leave. */
+  #charge(bytes: number): void {
+    this.#begun = true;
+    this.#pendingBytes -= bytes;
+    this.sendWindow -= bytes;
+    this.#connection.sendWindow -= bytes;
+    if (this.#pendingBytes === 0) this.#message = null; // It is another's, or shared by many: let go of it.
+  }
+
   #dropData(): void {
-    this.#parts = [];
+    this.#message = null;
     this.#pendingBytes = 0;
     this.#taken = null;
   }

@@ -10,6 +10,10 @@ export interface CarrierSink {
 
 export class SocketCarrier implements Carrier {
   readonly #socket: Socket;
+  #taken = () => {};
+  readonly #onWritten = (error?: Error | null) => {
+    if (!error) this.#taken(); // Else it closes, which its sink hears of.
+  };
 
   constructor(socket: Socket) {
     this.#socket = socket;
@@ -25,9 +29,8 @@ export class SocketCarrier implements Carrier {
   }
 
   write(bytes: Uint8Array, taken: () => void): void {
-    this.#socket.write(bytes, (error) => {
-      if (!error) taken(); // Else it closes, which its sink hears of.
-    });
+    this.#taken = taken;
+    this.#socket.write(bytes, this.#onWritten);
   }
 
   end(): void {

@@ -77,7 +77,9 @@ function word(value: number): Uint8Array {
 
 /** Keeps what it is given; takes it when told to, or at once. */
 export class TestCarrier implements Carrier {
+  /** Copies of what it was given, and what it was given itself. */
   readonly writes: Uint8Array[] = [];
+  readonly given: Uint8Array[] = [];
   readonly waiting: (() => void)[] = [];
   takes = true;
   ended = false;
@@ -85,6 +87,7 @@ export class TestCarrier implements Carrier {
 
   write(bytes: Uint8Array, taken: () => void): void {
     this.writes.push(bytes.slice());
+    this.given.push(bytes);
     if (this.takes) queueMicrotask(taken);
     else this.waiting.push(taken);
   }

@@ -25,6 +25,7 @@ import { PushMetrics, type PushReason } from "./push_metrics.ts";
 import { ResponseEncoder } from "./response.ts";
 import { ResponseWriter, type WrittenResponse } from "./response_writer.ts";
 import { ServedView } from "./served_view.ts";
+import { SharedResponses } from "./shared_responses.ts";
 import { DeltaSession, type Outgoing } from "./session.ts";
 import { DebugDesk, type StreamStatus } from "./stream.ts";
 import { StreamGate, type Transport } from "./stream_gate.ts";
@@ -79,21 +80,17 @@ export class AdsService {
   readonly #options: AdsServiceOptions;
   readonly #view: ServedView;
   readonly #streams = new Set<Stream>();
-  readonly #encoder: ResponseEncoder;
+  readonly #responses: SharedResponses;
   readonly #gate: StreamGate;
   readonly #metrics: PushMetrics;
-  readonly #nonceSuffix = crypto.randomUUID(); // Nonces of another replica or an earlier run are never ours (CP-412).
-  readonly #startedAt: string;
-  #nonces = 0;
   #connections = 0;
-  #pushes = 0;
 
   constructor(options: AdsServiceOptions) {
     this.#options = options;
     const { view, metrics } = options;
     this.#view = new ServedView(view);
-    this.#encoder = new ResponseEncoder(options.controlPlane);
-    this.#startedAt = new Date(options.now()).toISOString();
+    const startedAt = new Date(options.now()).toISOString();
+    this.#responses = new SharedResponses(new ResponseEncoder(options.controlPlane), startedAt);
     this.#gate = new StreamGate(options);
     this.#metrics = new PushMetrics(metrics);
     metrics.gauge("pilot_xds", "Connected xDS clients, by their version.", () => this.#clientsByVersion());
@@ -115,7 +112,7 @@ export class AdsService {
         accessOf: (caller) => this.#accessOf(call, caller),
         debug: this.#options.debug(),
         controlPlane: this.#options.controlPlane,
-        nextNonce: () => this.#nextNonce(),
+        nextNonce: () => this.#responses.nextNonce(),
         onFailure: (error) => this.#onFailure(error),
       });
     return [
@@ -134,7 +131,7 @@ export class AdsService {
    * @param arrivedAtMs when the first of them came, by `performance.now()`: what convergence is measured from (CP-025).
    */
   push(changes: readonly ResourceChange[], arrivedAtMs = performance.now(), reason: PushReason = "ambient"): void {
-    this.#pushes++;
+    this.#responses.begin();
     this.#metrics.triggered(reason);
     const queuedAtMs = performance.now();
     const asWorkloads = [...this.#streams].some(({ session }) => session.watches(WORKLOAD_TYPE_URL)); // Few clients do.
@@ -225,10 +222,6 @@ export class AdsService {
     return this.#streams.delete(stream);
   }
 
-  #nextNonce(): string {
-    return `${++this.#nonces}-${this.#nonceSuffix}`;
-  }
-
   /** A caller on this machine may read everything over plaintext, as over HTTP (CP-016). */
   #accessOf(call: GrpcCall, { identities }: Caller): DebugAccess {
     return identities.length === 0 && isLoopback(call.peer.host)
@@ -279,7 +272,7 @@ export class AdsService {
     }
     const session = new DeltaSession({
       view: this.#view,
-      nextNonce: () => this.#nextNonce(),
+      nextNonce: (body) => this.#responses.nonceOf(body),
       node: node.node,
       enforces,
       gathering: () => this.#options.gathering?.(AUTHORIZATION_TYPE_URL) ?? NONE,
@@ -343,10 +336,9 @@ export class AdsService {
 
   /** The next response of a stream; which, and whether it is due, the session knows (CP-441, CP-442). */
   #next(stream: Stream): WrittenResponse | undefined {
-    const version = `${this.#startedAt}/${this.#pushes}`, madeAtMs = performance.now();
-    const outgoing = stream.session.next();
+    const madeAtMs = performance.now(), outgoing = stream.session.next();
     if (outgoing !== undefined) {
-      const { typeUrl } = outgoing, message = this.#encoder.encode(outgoing, version);
+      const { typeUrl } = outgoing, message = this.#responses.messageOf(outgoing);
       this.#notePush(stream, outgoing, message.byteLength);
       const news = this.#newsIn(stream, outgoing), writtenAtMs = performance.now();
       const onTaken = () => {
@@ -356,13 +348,13 @@ export class AdsService {
       };
       return { message, onTaken };
     }
-    const answer = stream.desk.next(this.#options.debug(), () => this.#nextNonce());
+    const answer = stream.desk.next(this.#options.debug(), () => this.#responses.nextNonce());
     if (answer === undefined) return undefined;
     if ("status" in answer) {
       this.#forget(stream);
       return this.#gate.refuse(stream.call, answer.status, answer.details);
     }
-    return { message: this.#encoder.encodeDebug(answer, version) };
+    return { message: this.#responses.debugMessage(answer) };
   }
 
   #notePush(stream: Stream, { typeUrl, resources, removed, answers }: Outgoing, bytes: number): void {

@@ -1,22 +1,12 @@
 /** DeltaDiscoveryResponse messages put together from parts that were encoded once for all streams (CP-658). */
 import { type DiscoveryResource, encodeDeltaDiscoveryResponse } from "../../mesh/proto/discovery_codec.ts";
+import { OutgoingMessage } from "../grpc/outgoing_message.ts";
 import { ResourceBlocks } from "./resource_blocks.ts";
 import type { Resource } from "./resources.ts";
 import type { Outgoing } from "./session.ts";
 
 const NOTHING = { systemVersionInfo: "", resources: [], typeUrl: "", nonce: "", removedResources: [] };
 const NO_PARTS: readonly Uint8Array[] = Object.freeze([]);
-
-/** A message in parts: what is one stream's own, and what it has in common with others. They are joined nowhere but on the wire. */
-export class ResponseMessage {
-  readonly parts: readonly Uint8Array[];
-  readonly byteLength: number;
-
-  constructor(own: Uint8Array, shared = NO_PARTS) {
-    this.parts = [own, ...shared];
-    this.byteLength = this.parts.reduce((sum, part) => sum + part.length, 0);
-  }
-}
 
 /** From so many on resources are encoded in blocks; fewer are changes, of which each may be sent in several arrays. */
 const BLOCKS_MIN = 1_024;
@@ -33,7 +23,7 @@ export class ResponseEncoder {
   }
 
   /** The message. `version` is the push's, for people to read (CP-412). Streams that send one array share its bytes. */
-  encode({ typeUrl, nonce, resources, removed }: Outgoing, version: string): ResponseMessage {
+  encode({ typeUrl, nonce, resources, removed }: Outgoing, version: string): OutgoingMessage {
     // A message is the concatenation of its fields in any order, so that the resources can come last (protobuf encoding).
     const own = encodeDeltaDiscoveryResponse({
       ...NOTHING,
@@ -43,16 +33,16 @@ export class ResponseEncoder {
       removedResources: removed,
       controlPlane: this.#controlPlane,
     });
-    return new ResponseMessage(own, this.#body(resources, typeUrl));
+    return new OutgoingMessage([own, ...this.#body(resources, typeUrl)]);
   }
 
   /** The answer to a tool. */
   encodeDebug(
     answer: { typeUrl: string; nonce: string; resources: readonly DiscoveryResource[] },
     version: string,
-  ): ResponseMessage {
+  ): OutgoingMessage {
     const message = { ...NOTHING, ...answer, systemVersionInfo: version, controlPlane: this.#controlPlane };
-    return new ResponseMessage(encodeDeltaDiscoveryResponse(message));
+    return new OutgoingMessage([encodeDeltaDiscoveryResponse(message)]);
   }
 
   /** All `resources` fields of one array, in one piece as soon as a second stream sends it. An array is never of two types. */

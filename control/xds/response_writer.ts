@@ -1,16 +1,16 @@
 /** The way out of istiod on one stream: a response at a time, at its client's pace (CP-441). */
 import type { GrpcCall } from "../grpc/call.ts";
-import type { ResponseMessage } from "./response.ts";
+import type { OutgoingMessage } from "../grpc/outgoing_message.ts";
 
 /** A response on its way. */
 export interface WrittenResponse {
-  readonly message: ResponseMessage;
+  readonly message: OutgoingMessage;
   /** Called once its last byte has left for the client, which takes as long as the client does. */
   readonly onTaken?: () => void;
 }
 
 export class ResponseWriter {
-  readonly #call: Pick<GrpcCall, "send">;
+  readonly #call: Pick<GrpcCall, "sendMessage">;
   readonly #next: () => WrittenResponse | undefined;
   readonly #onFailure: (error: unknown) => void;
   #writing = false;
@@ -21,7 +21,7 @@ export class ResponseWriter {
    * @param onFailure hears what that threw, once: nothing is written any more. Whoever pumps hears nothing of it.
    */
   constructor(
-    call: Pick<GrpcCall, "send">,
+    call: Pick<GrpcCall, "sendMessage">,
     next: () => WrittenResponse | undefined,
     onFailure: (error: unknown) => void,
   ) {
@@ -37,7 +37,7 @@ export class ResponseWriter {
       const response = this.#next();
       if (response === undefined) return;
       this.#writing = true;
-      this.#call.send(response.message.parts, () => this.#onTaken(response));
+      this.#call.sendMessage(response.message, () => this.#onTaken(response));
     } catch (error) {
       this.#fail(error);
     }

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { ResponseMessage } from "./response.ts";
+import { OutgoingMessage } from "../grpc/outgoing_message.ts";
 import { ResponseWriter } from "./response_writer.ts";
 
 Deno.test("ResponseWriter makes a response when the one before has left, and none ahead of that (CP-441, CP-443)", () => {
@@ -7,15 +7,15 @@ Deno.test("ResponseWriter makes a response when the one before has left, and non
   let take = () => {};
   let taken = 0;
   const call = {
-    send(parts: readonly Uint8Array[], callback: () => void) {
-      sent.push(parts.reduce((sum, part) => sum + part.length, 0));
+    sendMessage({ byteLength }: OutgoingMessage, callback: () => void) {
+      sent.push(byteLength);
       take = callback;
     },
   };
   const writer = new ResponseWriter(call, () => {
     const size = due.shift();
     if (size === undefined) return undefined;
-    return { message: new ResponseMessage(new Uint8Array(size)), onTaken: () => taken++ };
+    return { message: new OutgoingMessage([new Uint8Array(size)]), onTaken: () => taken++ };
   }, (error) => {
     throw error;
   });
@@ -38,7 +38,7 @@ for (const broken of ["next", "send", "taken"] as const) {
       };
     let asked = 0;
     const call = {
-      send(_: readonly Uint8Array[], taken: () => void) {
+      sendMessage(_: OutgoingMessage, taken: () => void) {
         breaks("send");
         taken();
       },
@@ -46,7 +46,7 @@ for (const broken of ["next", "send", "taken"] as const) {
     const next = () => {
       asked++;
       breaks("next");
-      return { message: new ResponseMessage(new Uint8Array(1)), onTaken: () => breaks("taken") };
+      return { message: new OutgoingMessage([new Uint8Array(1)]), onTaken: () => breaks("taken") };
     };
     const writer = new ResponseWriter(call, next, (error) => failures.push(error));
     writer.pump();

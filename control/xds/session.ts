@@ -7,14 +7,18 @@ import { NONE, type Resource, type ResourceChange, SERVED_TYPES, WORKLOAD_TYPE_U
 import type { ServedView } from "./served_view.ts";
 import { type TakenChanges, WaitingChanges } from "./waiting_changes.ts";
 
-/** A response to send, its resources still shared with every other stream. */
-export interface Outgoing {
+/** What a response says, its resources still shared with every other stream. */
+export interface ResponseBody {
   readonly typeUrl: string;
-  readonly nonce: string;
   readonly resources: readonly Resource[];
   readonly removed: readonly string[];
   /** Whether a request asked for it; otherwise it is a push. */
   readonly answers: boolean;
+}
+
+/** A response to send. */
+export interface Outgoing extends ResponseBody {
+  readonly nonce: string;
 }
 
 /** What a request was, for counters and logs. */
@@ -64,8 +68,8 @@ const LAST_ERROR_LENGTH_MAX = 4_096;
 
 export interface DeltaSessionOptions {
   readonly view: ServedView;
-  /** Makes a string that no other response has. */
-  readonly nextNonce: () => string;
+  /** A string that no other response of this stream has; on other streams it may stand for the same body. */
+  readonly nextNonce: (body: ResponseBody) => string;
   /** The client's node; empty if it does not say. */
   readonly node: string;
   /** Whether the client is one that enforces policies, and so asks for them: no address is told to it before that. */
@@ -80,7 +84,7 @@ export interface DeltaSessionOptions {
 
 export class DeltaSession {
   readonly #view: ServedView;
-  readonly #nextNonce: () => string;
+  readonly #nextNonce: (body: ResponseBody) => string;
   readonly #node: string;
   readonly #responseBytesMax: number;
   readonly #namesMax: number;
@@ -328,12 +332,12 @@ export class DeltaSession {
   }
 
   #respond(watch: Watch, whole: TakenChanges & { answers: boolean }): Outgoing {
-    const body = this.#cut(watch, whole);
-    const nonce = this.#nextNonce();
+    const { resources, removed } = this.#cut(watch, whole), { typeUrl } = watch, { answers } = whole;
+    const nonce = this.#nextNonce({ typeUrl, resources, removed, answers });
     assert(nonce !== "" && nonce !== watch.sentNonce, "each response has a nonce of its own (CP-412)");
     watch.sentNonce = nonce;
     watch.settled = false;
-    return { typeUrl: watch.typeUrl, nonce, ...body, answers: whole.answers };
+    return { typeUrl, nonce, resources, removed, answers };
   }
 
   /**

@@ -3,10 +3,10 @@ import { decodeDiscoveryRequest, type DiscoveryRequest, encodeDiscoveryResponse 
 import type { Caller } from "../ca/caller.ts";
 import type { DebugAccess } from "../debug/access.ts";
 import type { GrpcCall } from "../grpc/call.ts";
+import { OutgoingMessage } from "../grpc/outgoing_message.ts";
 import { type CallOptions, serveCall } from "./ads_call.ts";
 import { type DebugSource, isDebugType } from "./debug_types.ts";
 import { identityFits, parseNode } from "./node.ts";
-import { ResponseMessage } from "./response.ts";
 import { ResponseWriter } from "./response_writer.ts";
 import { DebugDesk } from "./stream.ts";
 
@@ -26,7 +26,7 @@ export function serveTools(call: GrpcCall, options: ToolStreamOptions): void {
     if (answer === undefined) return undefined;
     if ("status" in answer) return refuse(answer.status, answer.details);
     const bytes = encodeDiscoveryResponse({ ...answer, versionInfo: answer.nonce, controlPlane });
-    return { message: new ResponseMessage(bytes) };
+    return { message: new OutgoingMessage([bytes]) };
   }, (error) => {
     onFailure(error);
     refuse("INTERNAL", "internal error");
