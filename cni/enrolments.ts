@@ -2,12 +2,12 @@
 import { chain, MeshError } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { type EnrolmentStatus, type EnrolRequest, type EnrolTarget, isShared } from "../mesh/enrolment.ts";
-import { type Capture, captureOf, sharedNetnsOf } from "./bare/capture.ts";
+import { type Capture, captureOf, sharedNetnsOf, sharedRequestOf } from "./bare/capture.ts";
 import { refuseConflicts } from "./bare/conflicts.ts";
 import { findContainer, isMeant } from "./bare/containers.ts";
 import { type Machine, openPlace, type Place, samePlace } from "./bare/place.ts";
 import { SharedNode, type SharedNodeOptions } from "./bare/shared_node.ts";
-import { SHARED_PORTS } from "./bare/shared_rules.ts";
+import { SHARED_PORTS } from "./bare/shared_statements.ts";
 import { type EnrolledEntry, readEnrolled, writeEnrolled } from "./enrolled_file.ts";
 import type { PodRedirection, PodRuleOptions } from "./redirection/redirection.ts";
 import { uidOf } from "./target.ts";
@@ -78,15 +78,14 @@ export class Enrolments implements Disposable {
       if (place === undefined) enrolment.state = "waiting";
       else if (slot === undefined) await this.#restoreOne(enrolment);
       else {
-        this.#shared.adopt(slot, place.cgroup!, request, state === "unenrolling");
+        this.#shared.adopt(slot, place.cgroup!, sharedRequestOf(request, this.#options.rules), state === "unenrolling");
         if (state !== "unenrolling") enrolment.state = "enrolled";
       }
     }
     this.#restoreShared();
     this.#save();
-    return [...this.#byUid.values()].filter(({ state }) => state === "enrolled" || state === "enrolling").map(
-      announced,
-    );
+    return [...this.#byUid.values()].filter(({ state }) => state === "enrolled" || state === "enrolling")
+      .map((it) => this.#announced(it));
   }
 
   async #restoreOne(enrolment: Enrolment): Promise<void> {
@@ -138,7 +137,7 @@ export class Enrolments implements Disposable {
       const wasEnrolled = enrolment.state === "enrolled" || enrolment.state === "waiting";
       if (enrolment.place === undefined) enrolment.place = place;
       else if (enrolment.place !== place) place[Symbol.dispose]();
-      if (announcementOf(enrolment.request, enrolment.slot) !== announcementOf(request, enrolment.slot)) {
+      if (this.#announcementOf(enrolment.request, enrolment.slot) !== this.#announcementOf(request, enrolment.slot)) {
         await zds.deletePod(uid); // Its listeners are others now; what is captured meanwhile is refused.
       }
       enrolment.request = request; // Only what is no identity can differ.
@@ -282,7 +281,7 @@ export class Enrolments implements Disposable {
     const { log } = this.#options, target = enrolment.request.target.text;
     try {
       await this.#captureOf(enrolment)?.apply();
-      await zds.addPod(announced(enrolment), { signal: options.signal });
+      await zds.addPod(this.#announced(enrolment), { signal: options.signal });
     } catch (error) {
       enrolment.problems = [chain(error)];
       log.warn("not enrolled", { target, error: chain(error) });
@@ -290,7 +289,7 @@ export class Enrolments implements Disposable {
       throw error;
     }
     enrolment.state = "enrolled";
-    enrolment.problems = [];
+    enrolment.problems = this.#captureOf(enrolment)?.remarks() ?? [];
     this.#save();
     log.info("enrolled", { target, name: enrolment.request.name, netnsInode: enrolment.place?.netns.inode });
   }
@@ -367,7 +366,7 @@ export class Enrolments implements Disposable {
       log.warn("rules repaired", { target: request.target.text, differences: differences.join("; ") });
       await capture.apply();
     }
-    enrolment.problems = [];
+    enrolment.problems = capture.remarks();
     if (enrolment.state === "enrolling") await this.#establish(enrolment, zds, { removeOnFailure: false });
   }
 
@@ -436,6 +435,16 @@ export class Enrolments implements Disposable {
     }
   }
 
+  /** What ztunnel was told of it beyond who it is: it has to be told anew where that differs. */
+  #announcementOf(request: EnrolRequest, slot: number | undefined): string {
+    return JSON.stringify(sharedNetnsOf(request, slot, this.#options.rules));
+  }
+
+  #announced({ uid, request, place, slot }: Enrolment): AnnouncedPod {
+    const { name, namespace, serviceAccount } = request, shared = sharedNetnsOf(request, slot, this.#options.rules);
+    return { uid, netns: place?.netns, workload: { name, namespace, serviceAccount }, shared };
+  }
+
   #save(): void {
     writeEnrolled(
       this.#options.file,
@@ -449,20 +458,6 @@ export class Enrolments implements Disposable {
       })),
     );
   }
-}
-
-/** What ztunnel was told of it beyond who it is: it has to be told anew where that differs. */
-const announcementOf = (request: EnrolRequest, slot: number | undefined) =>
-  JSON.stringify(sharedNetnsOf(request, slot));
-
-function announced({ uid, request, place, slot }: Enrolment): AnnouncedPod {
-  const { name, namespace, serviceAccount } = request;
-  return {
-    uid,
-    netns: place?.netns,
-    workload: { name, namespace, serviceAccount },
-    shared: sharedNetnsOf(request, slot),
-  };
 }
 
 function statusOf({ uid, request, place, slot, state, problems }: Enrolment): EnrolmentStatus {

@@ -4,12 +4,14 @@ import type { Logger } from "../base/log.ts";
 import { parseCidr } from "../mesh/enrolment.ts";
 import { requireCapabilities } from "../os/capabilities.ts";
 import { NAMED_NETNS_FOLDER } from "../os/netns.ts";
+import { groupsAtUdpPort } from "../os/netlink/sock_diag.ts";
 import { notifyReady } from "../os/service_notify.ts";
 import { refusesForeign } from "./bpf/foreign_ztunnel.ts";
 import type { CniConfig } from "./config.ts";
 import { FolderWatch } from "./bare/folder_watch.ts";
-import { type Cgroup, findCgroupRoot, openCgroup, unifiedPathOf } from "./bare/cgroups.ts";
+import { type Cgroup, findCgroupRoot, findCgroupsById, openCgroup, unifiedPathOf } from "./bare/cgroups.ts";
 import { WorkloadFolder } from "./bare/workload_folder.ts";
+import { DNS_PORT } from "./bare/shared_dns.ts";
 import { serveEnrolSocket } from "./enrol_api.ts";
 import { Enrolments } from "./enrolments.ts";
 import { chooseRedirection } from "./redirection/choose.ts";
@@ -47,7 +49,7 @@ export async function startCni(config: CniConfig, { signal, log }: RoleOptions):
     new Enrolments({
       file: `${config.stateDir}/enrolled.json`,
       rules: { dnsCapture: config.dnsCapture },
-      shared: { never: config.neverCapture, exempt: () => processIds().flatMap(cgroupsOf) },
+      shared: { never: config.neverCapture, exempt: () => processIds().flatMap(cgroupsOf), resolvers: resolversWithin },
       redirection,
       log: log.child("enrolments"),
     }),
@@ -154,6 +156,10 @@ function cgroupsOf(pid: number): Cgroup[] {
     throw error;
   }
 }
+
+/** Who answers DNS on this host, as far as it is in one of these groups. */
+const resolversWithin = (paths: readonly string[]) =>
+  findCgroupsById(findCgroupRoot(), paths, groupsAtUdpPort(DNS_PORT));
 
 /** Throws AMB7168 for what is no address or range. */
 function checkRanges(ranges: readonly string[]): void {

@@ -147,6 +147,10 @@ export class ZdsConnection {
     if (request.kind === "add" && request.shared !== undefined && (this.features & ZdsFeature.SHARED_NETNS) === 0) {
       return { error: "this ztunnel serves no workloads in the host's network namespace" };
     }
+    const asksDns = request.kind === "add" && (request.shared?.dnsPort ?? 0) !== 0;
+    if (asksDns && (this.features & ZdsFeature.SHARED_DNS) === 0) {
+      return { error: "this ztunnel serves no DNS to units: it is older, or runs with ISTIO_META_DNS_CAPTURE=false" };
+    }
     assert(this.#expected === undefined, "one request is outstanding at a time");
     const acknowledged = new Promise<Outcome>((resolve) => this.#expected = resolve);
     const { message, descriptors } = this.#withSockets(request, descriptor);

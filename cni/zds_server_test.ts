@@ -190,7 +190,7 @@ test(
   "ZdsServer sends what Istio's protocol lacks only to a ztunnel that said it knows it (CNI-256)",
   [],
   async (server, path) => {
-    const shared = { outboundPort: 15100, plaintextPort: 15300, inboundPorts: [80], address: "" };
+    const shared = { outboundPort: 15100, plaintextPort: 15300, inboundPorts: [80], address: "", dnsPort: 0 };
     const plain = encodeZdsRequest({ kind: "add", uid: "a", workload });
     await using foreign = await FakeZtunnel.greeted(path);
     await foreign.answer();
@@ -209,6 +209,9 @@ test(
     const telling = server.addPod({ ...pod("b"), shared }), told = await ours.answer();
     await telling;
     assertEquals(told.kind === "add" && told.shared, shared);
+    const asking = { ...pod("c"), shared: { ...shared, dnsPort: 15500 } };
+    const deaf = await assertRejects(() => server.addPod(asking), MeshError);
+    assertEquals(chain(deaf).includes("serves no DNS to units"), true, "rather than queries that nobody answers");
   },
 );
 

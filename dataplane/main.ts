@@ -211,7 +211,7 @@ async function serveUntilEnd(config: ZtunnelConfig, options: ZtunnelOptions): Pr
       return hostnames.find(text, wantsIpv4, facts && state.findLocal(facts));
     },
   }, poller);
-  const zds = new ZdsClient({ path: config.inpodUds, pods, log: log.child("zds") });
+  const zds = new ZdsClient({ path: config.inpodUds, pods, servesDns: config.dnsCapture, log: log.child("zds") });
   const accessLog = new AccessLog(log);
   const xds = new XdsClient({
     endpoint: endpointOf(config, sources, "xds"),

@@ -148,7 +148,6 @@ function readCapture(fields: Readonly<Record<string, unknown>>, target: EnrolTar
   const exclusions = exclude === undefined ? undefined : readExclusions(exclude);
   if (exclusions !== undefined && "wrong" in exclusions) return exclusions;
   if (isShared(target)) {
-    if (dnsCapture === true) return { wrong: "dnsCapture is only for targets with a network namespace of their own" };
     if ((inboundPorts as readonly number[] | undefined)?.includes(SSH_PORT)) {
       return { wrong: "inboundPorts has 22, which is never captured on a host" };
     }

@@ -54,7 +54,6 @@ Deno.test("parseEnrolRequest() takes ports of what shares the host's namespace, 
     wrong({ exclude: { outboundCidrs: ["10.0.0.0/33"] } }),
     'exclude.outboundCidrs: "10.0.0.0/33" is no address range',
   );
-  assertEquals(wrong({ dnsCapture: true }), "dnsCapture is only for targets with a network namespace of their own");
   assertEquals(
     wrong({ target: "netns/web", inboundPorts: [80] })?.startsWith("inboundPorts and address are only"),
     true,

@@ -55,6 +55,23 @@ export function findCgroups(root: string, matches: (name: string) => boolean): C
   return found;
 }
 
+/** The control groups with these ids, as far as they lie in one of the paths. */
+export function findCgroupsById(root: string, within: readonly string[], ids: ReadonlySet<number>): Cgroup[] {
+  const found = new Map<number, Cgroup>();
+  let looked = 0;
+  const look = (path: string, depth: number) => {
+    const cgroup = ++looked > FOLDERS_MAX ? undefined : openCgroup(root, path);
+    if (cgroup === undefined) return;
+    if (ids.has(cgroup.id)) found.set(cgroup.id, cgroup);
+    if (depth >= DEPTH_MAX) return;
+    for (const { name, isDirectory } of foldersOf(`${root}/${path}`)) {
+      if (isDirectory) look(`${path}/${name}`, depth + 1);
+    }
+  };
+  if (ids.size > 0) { for (const path of within) look(path, 0); }
+  return [...found.values()];
+}
+
 function foldersOf(path: string): Deno.DirEntry[] {
   try {
     return [...Deno.readDirSync(path)];

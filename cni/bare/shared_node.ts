@@ -1,26 +1,28 @@
 /** The workloads of the host's own namespace: who has which slot, and the one set of rules that they have together. */
 import { assert } from "../../base/assert.ts";
 import { MeshError } from "../../base/errors.ts";
-import type { EnrolRequest } from "../../mesh/enrolment.ts";
 import type { FirewallTable } from "../../os/netlink/nft_model.ts";
 import { FirewallSocket } from "../../os/netlink/nftables.ts";
 import { RouteSocket } from "../../os/netlink/rtnetlink.ts";
 import { type Netns, ownNetns, readSysctl } from "../../os/netns.ts";
 import { policyRoute } from "../nft_rules.ts";
 import type { Cgroup } from "./cgroups.ts";
+import { sharedTables } from "./shared_rules.ts";
 import {
   SHARED_TABLE_NAMES,
+  type SharedRequest,
   type SharedRuleOptions,
-  sharedTables,
   type SharedWorkload,
   SLOTS_MAX,
-} from "./shared_rules.ts";
+} from "./shared_statements.ts";
 
 export interface SharedNodeOptions {
   /** Addresses and ranges that are never captured. */
   readonly never: readonly string[];
   /** Of ztunnel, as far as it has one to itself; asked for at each change. */
   readonly exempt?: () => readonly Cgroup[];
+  /** Who answers DNS on this host, of the groups inside of these paths; asked for at each change where DNS is captured. */
+  readonly resolvers?: (within: readonly string[]) => readonly Cgroup[];
 }
 
 const LOOPBACK_IPV6_OFF = "net/ipv6/conf/lo/disable_ipv6";
@@ -43,12 +45,12 @@ export class SharedNode {
   }
 
   /** Counts a workload as captured that an agent before us captured: the next {@link write} has it in its rules. */
-  adopt(slot: number, cgroup: Cgroup, request: EnrolRequest, leaving: boolean): void {
+  adopt(slot: number, cgroup: Cgroup, request: SharedRequest, leaving: boolean): void {
     this.#workloads.set(slot, { slot, cgroup, request, leaving });
   }
 
   /** Captures the workload, or what it has become. Throws AMB7220 where nf_tables cannot, or AMB7011. */
-  apply(slot: number, cgroup: Cgroup, request: EnrolRequest): void {
+  apply(slot: number, cgroup: Cgroup, request: SharedRequest): void {
     this.#change(slot, { slot, cgroup, request, leaving: false });
   }
 
@@ -68,7 +70,8 @@ export class SharedNode {
     if (this.#workloads.size === 0) return [];
     using netns = ownNetns();
     using firewall = FirewallSocket.open(netns);
-    const differences = firewall.differences(this.#tables(netns));
+    const tables = this.#tables(netns), differences = firewall.differences(tables);
+    for (const name of unusedOf(tables, firewall.tableNames())) differences.push(`table ${name} is there for nobody`);
     using routes = RouteSocket.open(netns);
     for (const family of families(netns)) {
       const { rule, route } = policyRoute(family);
@@ -77,6 +80,15 @@ export class SharedNode {
       if (!routes.hasRoute(wanted)) differences.push(`the ${family} route of table ${rule.table} is missing`);
     }
     return differences;
+  }
+
+  /** What of it is not captured though it was asked for, in words. */
+  remarks(slot: number): string[] {
+    const workload = this.#workloads.get(slot);
+    if (workload === undefined || workload.leaving || workload.request.dnsCapture !== true) return [];
+    const { cgroup } = workload, resolvers = this.#options.resolvers?.([cgroup.path]) ?? [];
+    if (!resolvers.some(({ id }) => id === cgroup.id)) return [];
+    return ["it answers DNS on this host itself, so its own queries are not captured: enrol it with --dns=false"];
   }
 
   /** Writes all rules again: after an audit that found them different, or when ztunnel has moved. Throws as {@link apply}. */
@@ -93,7 +105,9 @@ export class SharedNode {
       }
       return;
     }
-    replaceRules(firewall, this.#tables(netns));
+    const tables = this.#tables(netns);
+    replaceRules(firewall, tables);
+    firewall.deleteTables(unusedOf(tables, firewall.tableNames())); // Last: what asked for it is gone by now.
     for (const family of families(netns)) {
       const { rule, route } = policyRoute(family);
       routes.addRule(rule);
@@ -116,14 +130,22 @@ export class SharedNode {
   }
 
   #tables(netns: Netns) {
+    const asking = [...this.#workloads.values()].filter(({ request, leaving }) =>
+      request.dnsCapture === true && !leaving
+    )
+      .map(({ cgroup }) => cgroup.path);
     const options: SharedRuleOptions = {
       ipv6: families(netns).includes("ipv6"),
       never: this.#options.never,
       exempt: this.#options.exempt?.() ?? [],
+      resolvers: asking.length === 0 ? [] : this.#options.resolvers?.(asking),
     };
     return sharedTables([...this.#workloads.values()], options);
   }
 }
+
+const unusedOf = (tables: readonly FirewallTable[], present: readonly string[]): string[] =>
+  Object.values(SHARED_TABLE_NAMES).filter((name) => present.includes(name) && tables.every((it) => it.name !== name));
 
 /** There is no other means for them, whatever redirects elsewhere: the kernel's word alone would not say so. */
 function replaceRules(firewall: FirewallSocket, tables: readonly FirewallTable[]): void {

@@ -1,14 +1,12 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { chain, MeshError } from "../../base/errors.ts";
-import { parseEnrolTarget } from "../../mesh/enrolment.ts";
 import { FirewallSocket } from "../../os/netlink/nftables.ts";
 import { SharedNode } from "./shared_node.ts";
 
 Deno.test("SharedNode says that units need nf_tables where the kernel refuses their rules, and captures nothing (CNI-274)", () => {
   const refusal = new MeshError("AMB7014", "could not write the rules by nf_tables: EOPNOTSUPP", { remedy: "" });
   const node = new SharedNode({ never: [] }), cgroup = { path: "system.slice/web.service", id: 7 };
-  const target = parseEnrolTarget("unit/web.service")!;
-  const request = { target, namespace: "shop", serviceAccount: "web", name: "web-0" };
+  const request = { inboundPorts: [8080] };
   const { replaceWhole } = FirewallSocket.prototype;
   FirewallSocket.prototype.replaceWhole = () => {
     throw refusal;

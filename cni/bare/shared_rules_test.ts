@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { renderNftText } from "../nft_text.ts";
-import { type SharedRuleOptions, sharedTables, type SharedWorkload } from "./shared_rules.ts";
+import { sharedTables } from "./shared_rules.ts";
+import type { SharedRuleOptions, SharedWorkload } from "./shared_statements.ts";
 
 const OPTIONS: SharedRuleOptions = { ipv6: false, never: [], exempt: [] };
 
@@ -28,9 +29,9 @@ Deno.test("sharedTables() captures a group's TCP and its declared ports, and nev
       "prerouting tcp dport 8080 fib daddr type local counter redirect to :15303",
       "output meta mark and 0xfff == 0x111 counter accept",
       "output meta mark and 0xfff == 0x539 counter accept",
+      "output ip daddr 10.0.0.1/32 return",
       "output ip daddr 127.0.0.0/8 return",
       "output ip daddr 169.254.0.0/16 return",
-      "output ip daddr 10.0.0.1/32 return",
       "output tcp dport 22 return",
       'output meta l4proto tcp socket cgroupv2 level 2 "system.slice/web.service" jump workload-3',
       "workload-3 fib daddr type local accept",
@@ -67,4 +68,43 @@ Deno.test("sharedTables(): an address of its own, ingress, and a workload that l
   assertEquals(inbound({ inboundPorts: [80] }, { leaving: true }), []);
   const left = rules([workload(0, "a", { leaving: true }), workload(1, "b")]).filter((it) => it.includes("workload"));
   assertEquals(left.length, 3, "only the other's are left");
+});
+
+Deno.test("sharedTables() sends a group's DNS queries to its own port, those to the host's resolver too, in a zone of their own (CNI-125, CNI-274)", () => {
+  const exclude = { outboundPorts: [53], outboundCidrs: ["10.1.0.0/16"], inboundPorts: [] };
+  const asking = workload(3, "app.slice", { request: { dnsCapture: true, exclude } });
+  const inner = workload(4, "app.slice/quiet.service");
+  const resolver = { path: "app.slice/resolved.service", id: 9 };
+  const text = renderNftText(sharedTables([asking, inner], { ...OPTIONS, never: ["10.0.0.1"], resolvers: [resolver] }));
+  const lines = text.split("\n").filter((it) => it.startsWith("add rule inet ambit-node-"));
+  const of = (table: string, chain: string) =>
+    lines.filter((it) => it.startsWith(`add rule inet ambit-node-${table} ${chain} `))
+      .map((it) => it.slice(`add rule inet ambit-node-${table} ${chain} `.length));
+  const whose = [
+    'socket cgroupv2 level 2 "app.slice/resolved.service" counter return',
+    'socket cgroupv2 level 2 "app.slice/quiet.service" return',
+    'socket cgroupv2 level 1 "app.slice" jump dns-3',
+  ];
+  assertEquals(of("nat", "output").slice(2, 6), [
+    "ip daddr 10.0.0.1/32 return",
+    "udp dport 53 jump dns",
+    "tcp dport 53 jump dns",
+    "ip daddr 127.0.0.0/8 return",
+  ]);
+  assertEquals([of("nat", "dns"), of("raw", "dns")], [whose, whose]);
+  assertEquals(of("nat", "dns-3"), [
+    "ip daddr 10.1.0.0/16 accept",
+    "tcp dport 53 accept",
+    "meta l4proto udp counter redirect to :15503",
+    "meta l4proto tcp counter redirect to :15503",
+  ]);
+  assertEquals(of("raw", "output"), [
+    "meta mark and 0xfff == 0x539 udp sport 15503 counter ct zone set 15503",
+    "meta mark and 0xfff == 0x539 accept",
+    "ip daddr 10.0.0.1/32 return",
+    "udp dport 53 jump dns",
+  ]);
+  assertEquals(of("raw", "dns-3"), ["ip daddr 10.1.0.0/16 accept", "counter ct zone set 15503 accept"]);
+  const without = sharedTables([{ ...asking, leaving: true }, inner], OPTIONS).map(({ name }) => name);
+  assertEquals(without, ["ambit-node-nat", "ambit-node-mangle"]);
 });

@@ -23,10 +23,17 @@ export const OWN_NETNS = -1;
 /** Of the proxy itself, beside the CNI's UUIDs. */
 const OWN_UID = "ztunnel";
 
+export interface PodDnsOptions {
+  /** Sockets of the pod from before, which are taken where they fit. */
+  readonly kept?: KeptSockets;
+  /** Where it is asked, on loopback, in a namespace that several workloads share; undefined: where all pods ask. */
+  readonly port?: number;
+}
+
 /** The DNS proxy, as far as pods come and go. */
 export interface PodDns {
   /** Serves DNS in the pod; takes the namespace over. Throws MeshError when it cannot, with nothing left behind. */
-  addPod(uid: string, facts: PodFacts, netns: Netns, kept?: KeptSockets): void;
+  addPod(uid: string, facts: PodFacts, netns: Netns, options: PodDnsOptions): void;
   deletePod(uid: string): void;
   /** The sockets that it is asked on in a pod. */
   socketsOf(uid: string): readonly number[];
@@ -165,7 +172,8 @@ export class Pods implements PodStarter {
 
   #add(pod: EnrolledPod, { opened, kept: back, allowed, ownUri, adopted = false }: AddOptions): void {
     const isOwn = ownUri !== undefined;
-    const serves = !isOwn && pod.shared === undefined; // DNS: on a host its resolver answers.
+    // DNS: on a host its resolver answers whoever is not sent here.
+    const serves = !isOwn && pod.shared?.dnsPort !== 0, port = pod.shared?.dnsPort;
     const { tables, identities, state, workers, dns, log, onChange } = this.#options;
     const { name, namespace, serviceAccount } = pod.info;
     const row = this.#freeRow();
@@ -173,7 +181,7 @@ export class Pods implements PodStarter {
     const uri = ownUri ?? this.#uriOf(pod.info);
     let identityRow: number;
     try {
-      if (serves) dns?.addPod(pod.uid, pod.info, handleOf(pod.netnsFd), back);
+      if (serves) dns?.addPod(pod.uid, pod.info, handleOf(pod.netnsFd), { kept: back, port });
       identityRow = uri === undefined ? -1 : identities.acquire(uri);
     } catch (error) {
       if (serves) dns?.deletePod(pod.uid);

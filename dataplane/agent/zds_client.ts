@@ -30,7 +30,7 @@ const RETRY_MAX_MS = 15_000;
 const PENDING_RETRY_MS = 5_000; // ZT-166
 const SEND_TIMEOUT_MS = 5_000; // as long as the node agent waits for an acknowledgement (ZT-162)
 
-const HELLO = { version: ZdsVersion.V1, features: ZdsFeature.SHARED_NETNS | ZdsFeature.KEPT_SOCKETS } as const;
+const FEATURES = ZdsFeature.SHARED_NETNS | ZdsFeature.KEPT_SOCKETS;
 
 export interface EnrolledPod {
   readonly uid: string;
@@ -60,6 +60,8 @@ export interface ZdsClientOptions {
   /** INPOD_UDS. */
   readonly path: string;
   readonly pods: PodStarter;
+  /** Whether pods are served DNS. */
+  readonly servesDns?: boolean;
   readonly log: Logger;
   /** From 0 to 1, for the spread of retries. */
   readonly random?: () => number;
@@ -196,7 +198,9 @@ export class ZdsClient implements Disposable {
 
   /** From hello to the end of the connection (ZT-162). */
   async #converse(socket: SeqpacketSocket): Promise<void> {
-    if (!await socket.send(encodeZdsHello(HELLO), { timeoutMs: SEND_TIMEOUT_MS })) return;
+    const features = FEATURES | (this.#options.servesDns === true ? ZdsFeature.SHARED_DNS : 0);
+    const hello = encodeZdsHello({ version: ZdsVersion.V1, features });
+    if (!await socket.send(hello, { timeoutMs: SEND_TIMEOUT_MS })) return;
     while (true) {
       const timeoutMs = this.#pending.size === 0 ? undefined : Math.max(0, this.#retryAtMs - performance.now());
       const packet = await this.#receive(socket, timeoutMs);
@@ -297,7 +301,8 @@ export class ZdsClient implements Disposable {
     }
     this.#named?.add(uid);
     const running = this.#running.get(uid);
-    if (running !== undefined && running.netns.equals(netns)) {
+    // The same target may be somebody else by now: of a bare node's, the uid is the target's, and we may have missed its end.
+    if (running !== undefined && running.netns.equals(netns) && isSame(running, { info, shared })) {
       netns[Symbol.dispose](); // The node agent replays what it knows: nothing to start (ZT-165).
       keptFds.forEach(closeDescriptor); // They are those that we listen on.
       return await this.#refresh(uid);
@@ -381,6 +386,15 @@ export class ZdsClient implements Disposable {
     this.#ready = ready;
     this.#options.onReady?.(ready);
   }
+}
+
+/** Whether it is the same workload, served at the same places. */
+function isSame(one: Pick<Pod, "info" | "shared">, other: Pick<Pod, "info" | "shared">): boolean {
+  const facts = ({ info, shared }: typeof one) => [
+    [info.name, info.namespace, info.serviceAccount],
+    shared && [shared.outboundPort, shared.plaintextPort, shared.inboundPorts, shared.address, shared.dnsPort],
+  ];
+  return JSON.stringify(facts(one)) === JSON.stringify(facts(other));
 }
 
 function acknowledge(socket: SeqpacketSocket, error: string, sockets?: readonly number[]): Promise<boolean> {

@@ -45,10 +45,12 @@ class FakeAgent implements AsyncDisposable {
   /** How the client's run ended. */
   readonly outcome: Promise<unknown>;
   readonly readiness: boolean[] = [];
+  readonly servesDns: boolean;
   #listener = SeqpacketListener.listen(this.path, { mode: 0o600 });
   socket!: SeqpacketSocket;
 
-  constructor(options: { pendingRetryMs?: number } = {}) {
+  constructor(options: { pendingRetryMs?: number; servesDns?: boolean } = {}) {
+    this.servesDns = options.servesDns === true;
     this.client = new ZdsClient({
       path: this.path,
       pods: this.pods,
@@ -66,7 +68,7 @@ class FakeAgent implements AsyncDisposable {
     this.socket = socket;
     const hello = await socket.receive(1024, { timeoutMs: 60_000 });
     assert(typeof hello !== "string", "the client says hello first");
-    assertEquals(decodeZdsHello(hello.bytes), { version: 1, features: 3 });
+    assertEquals(decodeZdsHello(hello.bytes), { version: 1, features: this.servesDns ? 7 : 3 });
   }
 
   /** @returns The acknowledgement's error. */
@@ -188,6 +190,37 @@ test("ZdsClient acknowledges a pod when its listeners are there, not before (ZT-
   await asked;
   assertEquals([answer, agent.pods.events], ["", ["add a web-0"]]);
 });
+
+test("ZdsClient says that it serves DNS to units where it does (CNI-256)", async (agent) => {
+  assertEquals(await agent.ask({ kind: "snapshotSent" }), "");
+}, { servesDns: true });
+
+test(
+  "ZdsClient starts a target anew that is somebody else, or is served elsewhere, by the time it is named again (CNI-273, CNI-275)",
+  async (agent, netns) => {
+    const shared = { outboundPort: 15100, plaintextPort: 15300, inboundPorts: [80], address: "", dnsPort: 0 };
+    const as = (serviceAccount: string, more = {}): ZdsRequest => ({
+      kind: "add",
+      uid: "a",
+      workload: { ...workload, serviceAccount },
+      ...more,
+    });
+    assertEquals(await agent.ask(as("web"), netns), "");
+    assertEquals(await agent.ask({ kind: "snapshotSent" }), "");
+    const events = agent.pods.events.splice(0);
+    assertEquals(events, ["add a web-0"]);
+    assertEquals(await agent.ask(as("web"), netns), "");
+    assertEquals(agent.pods.events, [], "the same again is nothing new");
+    for (
+      const changed of [as("admin"), as("admin", { shared }), as("admin", { shared: { ...shared, dnsPort: 15500 } })]
+    ) {
+      assertEquals(await agent.ask(changed, netns), "");
+      assertEquals(agent.pods.events.splice(0), ["delete a", "add a web-0"]);
+      assertEquals(await agent.ask(changed, netns), "");
+    }
+    assertEquals(agent.pods.events, []);
+  },
+);
 
 Deno.test("ZdsClient tries for ever to reach a node agent that is not there yet (CNI-253, ZT-161)", async () => {
   const folder = Deno.makeTempDirSync(), path = `${folder}/zds.sock`, stop = new AbortController();

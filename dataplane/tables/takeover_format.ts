@@ -2,7 +2,7 @@
 import { list, maybe, record, type RecordCodec, recordCodec, type ValueOf } from "../../base/record_codec.ts";
 
 /** Grows when the meaning of a member changes without its shape. Shape and version together name the format. */
-export const TAKEOVER_VERSION = 3;
+export const TAKEOVER_VERSION = 4;
 
 /** Descriptors are numbers in the list that travels beside the state; pods are rows of the predecessor's table. */
 const HANDLE = "u32", POD_ROW = "u32", IP = list("u32");

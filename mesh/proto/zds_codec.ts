@@ -20,9 +20,9 @@ export interface ZdsHello {
 
 /**
  * SHARED_NETNS: it serves several workloads in one network namespace (CNI-275). KEPT_SOCKETS: it gives the sockets that it
- * listens on to the agent, and takes them back after a crash.
+ * listens on to the agent, and takes them back after a crash. SHARED_DNS: it serves DNS to those of SHARED_NETNS, too.
  */
-export const ZdsFeature = { SHARED_NETNS: 1, KEPT_SOCKETS: 2 } as const;
+export const ZdsFeature = { SHARED_NETNS: 1, KEPT_SOCKETS: 2, SHARED_DNS: 4 } as const;
 
 export interface ZdsWorkload {
   readonly name: string;
@@ -40,6 +40,8 @@ export interface SharedNetns {
   readonly inboundPorts: readonly number[];
   /** Where HBONE comes for it; empty: at every address of the host. */
   readonly address: string;
+  /** Where it takes, on loopback, the workload's DNS queries; 0: they are not captured. Never sent to one without SHARED_DNS. */
+  readonly dnsPort: number;
 }
 
 /** What the agent asks; the network namespace of `add` travels beside the packet, as SCM_RIGHTS. */
@@ -122,15 +124,16 @@ function readAdd(reader: MessageReader): ZdsRequest {
 
 function readSharedNetns(reader: MessageReader): SharedNetns {
   const inboundPorts: number[] = [];
-  let outboundPort = 0, plaintextPort = 0, address = "";
+  let outboundPort = 0, plaintextPort = 0, address = "", dnsPort = 0;
   while (reader.next()) {
     if (reader.field === 1) outboundPort = reader.port();
     else if (reader.field === 2) plaintextPort = reader.port();
     else if (reader.field === 3) inboundPorts.push(reader.port());
     else if (reader.field === 4) address = reader.text();
+    else if (reader.field === 5) dnsPort = reader.port();
     else reader.skip();
   }
-  return { outboundPort, plaintextPort, inboundPorts, address };
+  return { outboundPort, plaintextPort, inboundPorts, address, dnsPort };
 }
 
 function readWorkload(reader: MessageReader): ZdsWorkload {
@@ -187,6 +190,7 @@ function writeSharedNetns(writer: MessageWriter, shared: SharedNetns): void {
   writer.uint32(2, shared.plaintextPort);
   for (const port of shared.inboundPorts) writer.uint32(3, port);
   writer.text(4, shared.address);
+  writer.uint32(5, shared.dnsPort);
 }
 
 function writeWorkload(writer: MessageWriter, workload: ZdsWorkload): void {

@@ -42,10 +42,16 @@ Deno.test("ZDS messages have the bytes of the protocol (CNI-242, ZT-162, ZT-163)
 });
 
 Deno.test("a workload of a shared namespace travels with its ports and its address, and any ports are bounded (CNI-275)", () => {
-  const shared = { outboundPort: 15100, plaintextPort: 15300, inboundPorts: [80, 443], address: "10.0.0.1" };
+  const shared = {
+    outboundPort: 15100,
+    plaintextPort: 15300,
+    inboundPorts: [80, 443],
+    address: "10.0.0.1",
+    dnsPort: 15500,
+  };
   const request = { kind: "add", uid: "u", workload: undefined, shared } as const;
   assertEquals(decodeZdsRequest(encodeZdsRequest(request)), request);
-  const nowhere = { ...request, shared: { ...shared, inboundPorts: [], address: "" } };
+  const nowhere = { ...request, shared: { ...shared, inboundPorts: [], address: "", dnsPort: 0 } };
   assertEquals(decodeZdsRequest(encodeZdsRequest(nowhere)), nowhere);
   const wrong = { ...request, shared: { ...shared, inboundPorts: [65_536] } };
   assertThrows(() => decodeZdsRequest(encodeZdsRequest(wrong)), WireFormatError, "above 65535");

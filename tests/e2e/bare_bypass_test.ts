@@ -1,6 +1,6 @@
 /** The rules of a host's namespace are exchanged under load, as other workloads come and go: no connection of one that stays slips by (CNI-274, CNI-315). */
 import { SharedNode } from "../../cni/bare/shared_node.ts";
-import { SHARED_PORTS } from "../../cni/bare/shared_rules.ts";
+import { SHARED_PORTS } from "../../cni/bare/shared_statements.ts";
 import { type EnrolRequest, parseEnrolRequest } from "../../mesh/enrolment.ts";
 import * as libc from "../../os/libc_cold.ts";
 import { createAnonymousNetns, withinNetns } from "../../os/netns.ts";

@@ -2,15 +2,16 @@
 import { assert, assertEquals } from "@std/assert";
 import { askNodeAgent } from "../../cli/enrol_client.ts";
 import type { Cgroup } from "../../cni/bare/cgroups.ts";
-import { Mesh } from "../../demo/lab/mesh.ts";
+import { Mesh, type MeshOptions } from "../../demo/lab/mesh.ts";
 import { sumOf } from "../../demo/lab/metrics.ts";
 import { type NodeName, sweepLeftovers, WIRE } from "../../demo/lab/network.ts";
 import type { LabNode } from "../../demo/lab/node.ts";
 import { Probe } from "../../demo/lab/probe.ts";
 import { until } from "../../demo/lab/until.ts";
 import { Wiretap } from "../../demo/lab/wiretap.ts";
-import { policyYaml } from "../../demo/lab/yaml.ts";
+import { policyYaml, serviceYaml } from "../../demo/lab/yaml.ts";
 import type { NodeStatus } from "../../mesh/enrolment.ts";
+import { getent } from "./dns_bench.ts";
 import { ScratchCgroups } from "./scratch_cgroup.ts";
 
 const PORT = 7000, MARKER = "ambit-bare-secret";
@@ -85,12 +86,12 @@ async function mutualTls(mesh: Mesh, source: string, destination: string): Promi
   return Math.min(...counts);
 }
 
-function bareTest(name: string, run: (bare: Bare) => Promise<void>): void {
+function bareTest(name: string, run: (bare: Bare) => Promise<void>, options: Partial<MeshOptions> = {}): void {
   Deno.test(name, async () => {
     assert(Deno.uid() === 0, "network namespaces need root: run `deno task e2e` as root");
     sweepLeftovers();
     using cgroups = new ScratchCgroups();
-    await using mesh = await Mesh.start({ key: "bare" });
+    await using mesh = await Mesh.start({ key: "bare", ...options });
     await run(new Bare(mesh, cgroups));
   });
 }
@@ -210,4 +211,40 @@ bareTest(
       async () => !("failure" in await client.attempt("line", { host, port: PORT + 1, text: "x" })),
     );
   },
+);
+
+bareTest(
+  "a unit finds services by name, through a killed ztunnel, a takeover and another node agent (CNI-125, CNI-271, CNI-274)",
+  async (bare) => {
+    const { mesh, cgroups } = bare, a = mesh.nodes["node-a"], group = cgroups.add("client");
+    await bare.describe("client", "node-a");
+    mesh.writeConfig(
+      "service.yaml",
+      serviceYaml({ name: "web", namespace: "bare", addresses: ["10.96.7.7"], port: 80, targetPort: 8080 }),
+    );
+    await mesh.seen("the service", (dump) => JSON.stringify(dump).includes("web.bare.svc.cluster.local"));
+    // The host's own resolver, where nobody is: what is answered is answered by ztunnel.
+    const look = async (timeoutS?: number) =>
+      (await getent(mesh.network.nodes["node-a"].netns, "127.0.0.53", ["ahostsv4", "web.bare"], timeoutS, folder))[0]
+        ?.split(/\s+/)[0];
+    const folder = `${cgroups.root}/${group.path}`,
+      request = { target: `cgroup/${group.path}`, serviceAccount: "client" };
+    await enrol(a, { ...request, name: "client" });
+    assertEquals(await look(1), undefined, "not captured: not asked for");
+    await enrol(a, { ...request, name: "client", dnsCapture: true });
+    assertEquals(await look(), "10.96.7.7");
+    await a.restartCni("SIGKILL");
+    assertEquals(await look(), "10.96.7.7");
+    await a.crashZtunnel();
+    const asked = look(); // It waits in the socket that the node agent holds.
+    a.restartZtunnel();
+    assertEquals(await asked, "10.96.7.7");
+    const line = await a.takeOver();
+    assert(line.includes("taken over"), line);
+    assertEquals(await look(), "10.96.7.7");
+    assertEquals((await status(a)).pods.map(({ dnsCapture, problems }) => [dnsCapture, problems]), [[true, []]]);
+    await enrol(a, { ...request, name: "client", dnsCapture: false });
+    assertEquals(await look(1), undefined, "not captured any more");
+  },
+  { ztunnelEnvironment: { AMBIT_RESOLV_CONF: "/dev/null" } },
 );

@@ -1,7 +1,7 @@
 /** The traffic checks of appendix A for workloads that share a host's namespace, told apart by control group (CNI-274 to CNI-276, CNI-279). */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { SharedNode } from "../../cni/bare/shared_node.ts";
-import { SHARED_PORTS, SHARED_TABLE_NAMES } from "../../cni/bare/shared_rules.ts";
+import { SHARED_PORTS, SHARED_TABLE_NAMES } from "../../cni/bare/shared_statements.ts";
 import { CAPTURE_PORTS, ZTUNNEL_MARK } from "../../cni/nft_rules.ts";
 import { type EnrolRequest, parseEnrolRequest } from "../../mesh/enrolment.ts";
 import { FirewallSocket } from "../../os/netlink/nftables.ts";

@@ -159,12 +159,13 @@ export class Bench implements AsyncDisposable {
   }
 }
 
-/** What getent, that is the C library's resolver, prints in a namespace. @param timeoutS how long it waits for each answer. */
+/** What getent, that is the C library's resolver, prints in a namespace. @param timeoutS how long it waits for each answer. @param cgroup the folder of what it runs in. */
 export async function getent(
   netns: Netns,
   nameserver: string,
   args: readonly string[],
   timeoutS = 20,
+  cgroup?: string,
 ): Promise<string[]> {
   const settings = Deno.makeTempFileSync(), search = "ns1.svc.cluster.local svc.cluster.local cluster.local";
   Deno.writeTextFileSync(
@@ -172,7 +173,8 @@ export async function getent(
     `nameserver ${nameserver}\nsearch ${search}\noptions timeout:${timeoutS} attempts:1\n`,
   );
   try {
-    const script = `mount --bind ${settings} /etc/resolv.conf && exec getent ${args.join(" ")}`;
+    const enter = cgroup === undefined ? "" : `echo $$ > ${cgroup}/cgroup.procs && `;
+    const script = `${enter}mount --bind ${settings} /etc/resolv.conf && exec getent ${args.join(" ")}`;
     const child = spawnWithin(netns, "unshare", {
       args: ["--mount", "sh", "-c", script],
       stdin: "null",

@@ -12,6 +12,7 @@ import { Poller } from "../../../os/poller.ts";
 import { closeFd } from "../../../os/sockets.ts";
 import { netnsCookie } from "../../../os/bpf/netns_cookie.ts";
 import type { KeptSockets } from "../kept_sockets.ts";
+import type { PodDnsOptions } from "../pods.ts";
 import type { PodFacts } from "../state.ts";
 import type { AnswerSettings, DnsMesh } from "./answer.ts";
 import { firstAddress } from "./own_lookup.ts";
@@ -84,10 +85,9 @@ export class DnsProxy implements AsyncDisposable {
   }
 
   /**
-   * Listens in the pod's namespace. @param netns taken over. @param kept sockets of the pod from before, which are taken where
-   * they fit. @throws MeshError AMB2411 with nothing left behind (ZT-004).
+   * Listens in the pod's namespace. @param netns taken over. @throws MeshError AMB2411 with nothing left behind (ZT-004).
    */
-  addPod(uid: string, facts: PodFacts, netns: Netns, kept?: KeptSockets): void {
+  addPod(uid: string, facts: PodFacts, netns: Netns, { kept, port }: PodDnsOptions = {}): void {
     assert(!this.#pods.has(uid), "a pod is added once");
     const { metrics, state, log, answers, mark, upstreamPort } = this.#options, poller = this.#poller;
     using resources = new DisposableStack();
@@ -108,14 +108,16 @@ export class DnsProxy implements AsyncDisposable {
       log,
     });
     const tcp: TcpListener[] = [], udp: UdpListener[] = [];
-    const bound = this.#bind(netns, kept);
+    // Several workloads of one namespace are told apart by where they are sent: on loopback, whatever the address is elsewhere.
+    const listen: ListenAddress = port === undefined ? this.#options.listen : { ip: "localhost", port };
+    const bound = this.#bind(netns, listen, kept);
     try {
       for (let next = bound.shift(); next !== undefined; next = bound.shift()) {
         const { fd, transport } = next;
         using unowned = new DisposableStack(); // A listener owns its socket once it is made.
         unowned.defer(() => closeFd(fd));
         if (transport === "udp") {
-          udp.push(resources.use(new UdpListener(fd, this.#options.listen.port, { poller, respond })));
+          udp.push(resources.use(new UdpListener(fd, listen.port, { poller, respond })));
         } else tcp.push(resources.use(new TcpListener(fd, { poller, respond, now })));
         unowned.move();
       }
@@ -160,8 +162,12 @@ export class DnsProxy implements AsyncDisposable {
   }
 
   /** All sockets or none. */
-  #bind(netns: Netns, kept: KeptSockets | undefined): { readonly fd: number; readonly transport: "udp" | "tcp" }[] {
-    const { listen, answers, mark, reusePort } = this.#options;
+  #bind(
+    netns: Netns,
+    listen: ListenAddress,
+    kept: KeptSockets | undefined,
+  ): { readonly fd: number; readonly transport: "udp" | "tcp" }[] {
+    const { answers, mark, reusePort } = this.#options;
     // Without IPv6 in the kernel there is no such entry (ZT-003).
     const ipv6 = answers.ipv6 && readSysctl(netns, LOOPBACK_IPV6_OFF) === "0";
     const opened: { fd: number; transport: "udp" | "tcp" }[] = [];

@@ -88,7 +88,9 @@ export class ResolvConf {
 function problemOf(nameservers: readonly IpWords[]): string | undefined {
   if (nameservers.length === 0) return "no nameserver to forward to";
   const onLoopback = nameservers.every((ip) => isLoopback(...ip));
-  return onLoopback ? "nameservers are on loopback, which in a pod is the pod's own" : undefined;
+  return onLoopback
+    ? "nameservers are on loopback, which in a pod is the pod's own: only units of this host reach them"
+    : undefined;
 }
 
 function clamp(value: number, min: number, max: number): number {

@@ -38,7 +38,7 @@ Deno.test("ResolvConf says once what keeps pods from being forwarded, and again 
   }
   counts.push(file.read().nameservers.length);
   assertEquals(counts, [1, 1, 1, 1, 0]);
-  const loopback = "nameservers are on loopback, which in a pod is the pod's own";
+  const loopback = "nameservers are on loopback, which in a pod is the pod's own: only units of this host reach them";
   assertEquals(lines, [loopback, loopback, "no nameserver to forward to"]);
 });
 

@@ -20,7 +20,9 @@ const SHAPES = {
     serviceAccount: "text",
     transparent: "flag",
     certified: "flag",
-    shared: maybe(record({ outboundPort: "u32", plaintextPort: "u32", inboundPorts: list("u32"), address: "text" })),
+    shared: maybe(
+      record({ outboundPort: "u32", plaintextPort: "u32", inboundPorts: list("u32"), address: "text", dnsPort: "u32" }),
+    ),
   }),
   /** Successor: it knows these pods, and asks for the connections. */
   freeze: record({ edition: "text" }),
