@@ -1,6 +1,6 @@
 /** Picks the role or command and hands over; nothing else. */
 import { parseArgs } from "@std/cli";
-import { ConfigDefinition } from "./base/config.ts";
+import { ConfigDefinition, type Table } from "./base/config.ts";
 import { chain, MeshError } from "./base/errors.ts";
 import { LogFilter, Logger } from "./base/log.ts";
 import { nearest } from "./base/nearest.ts";
@@ -10,10 +10,14 @@ import { runRole } from "./cli/role.ts";
 
 type Run = (args: readonly string[]) => Promise<number>;
 
+type Settings = () => Promise<ConfigDefinition<Table>>;
+
 interface Command {
   readonly name: string;
   readonly summary: string;
   readonly run: Run;
+  /** What may be given to it, by subcommand; the empty name is the command itself. */
+  readonly settings?: Readonly<Record<string, Settings>>;
 }
 
 const EXIT_USAGE = 64; // EX_USAGE of sysexits.h
@@ -21,10 +25,11 @@ const EXIT_USAGE = 64; // EX_USAGE of sysexits.h
 const USAGE_CODES = /^AMB(01\d\d|7145|7500)$/;
 
 // Each entry is imported when it is chosen: a role loads only what it needs.
-const COMMANDS: readonly Command[] = [
+export const COMMANDS: readonly Command[] = [
   {
     name: "istiod",
     summary: "control plane: configuration and certificates, from a cluster or a folder of Kubernetes YAML",
+    settings: { "": async () => (await import("./control/config.ts")).ISTIOD_CONFIG },
     run: async (args) => {
       const { ISTIOD_CONFIG } = await import("./control/config.ts");
       const { runIstiod } = await import("./control/main.ts");
@@ -34,6 +39,7 @@ const COMMANDS: readonly Command[] = [
   {
     name: "ztunnel",
     summary: "node proxy: carries the pods' TCP over mutual TLS",
+    settings: { "": async () => (await import("./dataplane/config.ts")).ZTUNNEL_CONFIG },
     run: async (args) => {
       // Before all else: what a parent does not load it does not hold for as long as it waits.
       const { isParent, supervise } = await import("./dataplane/supervisor.ts");
@@ -57,6 +63,11 @@ const COMMANDS: readonly Command[] = [
   {
     name: "cni",
     summary: "node agent: redirects the traffic of enrolled network namespaces",
+    settings: {
+      "": async () => (await import("./cni/config.ts")).CNI_CONFIG,
+      check: async () => (await import("./cni/check/main.ts")).CHECK_CONFIG,
+      render: async () => (await import("./cni/render.ts")).RENDER_CONFIG,
+    },
     run: async (args) => {
       if (args[0] === "check") return await (await import("./cni/check/main.ts")).runCheck(args.slice(1));
       if (args[0] === "render") return await (await import("./cni/render.ts")).runRender(args.slice(1));
@@ -69,36 +80,43 @@ const COMMANDS: readonly Command[] = [
   {
     name: "install",
     summary: "put the mesh into a cluster, or with --node onto this machine",
+    settings: { "": async () => (await import("./cli/install.ts")).INSTALL_CONFIG },
     run: async (args) => (await import("./cli/install.ts")).runInstall([...args]),
   },
   {
     name: "uninstall",
     summary: "take it out again",
+    settings: { "": async () => (await import("./cli/install.ts")).UNINSTALL_CONFIG },
     run: async (args) => (await import("./cli/install.ts")).runUninstall([...args]),
   },
   {
     name: "enroll",
     summary: "bring a namespace, container, unit or control group of this node into the mesh",
+    settings: { "": async () => (await import("./cli/enroll.ts")).ENROLL_CONFIG },
     run: async (args) => (await import("./cli/enroll.ts")).runEnroll([...args]),
   },
   {
     name: "unenroll",
     summary: "take it out of the mesh",
+    settings: { "": async () => (await import("./cli/unenroll.ts")).UNENROLL_CONFIG },
     run: async (args) => (await import("./cli/unenroll.ts")).runUnenroll([...args]),
   },
   {
     name: "oci-hook",
     summary: "what a container runtime calls, so that a container starts in the mesh or not at all",
+    settings: { "": async () => (await import("./cli/oci_hook.ts")).OCI_HOOK_CONFIG },
     run: async (args) => (await import("./cli/oci_hook.ts")).runOciHook([...args]),
   },
   {
     name: "status",
     summary: "what of this node is in the mesh, and what is wrong",
+    settings: { "": async () => (await import("./cli/status.ts")).STATUS_CONFIG },
     run: async (args) => (await import("./cli/status.ts")).runStatus([...args]),
   },
   {
     name: "token",
     summary: "issue a token for a ztunnel on a bare node",
+    settings: { "": async () => (await import("./cli/token.ts")).TOKEN_CONFIG },
     run: async (args) => {
       const { runToken, TOKEN_CONFIG } = await import("./cli/token.ts");
       if (ConfigDefinition.wantsHelp(args)) {
@@ -117,6 +135,7 @@ const COMMANDS: readonly Command[] = [
   {
     name: "analyze",
     summary: "tell what is wrong with the mesh's objects, of a folder or a cluster",
+    settings: { "": async () => (await import("./control/analysis/command.ts")).ANALYZE_CONFIG },
     run: async (args) => {
       const { ANALYZE_CONFIG, runAnalyze } = await import("./control/analysis/command.ts");
       if (ConfigDefinition.wantsHelp(args)) {
@@ -132,11 +151,13 @@ const COMMANDS: readonly Command[] = [
   {
     name: "version",
     summary: "which version this is, and of what",
+    settings: { "": async () => (await import("./cli/version.ts")).VERSION_CONFIG },
     run: async (args) => await (await import("./cli/version.ts")).runVersion(args),
   },
   {
     name: "doctor",
     summary: "check what this machine offers, with a cure for what is missing",
+    settings: { "": async () => (await import("./cli/doctor.ts")).DOCTOR_CONFIG },
     run: async (args) => {
       const { nodeFindings } = await import("./cni/node_doctor.ts");
       return await (await import("./cli/doctor.ts")).runDoctor([...args], nodeFindings);

@@ -1,8 +1,10 @@
 /** Puts the mesh into a cluster: server-side apply, one object after the other, then waits until all of it runs. */
-import { chain, MeshError } from "../../base/errors.ts";
-import { type KubeApi, KubeError, type KubeObject, KubeUnreachable } from "../../kube/api.ts";
+import { MeshError } from "../../base/errors.ts";
+import type { KubeApi, KubeObject } from "../../kube/api.ts";
 import { CUSTOM_RESOURCE_DEFINITIONS } from "../../kube/resource_types.ts";
 import { AGENT, selectingAgain } from "./agent_selector.ts";
+import { attempt } from "./calls.ts";
+import { refuseForeign } from "./foreign.ts";
 import { placeText, typeOf } from "./kinds.ts";
 
 export const FIELD_MANAGER = "ambit-install";
@@ -17,8 +19,9 @@ export interface ApplyOptions {
   readonly now: () => number;
 }
 
-/** Throws AMB7173 for what cannot be applied, AMB7174 for what does not run in time. */
+/** Throws AMB0291 before it changes anything of Istio's, AMB7173 for what cannot be applied, AMB7174 for what does not run in time. */
 export async function applyAll(api: KubeApi, objects: readonly KubeObject[], options: ApplyOptions): Promise<void> {
+  await refuseForeign(api, objects, "applied");
   for (const name of CRDS) {
     const found = await attempt(
       `look for ${name}`,
@@ -81,17 +84,4 @@ export function rolloutOf(object: KubeObject): string | undefined {
   const ready = (isDaemonSet ? status.numberReady : status.readyReplicas) ?? 0;
   if (isDaemonSet && status.observedGeneration === undefined) return "it is not taken up yet";
   return updated >= wanted && ready >= wanted ? undefined : `${Math.min(updated, ready)} of ${wanted} ready`;
-}
-
-/** Throws AMB7173 with what was being done. */
-export async function attempt<T>(doing: string, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (cause) {
-    if (!(cause instanceof KubeError || cause instanceof KubeUnreachable)) throw cause;
-    throw new MeshError("AMB7173", `cannot ${doing}: ${chain(cause)}`, {
-      remedy: "See that the kubeconfig's user may do this (cluster-admin for an installation), then do it again: " +
-        "what is done already is passed over.",
-    });
-  }
 }

@@ -207,3 +207,27 @@ Deno.test("removeAll() waits for nodes, says so when they do not get clean, and 
   assert(api.object(NAMESPACES, "", "kube-system") !== undefined, "the cluster's own is never deleted");
   assertEquals(api.objects(CONFIG_MAPS).filter(({ metadata }) => metadata.name === "istio-ca-root-cert"), []);
 });
+
+Deno.test("neither applyAll() nor removeAll() touches Istio's own parts, which have the names of ours", async () => {
+  const bench = new Bench(), objects = readManifests(), { api } = bench;
+  bench.tick = () => bench.rollOut();
+  const istios = (name: string, container: object) => ({
+    metadata: { namespace: "istio-system", name },
+    spec: { template: { spec: { containers: [container] } } },
+  });
+  const ztunnel = istios("ztunnel", { name: "istio-proxy", image: "istio/ztunnel:1.28", args: ["proxy", "ztunnel"] });
+  const agent = istios("istio-cni-node", {
+    name: "install-cni",
+    image: "istio/install-cni:1.28",
+    command: ["install-cni"],
+  });
+  for (const object of [ztunnel, agent]) api.put(DAEMON_SETS, object);
+  const removal = { ...bench.options(), namespace: "istio-system", unmeshPods: true, purge: true };
+  for (const attempt of [() => applyAll(api, objects, bench.options()), () => removeAll(api, objects, removal)]) {
+    const error = await assertRejects(attempt, MeshError, "istio/ztunnel:1.28");
+    assertEquals([error.code, error.message.includes("istio/install-cni:1.28")], ["AMB0291", true]);
+  }
+  assertEquals(api.calls.filter(({ verb }) => verb !== "get"), [], "nothing was changed");
+  for (const { metadata } of [ztunnel, agent]) api.remove(DAEMON_SETS, metadata.namespace, metadata.name);
+  await applyAll(api, objects, bench.options());
+});

@@ -2,8 +2,10 @@
 import { MeshError } from "../../base/errors.ts";
 import type { KubeApi, KubeObject } from "../../kube/api.ts";
 import { CONFIG_MAPS, DAEMON_SETS, NAMESPACES, PODS } from "../../kube/resource_types.ts";
-import { type ApplyOptions, attempt, rolloutOf } from "./apply.ts";
+import { type ApplyOptions, rolloutOf } from "./apply.ts";
 import { AGENT, selectingNothing } from "./agent_selector.ts";
+import { attempt } from "./calls.ts";
+import { refuseForeign } from "./foreign.ts";
 import { placeText, typeOf } from "./kinds.ts";
 
 const ANNOTATION = "ambient.istio.io/redirection";
@@ -38,9 +40,10 @@ export function removalOrder(objects: readonly KubeObject[]): KubeObject[] {
   );
 }
 
-/** Throws AMB7173, and AMB7174 where nodes do not get clean in time. */
+/** Throws AMB0291 before it deletes anything of Istio's, AMB7173, and AMB7174 where nodes do not get clean in time. */
 export async function removeAll(api: KubeApi, objects: readonly KubeObject[], options: RemoveOptions): Promise<void> {
   const { say, namespace } = options, deadlineMs = options.now() + options.waitMs;
+  await refuseForeign(api, objects, "deleted");
   if (options.unmeshPods) await unmeshPods(api, options, deadlineMs);
   else if (await meshedPods(api) > 0) {
     say(
