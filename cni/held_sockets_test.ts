@@ -2,13 +2,31 @@ import { assertEquals } from "@std/assert";
 import { assert } from "../base/assert.ts";
 import { Logger } from "../base/log.ts";
 import * as libc from "../os/libc_cold.ts";
-import { createEventFd } from "../os/sockets.ts";
 import { HeldSockets, POD_SOCKETS_MAX } from "./held_sockets.ts";
 
 const silent = new Logger("zds", { sink: () => {} });
-const F_GETFD = 1;
-const some = (count: number) => Array.from({ length: count }, createEventFd);
-const isOpen = (fd: number) => libc.fcntl(fd, F_GETFD) >= 0;
+/** What a descriptor of ours was when it was made: a number alone may be another test file's by the time that we look. */
+const made = new Map<number, string>();
+
+/** `socket:[INODE]`, or undefined if the number is not in use. */
+function nameOf(fd: number): string | undefined {
+  try {
+    return Deno.readLinkSync(`/proc/self/fd/${fd}`);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+const isOpen = (fd: number) => nameOf(fd) === made.get(fd);
+
+function some(count: number): number[] {
+  return Array.from({ length: count }, () => {
+    const fd = libc.socket(libc.AF.INET, libc.SOCK.STREAM, 0);
+    made.set(fd, nameOf(fd)!);
+    return fd;
+  });
+}
 
 async function until(claim: string, condition: () => boolean): Promise<void> {
   const deadline = performance.now() + 2_000;

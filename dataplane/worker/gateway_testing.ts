@@ -125,7 +125,7 @@ export class Gateway {
     for (const joint of this.#joints) {
       if (joint.over) continue;
       this.#inwards(joint);
-      this.#outwards(joint);
+      if (!joint.over) this.#outwards(joint);
     }
   }
 

@@ -253,6 +253,7 @@ export class Server {
 
   /** A connection that has come, or undefined. */
   accept(): Socket | undefined {
+    assert(!this.#closed, NUMBER_GIVEN_BACK);
     const fd = libc.accept(this.fd);
     return fd < 0 ? undefined : new Socket(fd);
   }
@@ -264,6 +265,8 @@ export class Server {
 }
 
 const CHUNK_BYTES = 262_144;
+/** Test files share a process: a number that was given back may be another file's descriptor by now. */
+const NUMBER_GIVEN_BACK = "a descriptor that was closed is not used";
 
 /** A stream socket of the test's, never waiting. Close or abort it. */
 export class Socket {
@@ -289,6 +292,7 @@ export class Socket {
 
   /** @returns Bytes that the kernel took. */
   write(bytes: Uint8Array<ArrayBuffer>): number {
+    assert(!this.#closed, NUMBER_GIVEN_BACK);
     const sent = libc.send(this.fd, bytes);
     if (sent >= 0) return sent;
     if (sent !== -11) this.error = -sent;
@@ -297,6 +301,7 @@ export class Socket {
 
   /** What has come; empty if nothing has. */
   read(bytesMax = CHUNK_BYTES): Uint8Array<ArrayBuffer> {
+    assert(!this.#closed, NUMBER_GIVEN_BACK);
     const target = new Uint8Array(bytesMax);
     const got = libc.receive(this.fd, target);
     if (got === 0) this.ended = true;
@@ -307,6 +312,7 @@ export class Socket {
   }
 
   finish(): void {
+    assert(!this.#closed, NUMBER_GIVEN_BACK);
     host.shutdownWrite(this.fd);
   }
   close(): void {
