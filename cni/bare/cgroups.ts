@@ -1,5 +1,6 @@
 /** Control groups of version 2 as files: where they are mounted, which one a unit has, and what tells one from its successor. */
 import { MeshError } from "../../base/errors.ts";
+import { effectiveUserId } from "../../os/process.ts";
 
 /** One control group. The kernel never gives its id to another, so a unit that was started again is seen to be. */
 export interface Cgroup {
@@ -37,7 +38,29 @@ export function openCgroup(root: string, path: string): Cgroup | undefined {
   }
 }
 
-/** The control groups whose own name matches, wherever in the tree: systemd puts a unit into the slice that it names. */
+/**
+ * Whether the path's last part is a name that root gave: every folder around it is root's. A user who has one to himself, as
+ * systemd gives each his `user@1000.service`, calls what is in it what he likes: a unit, or a container, of somebody else.
+ */
+export function isNamedByRoot(root: string, path: string): boolean {
+  const parts = path.split("/");
+  return parts.every((_, at) => isRoots(`${root}/${parts.slice(0, at).join("/")}`));
+}
+
+function isRoots(path: string): boolean {
+  try {
+    const { uid } = Deno.statSync(path);
+    return uid === 0 || uid === effectiveUserId();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return false;
+    throw error;
+  }
+}
+
+/**
+ * The control groups whose own name matches and is of {@link isNamedByRoot}, wherever in the tree: systemd puts a unit into the
+ * slice that it names.
+ */
 export function findCgroups(root: string, matches: (name: string) => boolean): Cgroup[] {
   const found: Cgroup[] = [];
   let looked = 0;
@@ -48,7 +71,7 @@ export function findCgroups(root: string, matches: (name: string) => boolean): C
       if (matches(name)) {
         const cgroup = openCgroup(root, path);
         if (cgroup !== undefined) found.push(cgroup);
-      } else if (depth < DEPTH_MAX) look(path, depth + 1);
+      } else if (depth < DEPTH_MAX && isRoots(`${root}/${path}`)) look(path, depth + 1);
     }
   };
   look("", 1);

@@ -15,6 +15,8 @@ Deno.test("containerIdsOf() reads the control groups of every runtime (CNI-087, 
     [`0::/system.slice:docker:${ID}`, [ID]],
     ["0::/default/web", ["web"]], // `ctr run`, whose ids are names.
     [`0::/docker/${ID}/system.slice/nginx.service`, [ID]], // systemd inside.
+    [`0::/machine.slice/libpod-${ID}.scope/docker-${ID.replace("8", "9")}.scope`, [ID]], // What it calls its own.
+    [`0::/user.slice/user-1000.slice/user@1000.service/app.slice/docker-${ID}.scope`, []], // A user's own name for it.
     ["0::/system.slice/nginx.service", []],
     ["0::/", []],
   ];
@@ -42,10 +44,12 @@ Deno.test("findContainer() takes the oldest process, an id or the beginning of o
     41: { cgroup, netns: "own", started: 800 },
     42: { cgroup: other, netns: "host", started: 700 },
   });
+  const root = `${folder}/cgroup`;
+  Deno.mkdirSync(`${root}/system.slice`, { recursive: true });
   try {
-    for (const id of [ID, ID.slice(0, 12)]) assertEquals(findContainer(folder, id), { id: ID, pid: 41 });
+    for (const id of [ID, ID.slice(0, 12)]) assertEquals(findContainer(folder, id, root), { id: ID, pid: 41 });
     for (const id of [ID.slice(0, 6), ID.replace("8f4b2a", "8f4b2b"), "web"]) {
-      assertEquals(assertThrows(() => findContainer(folder, id), MeshError).code, "AMB7161", id);
+      assertEquals(assertThrows(() => findContainer(folder, id, root), MeshError).code, "AMB7161", id);
     }
   } finally {
     Deno.removeSync(folder, { recursive: true });

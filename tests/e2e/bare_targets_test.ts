@@ -245,6 +245,51 @@ bareTest(
 );
 
 bareTest(
+  "a control group that a user of the host named is nobody's unit and nobody's container (CNI-087, CNI-271)",
+  async ({ cgroups, pods, enrolDir, enroll, status }) => {
+    const unit = `ambit-test-${Deno.pid}.service`, id = crypto.getRandomValues(new Uint8Array(32)).toHex();
+    // As systemd gives a folder to each user: what is in it is called what he likes.
+    const own = cgroups.add("user@1000.service");
+    Deno.chownSync(`${cgroups.root}/${own.path}`, 1000, 1000);
+    cgroups.add(`user@1000.service/${unit}`);
+    using netns = createAnonymousNetns();
+    const start = (cgroup: string) => {
+      const child = spawnWithin(netns, "sleep", { args: ["600"], stdin: "null", stdout: "null", stderr: "null" });
+      cgroups.put(cgroups.add(cgroup), child.pid);
+      return child;
+    };
+    Deno.writeTextFileSync(
+      `${enrolDir}/all.yaml`,
+      `${workload("web", `unit: "ambit-test-${Deno.pid}*"`)}---\n${
+        workload("job", `container: "${id.slice(0, 20)}*"`)
+      }`,
+    );
+    const impostor = start(`user@1000.service/docker-${id}.scope`);
+    try {
+      for (const target of [`unit/${unit}`, `container/${id}`]) {
+        const refused = await assertRejects(
+          () => enroll(target, "--service-account", "web", "--name", "web"),
+          MeshError,
+        );
+        assertEquals(["AMB7161", "AMB7162"].includes(refused.code), true, refused.code);
+      }
+      // The real ones, which root's own programs named.
+      const real = cgroups.add(unit), container = start(`docker-${id}.scope`);
+      try {
+        await until("both are enrolled", 60_000, () => pods.running.size === 2);
+        assertEquals((await status()).pods.map(({ cgroup }) => cgroup).filter((it) => it !== undefined), [real.path]);
+      } finally {
+        container.kill("SIGKILL");
+        await container.status;
+      }
+    } finally {
+      impostor.kill("SIGKILL");
+      await impostor.status;
+    }
+  },
+);
+
+bareTest(
   "workloads of one host share an address only with one account, and no port (CNI-275)",
   async ({ cgroups, enroll }) => {
     const [web, api, db] = ["web", "api", "db"].map((it) => `cgroup/${cgroups.add(it).path}`);
