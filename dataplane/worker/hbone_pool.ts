@@ -6,7 +6,7 @@ import type { HboneRoute } from "../../mesh/route.ts";
 import { ResponseFlag, WORKER } from "../tables/layout.ts";
 import type { ClientTunnel } from "./client_tunnel.ts";
 import type { NestedSession } from "./nested_session.ts";
-import type { Pod } from "./pod.ts";
+import type { Pod, PodIdentity } from "./pod.ts";
 import { SocketUse } from "./pod_sockets.ts";
 import { POLL_ERROR, POLL_HANGUP, POLL_OUT } from "./reactor.ts";
 import { type SessionEnd, SessionPhase } from "./session.ts";
@@ -190,6 +190,8 @@ export class ClientSession extends UpstreamSession {
   readonly entry: PoolEntry;
   readonly pod: Pod;
   #connected = false;
+  /** In whose name the handshake was made; null for a session that another process opened. */
+  #identity: PodIdentity | null = null;
   readonly #unused = new Deadline(() => this.retire());
 
   constructor(shard: Shard, pod: Pod, entry: PoolEntry, fd: number) {
@@ -229,7 +231,8 @@ export class ClientSession extends UpstreamSession {
       return;
     }
     this.#connected = true;
-    const tls = this.pod.identity.tls;
+    const { identity } = this.pod, { tls } = identity;
+    this.#identity = identity;
     if (tls === undefined) this.die({ reason: "the certificate is gone", stage: "identity" });
     else this.startHandshake(tls.connect(this.fd));
   }
@@ -252,7 +255,10 @@ export class ClientSession extends UpstreamSession {
   protected override onOpen(): void {
     this.shard.count(WORKER.upstreamSessions, 1);
     this.#setUnused(); // Whoever waited for it may have gone: then no tunnel's end will say that it is unused.
+    const former = this.#identity !== this.pod.identity;
+    if (former) this.goingAway = true; // Whoever waits waits on, for one in the pod's own name.
     this.pod.pool.onOpen(this);
+    if (former || this.shard.draining) this.retire();
   }
 
   protected override onTunnelGone(): void {

@@ -3,7 +3,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { formatIp, type IpWords } from "../../base/address.ts";
 import { FrameFlag, FrameType } from "../../wire/h2/frame_rules.ts";
 import { ascii, frame, hex } from "../../wire/h2/testing.ts";
-import { ResponseFlag, WORKER } from "../tables/layout.ts";
+import { Command, ResponseFlag, WORKER } from "../tables/layout.ts";
 import { concat, H2Peer, word } from "./h2_peer_testing.ts";
 import { ListenerKind } from "./listener.ts";
 import type { Pod } from "./pod.ts";
@@ -15,6 +15,7 @@ const { END_STREAM, END_HEADERS, ACK } = FrameFlag;
 const CLIENT_URI = "spiffe://cluster.local/ns/default/sa/client",
   SERVER_URI = "spiffe://cluster.local/ns/default/sa/server";
 const own = await issue(CLIENT_URI), upstreamLeaf = await issue(SERVER_URI);
+const OTHER_URI = "spiffe://cluster.local/ns/default/sa/renamed", renamed = await issue(OTHER_URI);
 const OK = hex("88");
 
 interface Outbound {
@@ -342,4 +343,41 @@ Deno.test("an upstream that floods with interim answers, or answers to nobody, i
       closed(rig, application);
       assertEquals(pod.pool.sessionCount, 0);
     }
+  }));
+
+Deno.test("a session that opens while we drain ends with its last stream: the drain need not wait for its deadline (ZT-224)", () =>
+  withOutbound(({ rig, pod, open, listener, accept }) => {
+    const application = open(), { reactor } = rig.shards[0]!, beganAtMs = reactor.nowMs;
+    rig.command(0, Command.DRAIN, 60_000);
+    rig.until("it drains, and dials", () => rig.shards[0]!.draining);
+    const peer = accept();
+    peer.expect(HEADERS, 1);
+    assertEquals(pod.pool.sessionCount, 1);
+    peer.send(frame(HEADERS, END_HEADERS, 1, OK), frame(DATA, END_STREAM, 1, ascii("answer")));
+    application.finish();
+    closed(rig, application);
+    assertEquals(peer.ending(), "NO_ERROR");
+    rig.until("nothing is left", () => pod.pool.sessionCount === 0);
+    assert(reactor.nowMs - beganAtMs < 5_000, "no time-out ended it");
+    assertEquals(listener.accept(), undefined);
+    rig.pass(61_000, 10_000); // The deadline comes all the same.
+  }));
+
+Deno.test("a session that was dialled in a pod's former name carries nothing of it in its new one (ZT-070)", () =>
+  withOutbound(({ rig, pod, open, listener, accept }) => {
+    const { tls } = pod.identity;
+    open();
+    let socket: Socket | undefined;
+    rig.until("a session comes in", () => (socket = listener.accept()) !== undefined);
+    for (let turn = 0; turn < 5; turn++) rig.turn(); // Its first flight is on its way.
+    rig.identify(pod, OTHER_URI);
+    rig.certify(0, pod, renamed);
+    const former = new H2Peer(rig, socket!, { server: true, leaf: upstreamLeaf, roots: own.roots });
+    former.handshake();
+    former.greet();
+    const next = accept();
+    next.expect(HEADERS, 1);
+    assertEquals(former.ending(), "NO_ERROR");
+    assertEquals(former.frames.filter(({ type }) => type === HEADERS), []);
+    tls?.free();
   }));

@@ -16,6 +16,7 @@ import { parseTraceparent } from "../../wire/traceparent.ts";
 import { ConnectionKind, Direction, ResponseFlag } from "../tables/layout.ts";
 import { loopbackOf, proxyHeader, sendHeader } from "./application_tunnel.ts";
 import { refuseRequest, reportOpened } from "./close.ts";
+import type { Unproven } from "./handshakes.ts";
 import { textOf } from "./header_text.ts";
 import type { Pod } from "./pod.ts";
 import { POLL_BOTH_EDGES } from "./reactor.ts";
@@ -33,7 +34,7 @@ import { Tunnel } from "./tunnel.ts";
 const STREAMS_MAX = 200;
 
 /** A session that a downstream opened. */
-export class ServerSession extends HboneSession {
+export class ServerSession extends HboneSession implements Unproven {
   readonly pod: Pod;
   readonly peerIp: IpWords;
   readonly peerPort: number;
@@ -63,10 +64,16 @@ export class ServerSession extends HboneSession {
     this.localIp = addresses.localIp;
     pod.sessions.add(this);
     shard.countDownstreamSession(1);
+    if (handshake !== null) shard.handshakes.begin(this);
+  }
+
+  giveWay(): void {
+    this.die({ reason: "the TLS handshake gave way to newer ones: too many are under way", stage: "tls" });
   }
 
   /** At least one SPIFFE name must be of our own trust domain (ZT-083). */
   protected override verify(uris: readonly string[]): string | undefined {
+    this.shard.handshakes.end(this);
     const own = this.pod.identity.identity.trustDomain;
     if (!uris.some((uri) => uri.startsWith(`spiffe://${own}/`))) {
       return `the peer's certificate has no SPIFFE name in trust domain ${own}, only ${uris.join(", ") || "none"}`;
@@ -189,6 +196,7 @@ export class ServerSession extends HboneSession {
   }
 
   protected override onReleased(): void {
+    this.shard.handshakes.end(this);
     this.pod.sessions.delete(this);
     this.shard.countDownstreamSession(-1);
   }
@@ -294,6 +302,11 @@ export class InboundTunnel extends Tunnel {
 /** Starts serving an accepted TLS connection. Takes over the descriptor. */
 export function acceptSession(shard: Shard, pod: Pod, fd: number): void {
   const { os } = shard, words = os.addressWords;
+  if (shard.downstreamSessions >= shard.connections.rowCount) {
+    shard.countGlitch();
+    os.close(fd);
+    return;
+  }
   if (os.localAddress(fd) < 0) {
     os.close(fd);
     return;

@@ -21,6 +21,7 @@ import { refuseConnection } from "./close.ts";
 import { findDestination } from "./destination.ts";
 import { acceptPlaintext } from "./inbound_plain.ts";
 import { acceptSession } from "./inbound_hbone.ts";
+import { Handshakes } from "./handshakes.ts";
 import { UNUSED_RELEASE_MS } from "./hbone_pool.ts";
 import { Judge } from "./judge.ts";
 import { ListenerKind } from "./listener.ts";
@@ -74,6 +75,7 @@ export class Shard {
   readonly questions: Questions;
   readonly judge = new Judge(this);
   readonly revocations = new RevocationWatch(this);
+  readonly handshakes = new Handshakes();
   readonly flows: FlowTable;
   readonly access: AccessWriter;
   readonly view: SnapshotReader;
@@ -95,6 +97,8 @@ export class Shard {
   readonly headerScratch = new Uint8Array(8192);
   readonly random: () => number;
   draining = false;
+  /** Sessions that downstreams have opened here; as many as there may be connections. */
+  downstreamSessions = 0;
   readonly #options: ShardOptions;
   readonly #handOver: HandOver;
   readonly #carries: Uint8Array[] = [];
@@ -294,6 +298,7 @@ export class Shard {
   }
   /** A downstream's session has come (1) or gone (-1). */
   countDownstreamSession(change: number): void {
+    this.downstreamSessions += change;
     this.count(WORKER.downstreamSessions, change);
     this.tables.workers.addF64At(this.#options.worker, WORKER.socketsOpen, Direction.INBOUND, change);
   }
