@@ -8,10 +8,10 @@ class Rig implements AsyncDisposable {
   readonly lines: string[] = [];
   server!: HttpServer;
 
-  static async start(answer: Answer): Promise<Rig> {
+  static async start(answer: Answer, takeMsMax?: number): Promise<Rig> {
     const rig = new Rig();
     const log = new Logger("http", { sink: (line) => rig.lines.push(line) });
-    rig.server = await serveHttp("127.0.0.1", 0, { answer, signal: rig.#stop.signal, log });
+    rig.server = await serveHttp("127.0.0.1", 0, { answer, signal: rig.#stop.signal, log, takeMsMax });
     return rig;
   }
 
@@ -68,20 +68,71 @@ Deno.test("serveHttp() waits 2 s for a head of 8 KiB at most, whatever comes of 
   assertStringIncludes(long.text, " 431 ");
 });
 
-Deno.test("serveHttp() has 256 connections at most: one more is closed, and there is room when others go", async () => {
-  await using rig = await Rig.start(echo);
-  const held: Deno.TcpConn[] = [], { port } = rig.server;
-  try {
-    for (let at = 0; at < 256; at++) held.push(await Deno.connect({ hostname: "127.0.0.1", port }));
-    assertEquals((await rig.exchange("")).text, "", "not even a time-out's answer");
-  } finally {
-    for (const connection of held) connection.close();
+const ASK = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+/** Connections that somebody holds, each after it has sent a text, if any. */
+async function hold(port: number, count: number, text = ""): Promise<DisposableStack & { all: Deno.TcpConn[] }> {
+  const held = Object.assign(new DisposableStack(), { all: [] as Deno.TcpConn[] });
+  for (let at = 0; at < count; at++) {
+    const connection = await Deno.connect({ hostname: "127.0.0.1", port });
+    held.defer(() => connection.close());
+    held.all.push(connection);
+    await connection.write(new TextEncoder().encode(text));
   }
-  const ask = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-  const until = performance.now() + 60_000; // By then it knows that they are gone.
-  let text = "";
-  while (!text.includes(" 200 ") && performance.now() < until) ({ text } = await rig.exchange(ask));
+  return held;
+}
+
+Deno.test("serveHttp() has 256 connections at most: the oldest makes room, so that nobody is kept out", async () => {
+  await using rig = await Rig.start(echo);
+  using held = await hold(rig.server.port, 256);
+  const { text, ms } = await rig.exchange(ASK);
   assertStringIncludes(text, " 200 ");
+  assert(ms < 1_500, "before any of them had to go for its silence");
+  assertEquals(await readOrEnd(held.all[0]!, new Uint8Array(1)), null);
+});
+
+/** As read(), where a reset is an end, too. */
+async function readOrEnd(connection: Deno.TcpConn, target: Uint8Array): Promise<number | null> {
+  try {
+    return await connection.read(target);
+  } catch (error) {
+    if (error instanceof Deno.errors.ConnectionReset) return null;
+    throw error;
+  }
+}
+
+const PAGE = new Uint8Array(20 << 20);
+
+/** Reads an answer in pieces. @returns How much of it came. */
+async function take(connection: Deno.TcpConn, pieceBytes: number, betweenMs = 0): Promise<number> {
+  const target = new Uint8Array(pieceBytes);
+  let bytes = 0;
+  while (bytes < PAGE.length) {
+    const got = await readOrEnd(connection, target);
+    if (got === null) break;
+    bytes += got;
+    if (betweenMs > 0) await new Promise((resolve) => setTimeout(resolve, betweenMs)); // Its pace.
+  }
+  return bytes;
+}
+
+Deno.test("serveHttp() cuts a caller off that takes its answer too slowly", async () => {
+  await using rig = await Rig.start(() => new Response(PAGE), 500);
+  using held = await hold(rig.server.port, 1, ASK);
+  const bytes = await take(held.all[0]!, 65_536, 20); // Six seconds would do.
+  assert(bytes < PAGE.length, `${bytes} bytes`);
+});
+
+Deno.test("serveHttp() keeps 64 MiB of answers that nobody takes: beyond that the oldest is cut off", async () => {
+  let given = 0;
+  await using rig = await Rig.start(() => (given++, new Response(PAGE)));
+  using held = await hold(rig.server.port, 3, ASK);
+  while (given < 3) await held.all[2]!.read(new Uint8Array(1));
+  using late = await hold(rig.server.port, 1, ASK);
+  assertEquals(await take(late.all[0]!, 1 << 20) >= PAGE.length, true, "whoever comes is served");
+  const taken: boolean[] = [];
+  for (const connection of held.all) taken.push(await take(connection, 1 << 20) >= PAGE.length - 3);
+  assertEquals(taken, [false, true, true]);
 });
 
 Deno.test("serveHttp() refuses what asks for no page, and outlives a page that fails", async () => {
