@@ -13,6 +13,8 @@ export interface PluginEvent {
   readonly netns: string;
   readonly name: string;
   readonly namespace: string;
+  /** Which pod of that name the runtime means; empty where it does not say, and from Istio's own plugin. */
+  readonly uid: string;
   /** The pod's addresses as the network plugins before us gave them; the API server has none yet. */
   readonly ips: readonly string[];
 }
@@ -35,8 +37,15 @@ export function encodeEvent(event: Omit<PluginEvent, "ips">, addresses: readonly
     return { Interface: index ?? null, Address: { IP: address, Mask: mask.toBase64() }, Gateway: gateway };
   });
   if (ips.includes(undefined)) return undefined;
-  const { netns, name, namespace } = event;
-  return JSON.stringify({ Netns: netns, PodName: name, PodNamespace: namespace, IPs: ips.length > 0 ? ips : null });
+  const { netns, name, namespace, uid } = event, IPs = ips.length > 0 ? ips : null;
+  // Istio's agent passes over a key that it does not know.
+  return JSON.stringify({
+    Netns: netns,
+    PodName: name,
+    PodNamespace: namespace,
+    ...uid !== "" && { PodUID: uid },
+    IPs,
+  });
 }
 
 function maskOf(bytes: number, length: number): Uint8Array | undefined {
@@ -56,15 +65,17 @@ export function decodeEvent(text: string): PluginEvent | { readonly wrong: strin
   const fields = fieldsOf(value);
   if (fields === undefined) return { wrong: "the event is no JSON object" };
   const [netns, name, namespace] = ["netns", "podname", "podnamespace"].map((key) => fields.get(key));
+  const uid = fields.get("poduid") ?? "";
   if (typeof netns !== "string" || typeof name !== "string" || typeof namespace !== "string") {
     return { wrong: "Netns, PodName and PodNamespace must be strings" };
   }
+  if (typeof uid !== "string") return { wrong: "PodUID must be a string" };
   const list = fields.get("ips") ?? [];
   if (!Array.isArray(list) || list.length > IPS_MAX) return { wrong: `IPs must be a list of at most ${IPS_MAX}` };
   const ips = list.map((item) => fieldsOf(fieldsOf(item)?.get("address"))?.get("ip"));
   const parsed = ips.map((ip) => typeof ip === "string" ? parseIp(ip) : undefined);
   if (parsed.includes(undefined)) return { wrong: "each of IPs needs an Address with an IP" };
-  return { netns, name, namespace, ips: (parsed as IpWords[]).map((ip) => formatIp(...ip)) };
+  return { netns, name, namespace, uid, ips: (parsed as IpWords[]).map((ip) => formatIp(...ip)) };
 }
 
 /** The fields of an object by their names in lower case: readers match them whatever their case (CNI-013). */

@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { decodeEvent, encodeEvent } from "./plugin_event.ts";
 
-const EVENT = { netns: "/var/run/netns/c1", name: "web-1", namespace: "shop" };
+const EVENT = { netns: "/var/run/netns/c1", name: "web-1", namespace: "shop", uid: "u1" };
 
 Deno.test("encodeEvent() writes what decodeEvent() reads (CNI-013, CNI-015)", () => {
   const body = encodeEvent(EVENT, [
@@ -23,13 +23,21 @@ Deno.test("decodeEvent() reads keys of any case, and unwraps mapped addresses (C
     PODNAMESPACE: "s",
     ips: [{ address: { ip: "::ffff:10.0.0.2" } }],
   });
-  assertEquals(decodeEvent(body), { netns: "n", name: "p", namespace: "s", ips: ["10.0.0.2"] });
+  assertEquals(decodeEvent(body), { netns: "n", name: "p", namespace: "s", uid: "", ips: ["10.0.0.2"] });
 });
 
 Deno.test("decodeEvent() says what is wrong, whatever comes (CNI-014)", () => {
   const body = encodeEvent(EVENT, [{ interface: 0, prefix: "10.0.0.2/24", gateway: "" }])!;
   for (let end = 0; end < body.length; end++) assert("wrong" in decodeEvent(body.slice(0, end)));
-  for (const text of ["[]", "7", `{"Netns":1,"PodName":"a","PodNamespace":"b"}`, body.replace("10.0.0.2", "ten")]) {
+  for (
+    const text of [
+      "[]",
+      "7",
+      `{"Netns":1,"PodName":"a","PodNamespace":"b"}`,
+      body.replace('"u1"', "1"),
+      body.replace("10.0.0.2", "ten"),
+    ]
+  ) {
     assert("wrong" in decodeEvent(text), text);
   }
   const many = JSON.stringify({ Netns: "n", PodName: "p", PodNamespace: "s", IPs: Array(65).fill({}) });

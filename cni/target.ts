@@ -5,8 +5,6 @@ import type { EnrolTarget } from "../mesh/enrolment.ts";
 import { namedNetnsPath, type Netns, openNetns, ownNetns } from "../os/netns.ts";
 import { findContainer } from "./bare/containers.ts";
 
-const FIRST_PROCESS = "/proc/1/ns/net";
-
 /** Opens the target's own namespace. Throws AMB7002, AMB7003 or AMB7161 when there is none, AMB7101 when it is the host's. */
 export function openTarget(target: EnrolTarget, procDir = "/proc"): Netns {
   const netns = openNetns(pathOf(target, procDir));
@@ -34,11 +32,11 @@ function pathOf(target: EnrolTarget, procDir: string): string {
 }
 
 /** The host's is the node agent's own, and the first process's where we may look at it. */
-function isHostNetns(netns: Netns): boolean {
+export function isHostNetns(netns: Netns, procDir = "/proc"): boolean {
   using own = ownNetns();
   if (netns.equals(own)) return true;
   try {
-    using first = openNetns(FIRST_PROCESS);
+    using first = openNetns(`${procDir}/1/ns/net`);
     return netns.equals(first);
   } catch (error) {
     if (error instanceof MeshError) return false; // In a user namespace the first process is not ours to look at.

@@ -62,7 +62,7 @@ function checked(result: number, doing: string, remedy = "Run with CAP_SYS_ADMIN
 
 /** Opens `/run/netns/NAME`, `/proc/PID/ns/net` or another namespace file. Throws AMB7002 or AMB7003. */
 export function openNetns(path: string): Netns {
-  const fd = libc.open(path, libc.O.RDONLY);
+  const fd = libc.open(path, libc.O.RDONLY | libc.O.NONBLOCK); // A pipe would have us wait until somebody writes to it.
   if (fd >= 0) return new Netns(fd, path);
   throw new MeshError("AMB7002", `cannot open network namespace ${path}: ${libc.errnoName(fd)}`, {
     remedy: "Check the path, and that the process or the named namespace still exists.",

@@ -172,6 +172,7 @@ export async function startAgent(config: AgentConfig, options: AgentOptions): Pr
     await serveEvents({
       path: `${config.runDir}/${EVENT_SOCKET}`,
       hostRoot: config.hostRoot,
+      isHost: (netns) => host === undefined ? node.isHost(netns) : netns.equals(host),
       state,
       pods,
       onAnswer: (status) => metrics.pluginAnswered(status),

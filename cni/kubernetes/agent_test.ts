@@ -59,10 +59,16 @@ Deno.test("the plugin's socket enrols who belongs into the mesh, and says why no
   const pods = {
     add: (pod: { name: string; ips: readonly string[] }) => Promise.resolve(void added.push(`${pod.name} ${pod.ips}`)),
   } as unknown as MeshPods;
-  const state = stateWith(change("shop", "a", {}), change("plain", "b", {}));
+  const mirror = change("shop", "static", {});
+  (mirror.object!.metadata as { annotations?: unknown }).annotations = { "kubernetes.io/config.mirror": "5f2b" };
+  const state = stateWith(change("shop", "a", {}), change("plain", "b", {}), mirror);
+  let isHost = false;
+  const pipe = `${folder}/pipe`;
+  await new Deno.Command("mkfifo", { args: [pipe] }).output();
   const server = await serveEvents({
     path: `${folder}/pluginevent.sock`,
     hostRoot: "",
+    isHost: () => isHost,
     state,
     pods,
     onAnswer: (it) => answers.push(it),
@@ -76,8 +82,8 @@ Deno.test("the plugin's socket enrols who belongs into the mesh, and says why no
     assertEquals(await decide("plain", "b"), "not-ambient");
     assertEquals(await decide("shop", "a", "older"), "unknown", "another pod had the name");
     assertEquals(await decide("shop", "c"), "unknown");
-    const event = (name: string, namespace: string, netns = "/proc/self/ns/net") =>
-      encodeEvent({ netns, name, namespace }, [{ interface: 0, prefix: "10.0.0.9/24", gateway: "" }])!;
+    const event = (name: string, namespace: string, netns = "/proc/self/ns/net", uid = "") =>
+      encodeEvent({ netns, name, namespace, uid }, [{ interface: 0, prefix: "10.0.0.9/24", gateway: "" }])!;
     assertEquals(await agent.enrol(event("a", "shop")), undefined);
     assertEquals(added, ["a 10.0.0.9"], "the event's addresses, which the API has not yet");
     const refusals: readonly (readonly [string, RegExp])[] = [
@@ -86,11 +92,20 @@ Deno.test("the plugin's socket enrols who belongs into the mesh, and says why no
       [event("c", "shop"), /status 500.*not known on this node/s],
       [event("a", "shop", "/nowhere"), /status 500.*AMB7002/s],
       [event("a", "shop", "/etc/hostname"), /status 500.*AMB7003/s],
+      // The name is another's by now, of whom the watch has not told yet: he gets nobody's identity but his own.
+      [event("a", "shop", undefined, "another"), /status 500.*not known on this node/s],
+      [event("a", "shop", pipe), /status 500.*AMB7003/s], // Nobody writes there: who opens it for that waits for ever.
       ["x".repeat(70_000), /status 400/],
     ];
     for (const [body, refusal] of refusals) assert(refusal.test(await agent.enrol(body) ?? ""), body.slice(0, 80));
     assertEquals(added.length, 1);
-    assertEquals(answers, [200, 400, 500, 500, 500, 500, 400], "questions are no events");
+    assertEquals(answers, [200, 400, 500, 500, 500, 500, 500, 500, 400], "questions are no events");
+    isHost = true;
+    assert(/status 500.*AMB7270/s.test(await agent.enrol(event("a", "shop")) ?? ""), "it would cut the node off");
+    isHost = false;
+    // A static pod is known to the kubelet by another uid than to the API server, whose copy names it.
+    assertEquals(await agent.enrol(event("static", "shop", undefined, "5f2b")), undefined);
+    assertEquals([added.at(-1), await decide("shop", "static", "5f2b")], ["static 10.0.0.9", "ambient"]);
   } finally {
     await server.shutdown();
     await Deno.remove(folder, { recursive: true });
@@ -115,12 +130,13 @@ Deno.test("whoever gives up ends the work he asked for, and whoever gets his ans
   const options = {
     path: `${folder}/pluginevent.sock`,
     hostRoot: "",
+    isHost: () => false,
     state: stateWith(change("shop", "a", {})),
     pods,
     onAnswer: () => {},
   };
   const server = await serveEvents({ ...options, log });
-  const body = encodeEvent({ netns: "/proc/self/ns/net", name: "a", namespace: "shop" }, [])!;
+  const body = encodeEvent({ netns: "/proc/self/ns/net", name: "a", namespace: "shop", uid: "" }, [])!;
   try {
     assertEquals(await new SocketAgent(folder).enrol(body), undefined);
     assertEquals(await new SocketAgent(folder).enrol(body), undefined, "so the first has been cleaned up after");

@@ -270,7 +270,10 @@ Deno.test("the plugin is answered while the API has no addresses yet, and its fo
   await until("the agent has seen it", () => cluster.metrics.render().includes('type="add"} 1\n'));
   assertEquals(await agent.decide({ namespace: "shop", name: "web", uid: "uid-web" }), "ambient");
   const address = [{ interface: undefined, prefix: "10.0.0.9/24", gateway: "" }];
-  assertEquals(await agent.enrol(encodeEvent({ netns, name: "web", namespace: "shop" }, address)!), undefined);
+  assertEquals(
+    await agent.enrol(encodeEvent({ netns, name: "web", namespace: "shop", uid: "uid-web" }, address)!),
+    undefined,
+  );
   assertEquals([cluster.annotation("web"), cluster.node.probeSet.get("10.0.0.9")], ["enabled", "uid-web"]);
   assert(cluster.metrics.render().includes('istio_cni_plugin_requests_total{response_code="200"} 1\n'));
   const file = JSON.parse(Deno.readTextFileSync(`${cluster.runDir}/namespaces.json`));

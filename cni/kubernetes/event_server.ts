@@ -8,12 +8,15 @@ import { DECIDE_PATH, decodeEvent, EVENT_BYTES_MAX, EVENT_PATH } from "../plugin
 import { serveUnixHttp, type UnixHttpServer } from "../unix_http.ts";
 import { boundedBody } from "../bounded_body.ts";
 import type { MeshPods } from "./mesh_pods.ts";
+import { isMeant } from "./node_pod.ts";
 import type { NodeState } from "./node_state.ts";
 
 export interface EventServerOptions {
   readonly path: string;
   /** Where the host's root is seen: `/host` in a container, empty on the host (CNI-080). */
   readonly hostRoot: string;
+  /** Whether a namespace is the host's own. */
+  readonly isHost: (netns: Netns) => boolean;
   readonly state: NodeState;
   readonly pods: Pick<MeshPods, "add">;
   /** Told the status of each answer to a new pod's event. */
@@ -77,23 +80,33 @@ function decide(body: string, { state }: EventServerOptions): Response {
   const { name, namespace, uid } = question ?? {};
   if (typeof name !== "string" || typeof namespace !== "string") return failed(400, "name and namespace are missing");
   const key = `${namespace}/${name}`, wanted = state.wants(key);
-  const another = typeof uid === "string" && uid !== "" && state.pod(key)?.uid !== uid; // Of the same name, before it.
+  const pod = state.pod(key), another = typeof uid === "string" && pod !== undefined && !isMeant(pod, uid);
   return new Response(wanted === undefined || another ? "unknown" : wanted ? "ambient" : "not-ambient");
 }
 
 async function enrol(body: string, signal: AbortSignal, options: EventServerOptions): Promise<Response> {
-  const { state, pods, hostRoot } = options, event = decodeEvent(body);
+  const { state, pods, hostRoot, isHost } = options, event = decodeEvent(body);
   if ("wrong" in event) return failed(400, event.wrong);
   const key = `${event.namespace}/${event.name}`;
-  for (let lookup = 1; state.wants(key) === undefined && lookup < LOOKUPS; lookup++) {
+  /** Another of its name, before it, may have had another service account. */
+  const known = () => {
+    const pod = state.pod(key);
+    return pod !== undefined && isMeant(pod, event.uid) ? pod : undefined;
+  };
+  for (let lookup = 1; (known() && state.wants(key)) === undefined && lookup < LOOKUPS; lookup++) {
     await new Promise((resolve) => setTimeout(resolve, LOOKUP_PAUSE_MS));
   }
-  const pod = state.pod(key), wanted = state.wants(key);
+  const pod = known(), wanted = state.wants(key);
   if (pod === undefined || wanted === undefined) return failed(500, `pod ${key} is not known on this node`);
   if (!wanted) return failed(500, `pod ${key} does not belong into the mesh`);
   // The API has no addresses yet; the network plugins before us gave these (CNI-015).
   const ips = event.ips.length > 0 ? event.ips : pod.ips;
   using netns: Netns = openNetns(`${hostRoot}${event.netns}`);
+  if (isHost(netns)) {
+    throw new MeshError("AMB7270", `${event.netns} of pod ${key} is the network namespace of the host`, {
+      remedy: "look for who speaks to the plugin's socket: a runtime makes a namespace for each pod that has one",
+    });
+  }
   await pods.add({ ...pod, ips }, { netns }, signal);
   return new Response(null, { status: 200 });
 }

@@ -24,6 +24,7 @@ export type Redirection = "enabled" | "pending" | "none";
 
 export const REDIRECTION = "ambient.istio.io/redirection";
 const BYPASS_INBOUND = "ambient.istio.io/bypass-inbound-capture";
+const MIRROR = "kubernetes.io/config.mirror";
 const DNS_CAPTURE = "ambient.istio.io/dns-capture";
 const VIRTUAL_INTERFACES = "istio.io/reroute-virtual-interfaces";
 const ENDED: readonly string[] = ["Succeeded", "Failed"];
@@ -69,6 +70,14 @@ export function nodePodOf(object: KubeObject): NodePod | undefined {
 /** `namespace/name`, the pod's key. */
 export function podName({ namespace, name }: NodePod): string {
   return `${namespace}/${name}`;
+}
+
+/**
+ * Whether a runtime means this pod by a uid; none means any. A static pod's is its file's, and stands in an annotation of the
+ * copy that the API server has. Who puts it onto another pod gains nothing: the name has to be the same.
+ */
+export function isMeant({ uid, annotations }: NodePod, asked: string): boolean {
+  return asked === "" || asked === uid || (Object.hasOwn(annotations, MIRROR) && annotations[MIRROR] === asked);
 }
 
 export function redirectionOf({ annotations }: NodePod): Redirection {

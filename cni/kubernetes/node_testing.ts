@@ -110,6 +110,10 @@ export class FakeNode implements NodeView {
     return [...this.processes.values()].some(({ inode }) => inode === netns.inode);
   }
 
+  isHost(): boolean {
+    return false;
+  }
+
   listening(netns: Netns): ReadonlySet<number> {
     return this.netns(netns.inode).listeners;
   }

@@ -4,6 +4,7 @@ import { type ChangeTopic, NetlinkListener } from "../../os/netlink/listener.ts"
 import { listeningPorts } from "../../os/netlink/sock_diag.ts";
 import type { Netns } from "../../os/netns.ts";
 import { Poller, READABLE } from "../../os/poller.ts";
+import { isHostNetns } from "../target.ts";
 import { findPodNetns, hasAddress, type WantedPod } from "./pod_netns.ts";
 
 /** The node, or a stand-in of a test. */
@@ -12,6 +13,8 @@ export interface NodeView {
   find(pods: readonly WantedPod[]): Map<string, Netns>;
   /** Whether an interface in the namespace still has one of the addresses. */
   holds(netns: Netns, ips: readonly string[]): boolean;
+  /** Whether it is that of the host's first process, or the one that this process is in. */
+  isHost(netns: Netns): boolean;
   /** TCP ports with a listener; undefined where that cannot be told. */
   listening(netns: Netns): ReadonlySet<number> | undefined;
   /** Calls back some time after rules, and with `routes` also routes and addresses, were changed; without a namespace in the host's. */
@@ -38,6 +41,10 @@ export class ProcNode implements NodeView, AsyncDisposable {
 
   holds(netns: Netns, ips: readonly string[]): boolean {
     return hasAddress(netns, ips);
+  }
+
+  isHost(netns: Netns): boolean {
+    return isHostNetns(netns, this.#procDir);
   }
 
   listening(netns: Netns): ReadonlySet<number> | undefined {

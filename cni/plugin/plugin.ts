@@ -51,7 +51,7 @@ async function add(call: PluginCall, dependencies: PluginDependencies): Promise<
   if (decision === "not-ambient") return;
   if (decision !== "ambient" && !await isAmbient({ name, namespace, decision }, config, dependencies)) return;
   const addresses = call.previous === undefined ? [] : addressesOf(call.previous);
-  const body = encodeEvent({ netns: call.netns, name, namespace }, addresses);
+  const body = encodeEvent({ netns: call.netns, name, namespace, uid }, addresses);
   if (body === undefined) {
     throw new CniFailure(CniCode.OTHER, "the result of the plugin before holds something that is no address");
   }

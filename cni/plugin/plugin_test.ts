@@ -140,6 +140,7 @@ Deno.test("ADD sends a pod of the mesh to the agent with its addresses, and prin
       Netns: "/var/run/netns/c1",
       PodName: "web-1",
       PodNamespace: "shop",
+      PodUID: "u1",
       IPs: [
         { Interface: 0, Address: { IP: "10.0.0.2", Mask: "////AA==" }, Gateway: "10.0.0.1" },
         { Interface: null, Address: { IP: "fd00::2", Mask: "//////////8AAAAAAAAAAA==" }, Gateway: "" },
