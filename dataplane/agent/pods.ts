@@ -59,8 +59,8 @@ interface RunningPod {
   readonly row: number;
   /** The proxy itself (ZT-005): nobody enrolled it, and no successor takes it over. */
   readonly own: boolean;
-  /** Its listeners came with a predecessor's connections: workers know them, the table does not. */
-  readonly adopted: boolean;
+  /** Listeners that came with a predecessor's connections: workers have them, the table has not. */
+  adopted: readonly number[];
   /** Whose certificates it bears; undefined until its workload is known. */
   uri: string | undefined;
   readonly pod: EnrolledPod;
@@ -74,7 +74,6 @@ interface AddOptions {
   readonly allowed: boolean;
   /** Of the proxy itself. */
   readonly ownUri?: string;
-  readonly adopted?: boolean;
 }
 
 export class Pods implements PodStarter {
@@ -142,8 +141,13 @@ export class Pods implements PodStarter {
   /** A pod whose listeners come with a predecessor's connections. @param kept its DNS sockets. @returns Its row. */
   async adoptPod(pod: EnrolledPod, transparent: boolean, kept?: KeptSockets): Promise<number> {
     const opened = Array.from({ length: this.#options.workers.count }, () => []);
-    await this.#inTurn(() => this.#add(pod, { opened, kept, allowed: transparent, adopted: true }));
+    await this.#inTurn(() => this.#add(pod, { opened, kept, allowed: transparent }));
     return this.#running.get(pod.uid)!.row;
+  }
+
+  /** Workers have taken a predecessor's connections over: with which listeners, by the rows of their pods. */
+  listensOn(adopted: ReadonlyMap<number, readonly number[]>): void {
+    for (const running of this.#running.values()) running.adopted = adopted.get(running.row) ?? [];
   }
 
   /**
@@ -170,7 +174,7 @@ export class Pods implements PodStarter {
     return opened.map((it) => [it]);
   }
 
-  #add(pod: EnrolledPod, { opened, kept: back, allowed, ownUri, adopted = false }: AddOptions): void {
+  #add(pod: EnrolledPod, { opened, kept: back, allowed, ownUri }: AddOptions): void {
     const isOwn = ownUri !== undefined;
     // DNS: on a host its resolver answers whoever is not sent here.
     const serves = !isOwn && pod.shared?.dnsPort !== 0, port = pod.shared?.dnsPort;
@@ -214,7 +218,7 @@ export class Pods implements PodStarter {
     }
     if (!isOwn) this.#redirect(pod.netnsFd, row);
     rows.store(row, POD.state, PodState.ACTIVE);
-    this.#running.set(pod.uid, { row, own: isOwn, adopted, uri, pod });
+    this.#running.set(pod.uid, { row, own: isOwn, adopted: [], uri, pod });
     state.setPod(row, { name, namespace, serviceAccount });
     workers.tellAll(Command.POD_ADDED, row, epoch);
     if (uri !== undefined) identities.announce(uri);
@@ -343,11 +347,12 @@ export class Pods implements PodStarter {
   /** The sockets of a pod as it was added, for whoever keeps them; undefined where they are not all ours to name. */
   socketsOf(uid: string): readonly number[] | undefined {
     const running = this.#running.get(uid), { tables: { pods }, workers } = this.#options;
-    if (running === undefined || running.own || running.adopted || this.#handedOver) return undefined;
-    const fds = [POD.outboundFd, POD.hboneFd, POD.plaintextFd, POD.socksFd].flatMap((field) =>
+    if (running === undefined || running.own || this.#handedOver) return undefined;
+    const opened = [POD.outboundFd, POD.hboneFd, POD.plaintextFd, POD.socksFd].flatMap((field) =>
       Array.from({ length: workers.count }, (_, worker) => pods.getI32At(running.row, field, worker))
     );
-    return [...fds.filter((fd) => fd >= 0), ...this.dnsSocketsOf(uid)];
+    const fds = [...opened, ...running.adopted].filter((fd) => fd >= 0);
+    return fds.length === 0 && this.#options.proxy ? undefined : [...fds, ...this.dnsSocketsOf(uid)];
   }
 
   /** Where the pod is served DNS. */

@@ -200,6 +200,7 @@ export const TAKEOVER = layout("takeover", {
   adoptionFd: "i32", // what to adopt, a memory file; the agent's, the worker closes it
   stateFd: "i32", // what was written down, a memory file; both are open while the worker is frozen
   handlesFd: "i32", // the descriptors that it names, 32-bit words
+  listeningFd: "i32", // once live: what was adopted to listen on, a memory file that the agent closes; -1: none
   sessions: "u32",
   connections: "u32",
   left: "u32", // connections that stay

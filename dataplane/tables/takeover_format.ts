@@ -165,5 +165,10 @@ const ADOPTION = record({
 /** What the agent gives a worker to adopt. */
 export const ADOPTION_CODEC: RecordCodec<ValueOf<typeof ADOPTION>> = recordCodec(ADOPTION);
 
+/** What a worker has adopted to listen on: pods by our own rows, descriptors of our process. */
+const LISTENING = record({ sockets: list(record({ pod: POD_ROW, fd: "u32" })) });
+/** What a worker that adopted tells its agent, who may have to give the sockets to the node agent. */
+export const LISTENING_CODEC: RecordCodec<ValueOf<typeof LISTENING>> = recordCodec(LISTENING);
+
 /** A worker's state as bytes. Decoding fails by value; what the numbers mean is checked where they are used. */
 export const WORKER_STATE_CODEC: RecordCodec<WorkerState> = recordCodec(WORKER);

@@ -12,19 +12,23 @@ const SELF = new URL(import.meta.url).pathname;
 const NODES = 2;
 const INTERRUPTED = 130;
 
-const USAGE = `deno task test:cluster [--only NAMES] [--rounds N] [--kills N] [--pods N] [--shell]
+const USAGE =
+  `deno task test:cluster [--only NAMES] [--rounds N] [--kills N] [--seed N] [--supervised] [--pods N] [--redirection MEANS] [--shell]
   --only    run tests whose names contain one of these words, comma-separated, besides install and uninstall
   --rounds  how often a namespace is labelled under load (2), and once less under STRICT
   --kills   how many processes are killed under load (6)
+  --seed    which ones, in what order (1), after the first six
+  --supervised  ztunnel has a parent that starts it again, in the test that kills it
   --pods    how many pods start for the figures (10), and how many more idle beside them
   --redirection  by what means pods are redirected throughout: nft, nft-binary, iptables-nft, iptables-legacy, bpf
   --shell   bring the cluster up and start a shell in it, with kubectl, instead of the suite
 `;
 
-const SETTINGS = ["only", "rounds", "kills", "pods", "redirection"] as const;
+const VALUES = ["only", "rounds", "kills", "seed", "pods", "redirection"] as const;
+const SETTINGS = [...VALUES, "supervised"] as const;
 const OPTIONS = {
-  string: [...SETTINGS, "inside"],
-  boolean: ["shell", "help"],
+  string: [...VALUES, "inside"],
+  boolean: ["shell", "help", "supervised"],
 } as const;
 
 /** Outside: gets what is needed, and starts us again in namespaces that end with us. */
@@ -57,12 +61,12 @@ async function inside(folder: string, { shell, ...settings }: { shell: boolean }
   return (await new Deno.Command(command, { args, env, cwd: ROOT }).spawn().status).code;
 }
 
-type Settings = Readonly<Record<typeof SETTINGS[number], string | undefined>>;
+type Settings = Readonly<Record<typeof SETTINGS[number], string | boolean | undefined>>;
 
 function environment(settings: Settings): Record<string, string> {
   return Object.fromEntries(
     SETTINGS.flatMap((name) =>
-      settings[name] === undefined ? [] : [[`AMBIT_CLUSTER_${name.toUpperCase()}`, settings[name]]]
+      settings[name] === undefined ? [] : [[`AMBIT_CLUSTER_${name.toUpperCase()}`, String(settings[name])]]
     ),
   );
 }

@@ -8,7 +8,7 @@ import { until } from "../kube/until.ts";
 import { apply, type ClusterPlace, kubectl } from "./cluster.ts";
 import { enter, type NodePlace } from "./node.ts";
 
-export const SYSTEM = "istio-system";
+export const SYSTEM = "istio-system", ZTUNNEL = "daemonset/ztunnel";
 export const MANIFESTS = new URL("../../deploy/kubernetes", import.meta.url).pathname;
 const WAIT_MS = 60_000;
 const TAIL_LINES = 15;
@@ -195,8 +195,13 @@ async function describe(cluster: Cluster): Promise<void> {
 }
 
 /** How often or how many, from the command line. */
-export function amount(name: "rounds" | "kills" | "pods", usual: number): number {
+export function amount(name: "rounds" | "kills" | "seed" | "pods", usual: number): number {
   return Number(Deno.env.get(`AMBIT_CLUSTER_${name.toUpperCase()}`) ?? usual);
+}
+
+/** Whether a flag is on the command line. */
+export function isAsked(name: "supervised"): boolean {
+  return Deno.env.get(`AMBIT_CLUSTER_${name.toUpperCase()}`) === "true";
 }
 
 /** Prints a figure between the tests. */

@@ -14,7 +14,15 @@ export interface Lane {
   readonly name: string;
   readonly asked: number;
   readonly wrong: number;
-  readonly failures: readonly { readonly atMs: number; readonly error: string; readonly open: boolean }[];
+  readonly failures: readonly Failure[];
+}
+
+export interface Failure {
+  readonly atMs: number;
+  readonly tookMs: number;
+  readonly error: string;
+  /** Whether its connection had served before. */
+  readonly open: boolean;
 }
 
 interface AppOptions {

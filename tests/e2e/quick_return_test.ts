@@ -115,7 +115,7 @@ meshTest(`${KILLS} kills of a ztunnel under a parent: it starts the next one, an
   assertEquals((await parent.status).code, 0, "told to end, both end in order");
 }, { ztunnelEnvironment: { ...OPTIONS.ztunnelEnvironment, AMBIT_SUPERVISED: "true" } });
 
-meshTest("newcomers wait as well where the agent was killed before, and where a successor was", async (rig) => {
+meshTest("newcomers wait as well where the agent was killed before, a successor was, or both", async (rig) => {
   const { mesh } = rig, node = mesh.nodes["node-a"];
   await using newcomers = await Newcomers.start(rig);
   const gaps: { readonly fromMs: number; readonly toMs: number }[] = [];
@@ -138,6 +138,11 @@ meshTest("newcomers wait as well where the agent was killed before, and where a 
   const since = node.cni.lineCount;
   await node.takeOver();
   await node.cni.line("the successor", told, BACK_MS, since);
+  await crash();
+  // The successor opened none of its listeners, and had them of more workers than its own; the agent holds none.
+  await node.takeOver({ ZTUNNEL_WORKER_THREADS: "1" });
+  await node.restartCni("SIGKILL");
+  await node.cni.line("the successor's return", told, BACK_MS);
   await crash();
   const tries = await newcomers.end();
   const open = (it: Try) => gaps.some(({ fromMs, toMs }) => it.startedAtMs < toMs && it.endedAtMs > fromMs);

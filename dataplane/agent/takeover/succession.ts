@@ -66,6 +66,7 @@ export class Succession implements AsyncDisposable {
       log.warn("starting beside the other ztunnel, which keeps its connections", { reason: chain(error) });
       return false;
     }
+    this.#options.pods.listensOn(this.#phases.listening());
     const { receivedMs, builtMs, pauseMs, ...counts } = taken;
     log.info("taken over", {
       ...counts,

@@ -1,6 +1,9 @@
 /** Asks all workers for a phase of a takeover, and waits until each has reached it. */
+import { readMemoryFile } from "../../../os/memory_file.ts";
+import { closeFd } from "../../../os/sockets.ts";
 import { TAKEOVER, TakeoverPhase } from "../../tables/layout.ts";
 import type { Tables } from "../../tables/handles.ts";
+import { LISTENING_CODEC } from "../../tables/takeover_format.ts";
 
 const LOOK_MS = 1;
 
@@ -41,6 +44,19 @@ export class WorkerPhases {
       else await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
     }
     return undefined;
+  }
+
+  /** What the workers have adopted to listen on, once all are live: pods by their rows, with our own descriptors. */
+  listening(): ReadonlyMap<number, readonly number[]> {
+    const { takeover } = this.#tables, byRow = new Map<number, number[]>();
+    for (let worker = 0; worker < this.count; worker++) {
+      const fd = takeover.getI32(worker, TAKEOVER.listeningFd);
+      if (fd < 0) continue;
+      const bytes = readMemoryFile(fd), told = bytes && LISTENING_CODEC.decode(bytes);
+      closeFd(fd);
+      for (const { pod, fd } of told?.sockets ?? []) byRow.set(pod, [...byRow.get(pod) ?? [], fd]);
+    }
+    return byRow;
   }
 
   #reasonOf(worker: number): string {

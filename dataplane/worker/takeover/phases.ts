@@ -2,7 +2,7 @@
 import type { Rows } from "../../../base/shm/rows.ts";
 import type { Fd } from "../../../os/api.ts";
 import { TAKEOVER, TakeoverPhase } from "../../tables/layout.ts";
-import { ADOPTION_CODEC } from "../../tables/takeover_format.ts";
+import { ADOPTION_CODEC, LISTENING_CODEC } from "../../tables/takeover_format.ts";
 import type { Pod } from "../pod.ts";
 import { POLL_IN, type Pollable } from "../reactor.ts";
 import type { Shard } from "../shard.ts";
@@ -159,7 +159,14 @@ export class TakeoverPhases {
       if (next === TakeoverPhase.LIVE) it.goLive();
       else it.discard();
     }
+    if (next === TakeoverPhase.LIVE) this.#tellListening(built.flatMap((it) => it.listening));
     this.#reach(next === TakeoverPhase.LIVE ? TakeoverPhase.LIVE : TakeoverPhase.RUN);
+  }
+
+  /** Without memory for it the node agent holds nothing of these pods until they are enrolled anew. */
+  #tellListening(sockets: Adoption["listening"]): void {
+    const fd = sockets.length === 0 ? -1 : this.#files.write(LISTENING_CODEC.encode({ sockets }));
+    this.#table.set(this.#worker, TAKEOVER.listeningFd, fd);
   }
 
   /** Waits while the agent asks for this phase; nothing but the wake-up is looked at. @returns The next one. */

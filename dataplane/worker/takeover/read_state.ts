@@ -108,6 +108,11 @@ export class Adoption {
     return { sessions: this.#sessions.length, connections };
   }
 
+  /** The sockets that pods' connections come to. */
+  get listening(): { readonly pod: number; readonly fd: Fd }[] {
+    return this.#listeners.map(({ pod, fd }) => ({ pod: pod.row, fd }));
+  }
+
   /** The connections are ours alone now; what came meanwhile, the kernel tells in the next turn. */
   goLive(): void {
     const shard = this.#shard;

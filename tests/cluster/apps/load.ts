@@ -9,6 +9,8 @@ const FAILURES_MAX = 5_000;
 
 interface Failure {
   readonly atMs: number;
+  /** From the question, or the connection that it needed. */
+  readonly tookMs: number;
   readonly error: string;
   /** Whether the connection had served before it failed. */
   readonly open: boolean;
@@ -19,7 +21,7 @@ const lanes = LANES.map(({ name, connect }) => ({ name, connect, asked: 0, wrong
 async function drive(lane: typeof lanes[number], kept: boolean): Promise<never> {
   let asker: Awaited<ReturnType<typeof lane.connect>> | undefined, served = false;
   for (let number = 0;; number++) {
-    const question = `ambit-plain-${number}`;
+    const question = `ambit-plain-${number}`, askedMs = Date.now();
     try {
       asker ??= await lane.connect();
       const answer = await asker.ask(question);
@@ -29,7 +31,8 @@ async function drive(lane: typeof lanes[number], kept: boolean): Promise<never> 
     } catch (error) {
       lane.asked++;
       if (lane.failures.length < FAILURES_MAX) {
-        lane.failures.push({ atMs: Date.now(), error: String(error), open: served });
+        const atMs = Date.now();
+        lane.failures.push({ atMs, tookMs: atMs - askedMs, error: String(error), open: served });
       }
       asker?.close();
       asker = undefined;
