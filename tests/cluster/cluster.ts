@@ -6,6 +6,7 @@ import { DNS_OBJECTS, startApi, startControllers, writeCredentials } from "./con
 import { BRIDGE, CONTROL_PLANE, nodeLayout, PAUSE_IMAGE } from "./layout.ts";
 import { addRoute, loadImage, makeNode, type NodePlace, startNode } from "./node.ts";
 import type { ClusterParts } from "./parts.ts";
+import type { Network } from "./primary_network.ts";
 
 const READY_MS = 120_000;
 const ARCHITECTURES = { x86_64: "amd64", aarch64: "arm64" } as const;
@@ -18,14 +19,18 @@ export interface ClusterPlace {
   readonly nodes: readonly NodePlace[];
 }
 
-/** Brings a cluster up. @returns Once every node is ready. It ends with this process. */
-export async function bringUp(folder: string, parts: ClusterParts, nodeCount: number): Promise<ClusterPlace> {
-  const layouts = Array.from({ length: nodeCount }, (_, at) => nodeLayout(at + 1));
+/** Brings a cluster up, of a node for each primary network. @returns Once every node is ready. It ends with this process. */
+export async function bringUp(
+  folder: string,
+  parts: ClusterParts,
+  networks: readonly Network[],
+): Promise<ClusterPlace> {
+  const nodeCount = networks.length, layouts = networks.map((_, at) => nodeLayout(at + 1));
   await Deno.mkdir(`${folder}/log`);
   await makeSwitch();
   const kubeconfig = await writeCredentials(folder, layouts);
   const [nodes, pause] = await Promise.all([
-    Promise.all(layouts.map((layout) => makeNode(folder, layout, parts))),
+    Promise.all(layouts.map((layout, at) => makeNode(folder, layout, parts, networks[at]!))),
     packPod(folder, parts.pod),
     startApi(folder, parts),
   ]);

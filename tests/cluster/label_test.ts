@@ -4,7 +4,7 @@ import { ownNetns } from "../../os/netns.ts";
 import { until } from "../kube/until.ts";
 import { differences, type PodState, statesOf, untilAsBefore } from "./pod_state.ts";
 import { amount, type Cluster, clusterTest, isReady, type PodStatus, report } from "./rig.ts";
-import { type Lane, lanesOf, setMode, stage, untilMode, untilServed } from "./stage.ts";
+import { type Lane, lanesOf, setMode, stage, untilMode, untilServed, untilServedAgain } from "./stage.ts";
 
 const NAMESPACE = "label", PODS = /^10\.244\./, MARKER = "ambit-plain-";
 const SETTLED = 10; // answers of every lane
@@ -21,8 +21,8 @@ async function untilNewOnesAre(
   wire: Wiretap,
 ): Promise<void> {
   const opened = async (count: number) => {
-    const before = new Set((await wire.seen()).map(key)), asked = await lanesOf(cluster, load);
-    await untilServed(cluster, load, count + Math.max(...asked.map((it) => it.asked - it.failures.length)));
+    const before = new Set((await wire.seen()).map(key));
+    await untilServedAgain(cluster, load, count);
     return (await wire.seen()).filter((it) => it.markers > 0 && !before.has(key(it)));
   };
   const fits = async (count: number) => (await opened(count)).length === 0 === (way === "tunnelled");

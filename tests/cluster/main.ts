@@ -5,6 +5,7 @@ import { output, say } from "../kube/go_tools.ts";
 import { appsImage } from "./apps_image.ts";
 import { bringUp, load } from "./cluster.ts";
 import { type ClusterParts, clusterParts } from "./parts.ts";
+import { NETWORKS, networksOf, USUAL } from "./primary_network.ts";
 import { requireRoot, RunFolder, runInSandbox } from "./sandbox.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
@@ -13,7 +14,7 @@ const NODES = 2;
 const INTERRUPTED = 130;
 
 const USAGE =
-  `deno task test:cluster [--only NAMES] [--rounds N] [--kills N] [--seed N] [--supervised] [--pods N] [--redirection MEANS] [--shell]
+  `deno task test:cluster [--only NAMES] [--rounds N] [--kills N] [--seed N] [--supervised] [--pods N] [--redirection MEANS] [--cni NETWORKS] [--shell]
   --only    run tests whose names contain one of these words, comma-separated, besides install and uninstall
   --rounds  how often a namespace is labelled under load (2), and once less under STRICT
   --kills   how many processes are killed under load (6)
@@ -21,10 +22,11 @@ const USAGE =
   --supervised  ztunnel has a parent that starts it again, in the test that kills it
   --pods    how many pods start for the figures (10), and how many more idle beside them
   --redirection  by what means pods are redirected throughout: nft, nft-binary, iptables-nft, iptables-legacy, bpf
+  --cni     how pods are plugged in before the mesh: ${NETWORKS.join(", ")}; or one for each node, by commas (${USUAL})
   --shell   bring the cluster up and start a shell in it, with kubectl, instead of the suite
 `;
 
-const VALUES = ["only", "rounds", "kills", "seed", "pods", "redirection"] as const;
+const VALUES = ["only", "rounds", "kills", "seed", "pods", "redirection", "cni"] as const;
 const SETTINGS = [...VALUES, "supervised"] as const;
 const OPTIONS = {
   string: [...VALUES, "inside"],
@@ -50,9 +52,15 @@ async function outside(args: readonly string[]): Promise<number> {
 /** Inside: the cluster, and the suite or a shell in it. */
 async function inside(folder: string, { shell, ...settings }: { shell: boolean } & Settings): Promise<number> {
   const parts = JSON.parse(await Deno.readTextFile(`${folder}/parts.json`)) as ClusterParts;
-  const startedAt = performance.now(), place = await bringUp(folder, parts, NODES);
+  const startedAt = performance.now(),
+    networks = networksOf(settings.cni, NODES),
+    place = await bringUp(folder, parts, networks);
   for (const archive of [`${ROOT}dist/ambit.tar`, `${folder}/apps.tar`]) await load(place, archive);
-  say(`a cluster of ${NODES} nodes is ready, after ${((performance.now() - startedAt) / 1_000).toFixed(1)} s`);
+  say(
+    `a cluster of ${NODES} nodes (${networks.join(", ")}) is ready, after ${
+      ((performance.now() - startedAt) / 1_000).toFixed(1)
+    } s`,
+  );
   const path = `${parts.kube.kubectl.replace(/\/[^/]*$/, "")}:${Deno.env.get("PATH")}`;
   const env = { AMBIT_CLUSTER: folder, KUBECONFIG: place.kubeconfig, PATH: path, ...environment(settings) };
   if (shell) say(`kubectl is on the path; a node: nsenter -a -t ${place.nodes[0]!.pid}; leave, and all of it is gone`);
@@ -61,7 +69,9 @@ async function inside(folder: string, { shell, ...settings }: { shell: boolean }
   return (await new Deno.Command(command, { args, env, cwd: ROOT }).spawn().status).code;
 }
 
-type Settings = Readonly<Record<typeof SETTINGS[number], string | boolean | undefined>>;
+type Settings =
+  & Readonly<Record<typeof VALUES[number], string | undefined>>
+  & { readonly supervised?: boolean | undefined };
 
 function environment(settings: Settings): Record<string, string> {
   return Object.fromEntries(

@@ -4,6 +4,7 @@ import { PartProcess } from "../kube/part_process.ts";
 import { makeCgroup } from "./cgroups.ts";
 import { BRIDGE, CONTROL_PLANE, DNS_SERVICE, type NodeLayout, PAUSE_IMAGE, POD_RANGE } from "./layout.ts";
 import type { ClusterParts } from "./parts.ts";
+import { conflist, type Network, ROUTED_PLUGIN } from "./primary_network.ts";
 import { runName } from "./sandbox.ts";
 
 const SOCKET = "/run/containerd/containerd.sock";
@@ -20,7 +21,7 @@ const KERNEL_SETTINGS: Readonly<Record<string, string>> = {
 
 /** A node's first process: makes the file tree that programs of a node expect, and buries whoever has no parent left. */
 const FIRST_PROCESS = `set -e
-node=$1; name=$2; plugins=$3
+node=$1; name=$2; plugins=$3; routed=$4
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/netns /run/lock
@@ -35,7 +36,8 @@ done
 rm -rf /etc/cni /opt/cni /var/lib/cni /var/log/pods /var/log/containers
 mkdir -p /etc/cni/net.d /opt/cni/bin /var/lib/cni
 cp "$plugins"/* /opt/cni/bin/
-cp "$node/bridge.conflist" /etc/cni/net.d/10-bridge.conflist
+install "$routed" /opt/cni/bin/routed
+cp "$node/pods.conflist" /etc/cni/net.d/10-pods.conflist
 echo "nameserver ${CONTROL_PLANE}" >"$node/resolv.conf"
 echo 1 >/proc/sys/net/ipv4/ip_forward
 echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter
@@ -53,17 +55,22 @@ export interface NodePlace extends NodeLayout {
 }
 
 /** Makes a node and plugs it in. @returns Before its programs run. */
-export async function makeNode(run: string, layout: NodeLayout, { plugins }: ClusterParts): Promise<NodePlace> {
+export async function makeNode(
+  run: string,
+  layout: NodeLayout,
+  { plugins }: ClusterParts,
+  network: Network,
+): Promise<NodePlace> {
   const folder = `${run}/${layout.name}`;
   await Deno.mkdir(`${folder}/settings`, { recursive: true });
-  await Deno.writeTextFile(`${folder}/bridge.conflist`, JSON.stringify(bridge(layout), undefined, 1));
+  await Deno.writeTextFile(`${folder}/pods.conflist`, JSON.stringify(conflist(network, layout), undefined, 1));
   for (const [name, value] of Object.entries(KERNEL_SETTINGS)) {
     await Deno.writeTextFile(`${folder}/settings/${name.replaceAll("/", ":")}`, `${value}\n`);
   }
   const spaces = ["--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--uts"];
   const first = new PartProcess(layout.name, {
     command: "unshare",
-    args: [...spaces, "bash", "-c", FIRST_PROCESS, "node", folder, layout.name, plugins],
+    args: [...spaces, "bash", "-c", FIRST_PROCESS, "node", folder, layout.name, plugins, ROUTED_PLUGIN],
     logPath: `${run}/log/${layout.name}.log`,
     isReady: async () => await Deno.stat(`${folder}/made`).then(() => true, () => false),
     readyMs: READY_MS,
@@ -140,18 +147,6 @@ export function enter({ pid }: NodePlace): string[] {
 }
 
 const flags = (values: Readonly<Record<string, string>>) => Object.entries(values).map(([key, it]) => `--${key}=${it}`);
-
-function bridge({ podRange }: NodeLayout): object {
-  const ipam = { type: "host-local", ranges: [[{ subnet: podRange }]], routes: [{ dst: "0.0.0.0/0" }] };
-  return {
-    cniVersion: "1.0.0",
-    name: "pods",
-    plugins: [
-      { type: "bridge", bridge: "cni0", isGateway: true, hairpinMode: true, ipMasq: false, ipam },
-      { type: "portmap", capabilities: { portMappings: true } },
-    ],
-  };
-}
 
 function containerdConfig(folder: string): string {
   return `version = 2

@@ -34,7 +34,7 @@ const SYSTEM_PROGRAMS: Readonly<Record<string, string>> = {
 const SYSTEM_FOLDERS = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 /** Where the packages of distributions put the standard CNI plugins. */
 const PLUGIN_FOLDERS = ["/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin"];
-const NEEDED_PLUGINS = ["bridge", "host-local", "loopback", "portmap"];
+const NEEDED_PLUGINS = ["bridge", "host-local", "loopback", "portmap", "ptp"];
 
 export interface ClusterParts {
   readonly kube: KubeParts;

@@ -106,10 +106,26 @@ export async function lanesOf(cluster: Cluster, load: PodStatus, clear = false):
 }
 
 /** Waits until every lane has had so many answers, counted from the last time that it was cleared. */
-export async function untilServed(cluster: Cluster, load: PodStatus, count: number, ms = 30_000): Promise<void> {
+export function untilServed(cluster: Cluster, load: PodStatus, count: number, ms?: number): Promise<void> {
+  return untilAnswered(cluster, load, { count, before: [] }, ms);
+}
+
+/** Waits until every lane has had so many answers more. */
+export async function untilServedAgain(cluster: Cluster, load: PodStatus, count: number, ms?: number): Promise<void> {
+  await untilAnswered(cluster, load, { count, before: (await lanesOf(cluster, load)).map(answers) }, ms);
+}
+
+const answers = ({ asked, failures }: Lane) => asked - failures.length;
+
+async function untilAnswered(
+  cluster: Cluster,
+  load: PodStatus,
+  { count, before }: { readonly count: number; readonly before: readonly number[] },
+  ms = 30_000,
+): Promise<void> {
   let lanes: Lane[] = [];
   const served = async () =>
-    (lanes = await lanesOf(cluster, load)).every((it) => it.asked - it.failures.length >= count);
+    (lanes = await lanesOf(cluster, load)).every((it, at) => answers(it) >= count + (before[at] ?? 0));
   await until(served, `every lane is served ${count} times`, ms).catch((error) => {
     throw new Error(
       `${error.message}: ${JSON.stringify(lanes.map((it) => ({ ...it, failures: it.failures.slice(-2) })))}`,

@@ -132,7 +132,9 @@ function grpcAsker(): Promise<Asker> {
 
 const PROTOCOLS = { http, redis, postgres, grpc: grpcAsker };
 
-export const LANES = Object.entries(PROTOCOLS).flatMap(([name, connect]) => [
+const ASKED = Deno.env.get("PROTOCOLS")?.split(",") ?? Object.keys(PROTOCOLS);
+
+export const LANES = Object.entries(PROTOCOLS).filter(([name]) => ASKED.includes(name)).flatMap(([name, connect]) => [
   { name: `kept ${name}`, connect },
   { name: `new ${name}`, connect },
 ]);
