@@ -45,19 +45,21 @@ export function resolve(view: MeshView, source: Workload, request: OutboundReque
       return toWaypoint(view, source, { dialled, port: request.port, waypoint, service }, random);
     }
   }
-  if (service?.loadBalancing?.mode === LoadBalancingMode.PASSTHROUGH) {
-    return { kind: "passthrough", ip: dialled, port: request.port }; // ZT-021
-  }
-  const endpoint = service === undefined
+  const passes = service?.loadBalancing?.mode === LoadBalancingMode.PASSTHROUGH;
+  if (passes && owner === undefined) return { kind: "passthrough", ip: dialled, port: request.port }; // ZT-021
+  // Where a range in that mode covers a workload of the mesh, the original destination is the workload, reached as itself:
+  // else whoever may write a range takes mTLS, and the waypoint, from all that lie in it.
+  const balanced = passes ? undefined : service;
+  const endpoint = balanced === undefined
     ? owner
-    : chooseEndpoint(view, service, { source, port: request.port, forWaypoint: false }, random);
+    : chooseEndpoint(view, balanced, { source, port: request.port, forWaypoint: false }, random);
   if (endpoint === undefined) return refused(`no healthy upstream: ${formatSocketAddress(dialled, request.port)}`); // ZT-022
   if (endpoint.network !== source.network) {
     const addressed = serviceAddressed ? service : undefined;
     return acrossNetworks(
       view,
       source,
-      { dialled, port: request.port, endpoint, through: service, service: addressed },
+      { dialled, port: request.port, endpoint, through: balanced, service: addressed },
       random,
     );
   }
@@ -65,7 +67,7 @@ export function resolve(view: MeshView, source: Workload, request: OutboundReque
   if (waypoint !== undefined && !isBehind(view, source, waypoint)) {
     return toWaypoint(view, source, { dialled, port: request.port, waypoint, service: undefined }, random);
   }
-  return toEndpoint(endpoint, service, dialled, request.port);
+  return toEndpoint(endpoint, balanced, dialled, request.port);
 }
 
 /** The service's waypoint, or one of its weighted ones in proportion to weight (ZT-035). */

@@ -75,9 +75,10 @@ Deno.test("resolve() keeps the mesh's promises in any mesh, seeded (ZT-020 to ZT
       }
       const owner = view.workloadAt("", ...dialled), found = view.serviceAt("", ...dialled, source.namespace);
       if (route.kind === "passthrough") {
-        const unsecured = owner === undefined && found === undefined || found?.loadBalancing?.mode === 3;
+        assert(owner === undefined, `${where}: no workload of the mesh is passed through, whatever range covers it`);
+        const unsecured = found === undefined || found.loadBalancing?.mode === 3;
         assert(unsecured, `${where}: only the unknown, or what the service says, is passed through`);
-        assert(owner !== undefined || found?.waypoint === undefined, `${where}: no waypoint is bypassed`);
+        assert(found?.waypoint === undefined, `${where}: no waypoint is bypassed`);
         assertEquals([route.ip, route.port], [dialled, port], where);
       }
       if (route.kind === "refused") assert(route.reason.length > 10, `${where}: says why`);

@@ -80,6 +80,18 @@ Deno.test("resolve() follows what the address belongs to (ZT-017 to ZT-025, ZT-0
       expected: "passthrough 10.96.0.1:9999",
     },
     {
+      // The original sends it there in the clear: peers cannot tell ours from a mesh without the range.
+      claim: "a range in mode PASSTHROUGH takes mTLS from no workload in it (ZT-021, ZT-041)",
+      state: {
+        services: [service("all", "10.0.0.0/8", "80:8080", {
+          loadBalancing: { mode: LoadBalancingMode.PASSTHROUGH, routingPreference: [], allowUnhealthy: true },
+        })],
+        workloads: [workload("b", "10.0.0.2", HBONE)],
+      },
+      to: "10.0.0.2",
+      expected: "hbone 10.0.0.2:15008 for 10.0.0.2:80 at b",
+    },
+    {
       claim: "a host-network workload is reached through its service (ZT-023)",
       state: { services: [svc()], workloads: [backend("b", "192.168.0.1", { hostNetwork: true })] },
       to: "10.96.0.1",
@@ -184,6 +196,17 @@ Deno.test("resolve() sends to waypoints (ZT-034 to ZT-040)", () => {
       },
       to: "10.96.0.1",
       expected: "hbone 10.0.0.9:15008 for 10.96.0.1:80 at wp of svc via waypoint",
+    },
+    {
+      claim: "a range in mode PASSTHROUGH leads around no workload's waypoint (ZT-021, ZT-037)",
+      state: {
+        services: [service("all", "10.0.0.0/29", "80:8080", {
+          loadBalancing: { mode: LoadBalancingMode.PASSTHROUGH, routingPreference: [], allowUnhealthy: true },
+        })],
+        workloads: [backend("b", "10.0.0.2", { ...HBONE, waypoint: reference("10.0.0.9") }), wp],
+      },
+      to: "10.0.0.2",
+      expected: "hbone 10.0.0.9:15008 for 10.0.0.2:80 at wp via waypoint",
     },
     {
       claim: "a waypoint by VIP is balanced, its port resolved (ZT-036)",
