@@ -10,6 +10,7 @@ const WRITE_BYTES_MAX = 128 * 1024;
 const PAYLOAD_BYTES_MAX = 64 * 1024; // of a frame, should a client take more than the usual 16 KiB
 const CUT_SHORT_MAX = 256; // streams that are remembered for what may still come of them
 const NOTHING = new Uint8Array(0);
+const NOBODY = () => {};
 const CONTROL_BYTES_MAX = 64 * 1024; // answers that a client asks for but does not read
 /** What a client may send on all streams together before somebody reads it. */
 export const CONNECTION_WINDOW_BYTES = 1024 * 1024;
@@ -39,8 +40,9 @@ export abstract class ConnectionOutput {
   readonly #cutShort = new Set<number>();
   #flushDue = false;
   #credit = 0;
-  /** Whom to tell when the carrier has taken what it holds. */
-  readonly #taken: (() => void)[] = [];
+  /** Whom to tell when the carrier has taken what it holds: the first so many; the array is kept. */
+  readonly #tellers: (() => void)[] = [];
+  #tellerCount = 0;
   readonly #flushNow = () => {
     this.#flushDue = false;
     this.flush();
@@ -48,7 +50,13 @@ export abstract class ConnectionOutput {
   readonly #onTaken = () => {
     this.#flushDue = true; // Nothing that is said meanwhile needs a turn of its own.
     this.writingSinceMs = 0;
-    for (const callback of this.#taken.splice(0)) if (!this.closed) callback();
+    const count = this.#tellerCount;
+    this.#tellerCount = 0;
+    for (let at = 0; at < count; at++) {
+      const tell = this.#tellers[at]!;
+      this.#tellers[at] = NOBODY;
+      if (!this.closed) tell();
+    }
     this.#flushNow();
   };
 
@@ -183,7 +191,7 @@ export abstract class ConnectionOutput {
 
   #noteTaken(stream: ServerStream): void {
     const callback = stream.takeCallback();
-    if (callback !== null) this.#taken.push(callback);
+    if (callback !== null) this.#tellers[this.#tellerCount++] = callback;
   }
 
   /** Streams in turn, a frame each, until there is no room or nothing to send. */

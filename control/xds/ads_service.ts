@@ -56,6 +56,16 @@ export interface AdsServiceOptions {
   readonly now: () => number;
 }
 
+/** A response on its way, and since when. */
+interface Sent extends WrittenResponse {
+  /** Empty for the answer to a tool. */
+  readonly typeUrl: string;
+  readonly madeAtMs: number;
+  readonly writtenAtMs: number;
+  /** Of the oldest change in it, if nothing of what has changed waits behind it. */
+  readonly arrivedAtMs: number | undefined;
+}
+
 interface Stream {
   readonly id: string;
   readonly connectedAtMs: number;
@@ -63,7 +73,7 @@ interface Stream {
   readonly node: ClientNode;
   readonly session: DeltaSession;
   readonly desk: DebugDesk;
-  readonly writer: ResponseWriter;
+  readonly writer: ResponseWriter<Sent>;
   /** By type, when its last response went out. */
   readonly sentAtMs: Map<string, number>;
   /** For the types that it has not asked for yet. */
@@ -133,7 +143,7 @@ export class AdsService {
   push(changes: readonly ResourceChange[], arrivedAtMs = performance.now(), reason: PushReason = "ambient"): void {
     this.#responses.begin();
     this.#metrics.triggered(reason);
-    const queuedAtMs = performance.now();
+    const news = { arrivedAtMs, queuedAtMs: performance.now() };
     const asWorkloads = [...this.#streams].some(({ session }) => session.watches(WORKLOAD_TYPE_URL)); // Few clients do.
     const all = changes.flatMap((change) =>
       asWorkloads && change.typeUrl === ADDRESS_TYPE_URL ? [change, this.#view.workloadChange(change)] : [change]
@@ -145,7 +155,7 @@ export class AdsService {
         this.#fail(stream, error);
         continue;
       }
-      if (stream.session.waiting) stream.news ??= { arrivedAtMs, queuedAtMs };
+      if (stream.session.waiting) stream.news ??= news;
       if (this.#isBlind(stream)) {
         this.#metrics.timedOut();
         this.#options.log.warn("xds client does not acknowledge", { connection: stream.id });
@@ -163,6 +173,7 @@ export class AdsService {
   }
 
   #isBlind({ session, sentAtMs }: Stream): boolean {
+    if (session.settled) return false; // As most are.
     const oldestMs = this.#options.now() - SETTLE_MS_MAX;
     return session.someUnsettled((type) => (sentAtMs.get(type) ?? Infinity) < oldestMs);
   }
@@ -279,7 +290,11 @@ export class AdsService {
     });
     const id = `${node.name}-${++this.#connections}`; // CP-402
     const desk = new DebugDesk(this.#accessOf(call, caller));
-    const writer = new ResponseWriter(call, () => this.#next(stream), (error) => this.#fail(stream, error));
+    const writer = new ResponseWriter<Sent>(call, {
+      next: () => this.#next(stream),
+      onTaken: (sent) => this.#onTaken(sent),
+      onFailure: (error) => this.#fail(stream, error),
+    });
     const giveUp = () => {
       log.debug("a ztunnel asks for addresses or for policies alone", { connection: id });
       session.expectNoMore();
@@ -335,26 +350,32 @@ export class AdsService {
   }
 
   /** The next response of a stream; which, and whether it is due, the session knows (CP-441, CP-442). */
-  #next(stream: Stream): WrittenResponse | undefined {
-    const madeAtMs = performance.now(), outgoing = stream.session.next();
-    if (outgoing !== undefined) {
-      const { typeUrl } = outgoing, message = this.#responses.messageOf(outgoing);
-      this.#notePush(stream, outgoing, message.byteLength);
-      const news = this.#newsIn(stream, outgoing), writtenAtMs = performance.now();
-      const onTaken = () => {
-        const nowMs = performance.now();
-        this.#metrics.taken(typeUrl, { push: nowMs - madeAtMs, send: nowMs - writtenAtMs });
-        if (news !== undefined) this.#metrics.converged(nowMs - news.arrivedAtMs);
-      };
-      return { message, onTaken };
-    }
+  #next(stream: Stream): Sent | undefined {
+    const outgoing = stream.session.next();
+    if (outgoing === undefined) return stream.desk.asked ? this.#nextAnswer(stream) : undefined;
+    const { typeUrl } = outgoing, madeAtMs = performance.now(), message = this.#responses.messageOf(outgoing);
+    this.#notePush(stream, outgoing, message.byteLength);
+    const arrivedAtMs = this.#newsIn(stream, outgoing, madeAtMs);
+    return { message, typeUrl, madeAtMs, writtenAtMs: performance.now(), arrivedAtMs };
+  }
+
+  /** What a tool that asks beside, or instead, is told. */
+  #nextAnswer(stream: Stream): Sent | undefined {
     const answer = stream.desk.next(this.#options.debug(), () => this.#responses.nextNonce());
     if (answer === undefined) return undefined;
     if ("status" in answer) {
       this.#forget(stream);
       return this.#gate.refuse(stream.call, answer.status, answer.details);
     }
-    return { message: this.#responses.debugMessage(answer) };
+    const message = this.#responses.debugMessage(answer);
+    return { message, typeUrl: "", madeAtMs: 0, writtenAtMs: 0, arrivedAtMs: undefined };
+  }
+
+  #onTaken({ typeUrl, madeAtMs, writtenAtMs, arrivedAtMs }: Sent): void {
+    if (typeUrl === "") return;
+    const nowMs = performance.now();
+    this.#metrics.taken(typeUrl, nowMs - madeAtMs, nowMs - writtenAtMs);
+    if (arrivedAtMs !== undefined) this.#metrics.converged(nowMs - arrivedAtMs);
   }
 
   #notePush(stream: Stream, { typeUrl, resources, removed, answers }: Outgoing, bytes: number): void {
@@ -366,13 +387,13 @@ export class AdsService {
   }
 
   /** @returns Since when the changes in a push were on their way, if it is the last of them. */
-  #newsIn(stream: Stream, { answers }: Outgoing): Stream["news"] {
+  #newsIn(stream: Stream, { answers }: Outgoing, nowMs: number): number | undefined {
     const { news, session } = stream;
     if (news === undefined || session.waiting) return undefined;
     stream.news = undefined;
     if (answers) return undefined; // A question's answer had it all.
-    this.#metrics.dequeued(performance.now() - news.queuedAtMs);
-    return news;
+    this.#metrics.dequeued(nowMs - news.queuedAtMs);
+    return news.arrivedAtMs;
   }
 
   #clientsByVersion(): number | [{ version: string }, number][] {

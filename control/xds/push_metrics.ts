@@ -12,6 +12,8 @@ export type PushReason = "ambient" | "debug";
 
 export class PushMetrics {
   readonly #pushes: Counter;
+  /** By type URL. */
+  readonly #pushed = new Map<string, { value: number }>();
   readonly #triggers: Counter;
   readonly #rejects: Counter;
   readonly #expired: Counter;
@@ -72,7 +74,9 @@ export class PushMetrics {
 
   made(typeUrl: string, bytes: number): void {
     const labels = labelOf(typeUrl);
-    this.#pushes.increment(labels);
+    let pushed = this.#pushed.get(typeUrl); // Told of once for each client and push.
+    if (pushed === undefined) this.#pushed.set(typeUrl, pushed = this.#pushes.series(labels));
+    pushed.value++;
     this.#sizes.observe(bytes, labels);
   }
 
@@ -82,9 +86,9 @@ export class PushMetrics {
   }
 
   /** The transport has taken a response. */
-  taken(typeUrl: string, ms: { push: number; send: number }): void {
-    this.#pushTime.observe(ms.push / 1_000, labelOf(typeUrl));
-    this.#sendTime.observe(ms.send / 1_000);
+  taken(typeUrl: string, pushMs: number, sendMs: number): void {
+    this.#pushTime.observe(pushMs / 1_000, labelOf(typeUrl));
+    this.#sendTime.observe(sendMs / 1_000);
   }
 
   /** A client has been handed all that had changed. */

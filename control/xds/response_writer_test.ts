@@ -12,12 +12,15 @@ Deno.test("ResponseWriter makes a response when the one before has left, and non
       take = callback;
     },
   };
-  const writer = new ResponseWriter(call, () => {
-    const size = due.shift();
-    if (size === undefined) return undefined;
-    return { message: new OutgoingMessage([new Uint8Array(size)]), onTaken: () => taken++ };
-  }, (error) => {
-    throw error;
+  const writer = new ResponseWriter(call, {
+    next: () => {
+      const size = due.shift();
+      return size === undefined ? undefined : { message: new OutgoingMessage([new Uint8Array(size)]) };
+    },
+    onTaken: () => taken++,
+    onFailure: (error) => {
+      throw error;
+    },
   });
   writer.pump();
   writer.pump();
@@ -46,9 +49,10 @@ for (const broken of ["next", "send", "taken"] as const) {
     const next = () => {
       asked++;
       breaks("next");
-      return { message: new OutgoingMessage([new Uint8Array(1)]), onTaken: () => breaks("taken") };
+      return { message: new OutgoingMessage([new Uint8Array(1)]) };
     };
-    const writer = new ResponseWriter(call, next, (error) => failures.push(error));
+    const onTaken = () => breaks("taken");
+    const writer = new ResponseWriter(call, { next, onTaken, onFailure: (error) => failures.push(error) });
     writer.pump();
     writer.pump();
     assertEquals([failures.map(String), asked], [[`Error: ${broken}`], 1]);

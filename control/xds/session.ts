@@ -88,8 +88,9 @@ export class DeltaSession {
   readonly #node: string;
   readonly #responseBytesMax: number;
   readonly #namesMax: number;
-  /** In the order of their first request, which is the order in which questions are answered. */
   readonly #watches = new Map<string, Watch>();
+  /** The same in the order of their first request, which is the order in which questions are answered. */
+  readonly #inOrder: Watch[] = [];
   /** Those of them that are of addresses. */
   #ofAddresses: readonly Watch[] = NONE;
   readonly #gathering: () => Iterable<Resource>;
@@ -132,6 +133,7 @@ export class DeltaSession {
     if (watch === undefined) {
       const opened = openWatch(request);
       this.#watches.set(request.typeUrl, opened);
+      this.#inOrder.push(opened);
       this.#ofAddresses = [ADDRESS_TYPE_URL, WORKLOAD_TYPE_URL].flatMap((typeUrl) => this.#watches.get(typeUrl) ?? []);
       if (this.#watches.has(AUTHORIZATION_TYPE_URL) && this.#addressWatches().length > 0) this.#expectsBoth = false;
       ask(opened, request);
@@ -178,7 +180,7 @@ export class DeltaSession {
   next(): Outgoing | undefined {
     // CP-427: a policy arrives before the workload that names it, and leaves after the workload has stopped doing so.
     const policies = this.#watches.get(AUTHORIZATION_TYPE_URL), ahead = this.#policiesAreAhead(policies);
-    for (const watch of this.#watches.values()) {
+    for (const watch of this.#inOrder) {
       if (watch.question === undefined || !watch.settled || (watch !== policies && !ahead)) continue;
       return this.#answer(watch, watch.question);
     }
@@ -231,19 +233,25 @@ export class DeltaSession {
 
   /** Whether a change waits that was not sent yet. */
   get waiting(): boolean {
-    for (const { waiting } of this.#watches.values()) if (waiting.size > 0) return true;
+    for (const { waiting } of this.#inOrder) if (waiting.size > 0) return true;
     return false;
+  }
+
+  /** Whether every response was acknowledged or rejected. */
+  get settled(): boolean {
+    for (const { settled } of this.#inOrder) if (!settled) return false;
+    return true;
   }
 
   /** Whether it holds of a type whose last response is neither acknowledged nor rejected yet. */
   someUnsettled(holds: (typeUrl: string) => boolean): boolean {
-    for (const { settled, typeUrl } of this.#watches.values()) if (!settled && holds(typeUrl)) return true;
+    for (const { settled, typeUrl } of this.#inOrder) if (!settled && holds(typeUrl)) return true;
     return false;
   }
 
   /** Whether the stream asked for more names than one stream may, or says that it holds more. */
   get exhausted(): boolean {
-    for (const { names, question } of this.#watches.values()) {
+    for (const { names, question } of this.#inOrder) {
       if (names.size > this.#namesMax || (question?.versions.size ?? 0) > this.#namesMax) return true;
     }
     return false;
@@ -251,7 +259,7 @@ export class DeltaSession {
 
   /** State of every watch. */
   status(): WatchStatus[] {
-    return [...this.#watches.values()].map((watch) => ({
+    return this.#inOrder.map((watch) => ({
       typeUrl: watch.typeUrl,
       wildcard: watch.wildcard,
       names: watch.names.size,

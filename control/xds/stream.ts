@@ -37,6 +37,11 @@ export class DebugDesk {
     if (this.#conversation.asks(question, reply)) this.#waiting.set(question.typeUrl, question);
   }
 
+  /** Whether a question waits. */
+  get asked(): boolean {
+    return this.#waiting.size > 0;
+  }
+
   /** Answers one question. @returns undefined if none waits. */
   next(
     source: DebugSource,

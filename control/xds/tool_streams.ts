@@ -21,15 +21,18 @@ export interface ToolStreamOptions extends Pick<CallOptions<DiscoveryRequest>, "
 export function serveTools(call: GrpcCall, options: ToolStreamOptions): void {
   const { admit, refuse, onFailure, debug, nextNonce, controlPlane } = options;
   let desk: DebugDesk | undefined;
-  const writer = new ResponseWriter(call, () => {
-    const answer = desk?.next(debug, nextNonce);
-    if (answer === undefined) return undefined;
-    if ("status" in answer) return refuse(answer.status, answer.details);
-    const bytes = encodeDiscoveryResponse({ ...answer, versionInfo: answer.nonce, controlPlane });
-    return { message: new OutgoingMessage([bytes]) };
-  }, (error) => {
-    onFailure(error);
-    refuse("INTERNAL", "internal error");
+  const writer = new ResponseWriter(call, {
+    next: () => {
+      const answer = desk?.next(debug, nextNonce);
+      if (answer === undefined) return undefined;
+      if ("status" in answer) return refuse(answer.status, answer.details);
+      const bytes = encodeDiscoveryResponse({ ...answer, versionInfo: answer.nonce, controlPlane });
+      return { message: new OutgoingMessage([bytes]) };
+    },
+    onFailure: (error) => {
+      onFailure(error);
+      refuse("INTERNAL", "internal error");
+    },
   });
   const onRequest = (request: DiscoveryRequest, caller: Caller) => {
     desk ??= openDesk(request, caller, options);
