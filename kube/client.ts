@@ -18,7 +18,7 @@ import {
 import { sleep } from "./backoff.ts";
 import { parseJson, readList, readObject, readObjectProto, readStatus } from "./decode.ts";
 import { LineEventReader, ProtoEventReader } from "./event_readers.ts";
-import { collectionPath, objectPath, scopeQuery, withQuery } from "./paths.ts";
+import { acceptOf, collectionPath, isAccepted, isJson, isProto, objectPath, scopeQuery, withQuery } from "./paths.ts";
 import { listFieldsOf } from "./proto_answers.ts";
 import type { ProtoFields } from "./proto_fields.ts";
 import { RateLimit } from "./rate_limit.ts";
@@ -51,8 +51,6 @@ const RETRIES_MAX = 5;
 const RETRY_WAIT_MAX_SECONDS = 30;
 /** An answer other than 2xx is read this far, for its reason. */
 const STATUS_BYTES_MAX = 1 << 20;
-/** Kinds of custom resources have no protobuf: they come as JSON all the same. */
-const PROTO_OR_JSON = "application/vnd.kubernetes.protobuf,application/json;q=0.9";
 const utf8 = new TextDecoder();
 
 export interface ClientOptions {
@@ -120,11 +118,9 @@ class Client implements OpenKubeApi {
       continue: page.continueToken,
     };
     const path = withQuery(collectionPath(type, scope.namespace), query), fields = this.#protoFieldsOf(type, scope);
-    if (fields === undefined) return readList(await this.#call({ method: "GET", path }));
-    return await this.#readingProto(
-      type,
-      async () => readList(await this.#call({ method: "GET", path, accept: PROTO_OR_JSON }, listFieldsOf(fields))),
-    );
+    const request = { method: "GET", path, accept: acceptOf("list", { ...scope, fields }) } as const;
+    if (fields === undefined) return readList(await this.#call(request));
+    return await this.#readingProto(type, async () => readList(await this.#call(request, listFieldsOf(fields))));
   }
 
   async create(
@@ -200,8 +196,7 @@ class Client implements OpenKubeApi {
     }, Math.min(this.#limits.callMs, this.#limits.watchSilenceMs) / 4);
     try {
       const path = withQuery(collectionPath(type, scope.namespace), query), fields = this.#protoFieldsOf(type, scope);
-      const accept = fields && PROTO_OR_JSON;
-      const answer = await this.#send({ method: "GET", path, ...(accept && { accept }) }, signal);
+      const answer = await this.#send({ method: "GET", path, accept: acceptOf("watch", { ...scope, fields }) }, signal);
       isOpen = true;
       limitMs = this.#limits.watchSilenceMs;
       heardAtMs = performance.now();
@@ -291,7 +286,7 @@ class Client implements OpenKubeApi {
         revived = true;
         continue;
       }
-      if (answer.status >= 200 && answer.status < 300 && isAccepted(answer.contentType, request)) return answer;
+      if (answer.status >= 200 && answer.status < 300 && isAccepted(answer.contentType, request.accept)) return answer;
       const error = await errorOf(answer);
       if (answer.status === 401 && !renewed) {
         renewed = true;
@@ -319,18 +314,6 @@ class Client implements OpenKubeApi {
 /** The server tells kinds by what the object says. */
 function typed(type: ResourceType, object: object): object {
   return { apiVersion: type.group === "" ? type.version : `${type.group}/${type.version}`, kind: type.kind, ...object };
-}
-
-function isJson(contentType: string): boolean {
-  return /^application\/json(;|$)/.test(contentType.trim());
-}
-
-function isProto(contentType: string): boolean {
-  return /^application\/vnd\.kubernetes\.protobuf(;|$)/.test(contentType.trim());
-}
-
-function isAccepted(contentType: string, { accept }: HttpRequest): boolean {
-  return isJson(contentType) || accept === PROTO_OR_JSON && isProto(contentType);
 }
 
 function isReset(error: unknown): boolean {

@@ -373,6 +373,37 @@ Deno.test("openKubeApi() reads lists, watches and refusals in protobuf where it 
   assertEquals(heads, [both, both, both, both, json, json]);
 });
 
+Deno.test("openKubeApi() asks for metadata alone where no more is read, in protobuf where it knows the fields (CP-100)", async () => {
+  const heads: string[] = [];
+  const items = joined(field(1, field(2, "7")), field(2, named("a", "5")));
+  let body = answered(200, envelope("PartialObjectMetadataList", items), PROTO);
+  await using server = new RawServer((write, head) => {
+    heads.push(/^accept: (.*)\r$/mi.exec(head)![1]!);
+    return write(body);
+  });
+  using api = clientOf(accessTo(server.port));
+  const alone = { ...NAMES, metadataOnly: true }, signal = new AbortController().signal;
+  const { items: [first] } = await api.list(PODS, alone, { limit: 1 });
+  assertEquals(first?.metadata.name, "a");
+  body = answered(200, frame("ADDED", "PartialObjectMetadata", named("a", "5")), `${PROTO};stream=watch`);
+  const seen: WatchEvent[] = [];
+  for await (const event of api.watch(PODS, alone, { resourceVersion: "4", signal })) seen.push(event);
+  assertEquals(seen.length, 1);
+  body = answered(200, new TextEncoder().encode(LIST), "application/json");
+  assertEquals(
+    (await api.list(PODS, { metadataOnly: true }, { limit: 1 })).items,
+    [],
+    "whole objects would be taken too",
+  );
+  const as = (what: string) => `;as=${what};g=meta.k8s.io;v=v1`, json = "application/json";
+  const list = as("PartialObjectMetadataList"), event = as("PartialObjectMetadata"), last = `${json};q=0.9`;
+  assertEquals(heads, [
+    `${PROTO}${list},${json}${list},${last}`,
+    `${PROTO}${event},${json}${event},${last}`,
+    `${json}${list},${last}`,
+  ]);
+});
+
 Deno.test("openKubeApi() asks for JSON once a kind has come in protobuf that it cannot read (CP-101)", async () => {
   for (const broken of ["list", "watch"]) {
     const lines: string[] = [];

@@ -325,4 +325,29 @@ const APPLIES: readonly RigCase[] = [
   },
 ];
 
-export const RIG_CASES: readonly RigCase[] = [...WRITES, ...LISTS, ...WATCHES, ...APPLIES];
+const METADATA_ALONE: RigCase = {
+  name: "of metadata alone neither lists nor watches say more",
+  async run({ api, namespace }) {
+    const { metadata } = await api.create(
+      CONFIG_MAPS,
+      namespace,
+      configMap("partial", { secret: "x" }, { labels: label("p") }),
+    );
+    const scope = { namespace, labelSelector: "app=p", metadataOnly: true };
+    const { items, resourceVersion } = await api.list(CONFIG_MAPS, scope, { limit: 1 });
+    assertEquals(items.map(({ metadata, ...rest }) => [metadata.name, metadata.labels, "data" in rest]), [[
+      "partial",
+      label("p"),
+      false,
+    ]]);
+    const signal = AbortSignal.timeout(60_000);
+    await api.patch(CONFIG_MAPS, { namespace, name: "partial" }, { data: { secret: "y" } });
+    for await (const event of api.watch(CONFIG_MAPS, scope, { resourceVersion, signal })) {
+      if (event.type === "BOOKMARK") continue;
+      assertEquals([event.type, event.object.metadata.uid, "data" in event.object], ["MODIFIED", metadata.uid, false]);
+      break;
+    }
+  },
+};
+
+export const RIG_CASES: readonly RigCase[] = [...WRITES, ...LISTS, ...WATCHES, ...APPLIES, METADATA_ALONE];

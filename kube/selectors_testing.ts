@@ -1,5 +1,5 @@
 /** Label and field selectors as the API server reads them, for what has to judge objects without it. */
-import type { KubeObject } from "./api.ts";
+import type { KubeObject, Scope } from "./api.ts";
 
 /** Whether an object is selected. */
 export type Selects = (object: KubeObject) => boolean;
@@ -74,4 +74,10 @@ export function parseFieldSelector(text: string): Selects {
     return { path: pair[1]!.split("."), value: pair[3]!, negative: pair[2] === "!=" };
   });
   return (object) => requirements.every(({ path, value, negative }) => (valueAt(object, path) === value) !== negative);
+}
+
+/** Of metadata alone nothing else is there: who reads more finds out. */
+export function shownBy({ metadataOnly }: Scope, object: KubeObject): KubeObject {
+  if (metadataOnly !== true) return object;
+  return { apiVersion: "meta.k8s.io/v1", kind: "PartialObjectMetadata", metadata: object.metadata };
 }

@@ -112,6 +112,7 @@ async function serve(api: InMemoryKubeApi, request: IncomingMessage, response: S
     namespace: namespace === "" ? undefined : namespace,
     labelSelector: query.get("labelSelector") ?? undefined,
     fieldSelector: query.get("fieldSelector") ?? undefined,
+    metadataOnly: request.headers.accept?.includes("as=PartialObjectMetadata"),
   };
   if (["1", "true"].includes(query.get("watch") ?? "")) return await watch(api, type, scope, query, response);
   const place = { namespace, name: name ?? "", subresource };

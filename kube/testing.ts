@@ -14,7 +14,7 @@ import {
 } from "./api.ts";
 import { applyIntent, type Owners, ownersAfterUpdate } from "./apply_testing.ts";
 import { jsonPatch, mergePatch, PatchError } from "./patch_testing.ts";
-import { parseFieldSelector, parseLabelSelector, SelectorError, type Selects } from "./selectors_testing.ts";
+import { parseFieldSelector, parseLabelSelector, SelectorError, type Selects, shownBy } from "./selectors_testing.ts";
 import { type StoredChange, Watcher } from "./watchers_testing.ts";
 
 export type KubeVerb = "get" | "list" | "watch" | "create" | "replace" | "apply" | "patch" | "delete";
@@ -216,7 +216,8 @@ export class InMemoryKubeApi implements KubeApi {
     const limit = page.limit > 0 ? page.limit : Infinity, rest = begun.rest.slice(limit);
     const continueToken = rest.length === 0 ? "" : `page-${this.#pages.size}-${begun.version}`;
     if (rest.length > 0) this.#pages.set(continueToken, { rest, version: begun.version });
-    return { items: begun.rest.slice(0, limit), resourceVersion: begun.version, continueToken };
+    const items = begun.rest.slice(0, limit).map((object) => shownBy(scope, object));
+    return { items, resourceVersion: begun.version, continueToken };
   }
 
   async *watch(
@@ -248,7 +249,9 @@ export class InMemoryKubeApi implements KubeApi {
     shelf.watchers.add(watcher);
     options.onOpen?.();
     try {
-      yield* watcher.events(options.signal);
+      for await (const event of watcher.events(options.signal)) {
+        yield event.type === "BOOKMARK" ? event : { ...event, object: shownBy(scope, event.object) };
+      }
     } finally {
       shelf.watchers.delete(watcher);
     }

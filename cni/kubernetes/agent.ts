@@ -136,7 +136,7 @@ export async function startAgent(config: AgentConfig, options: AgentOptions): Pr
     for (const key of keys) queue.add(key);
     namespacesFile.write(state.ambientNamespaces());
   };
-  const namespaces = startInformer(api, NAMESPACES, {}, {
+  const namespaces = startInformer(api, NAMESPACES, { metadataOnly: true }, {
     onChange: (changes) => look(state.applyNamespaces(changes)),
     log: log.child("kube"),
   }, signal);

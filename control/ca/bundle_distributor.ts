@@ -63,7 +63,10 @@ export class BundleDistributor {
       return startInformer(api, CONFIG_MAPS, scope, { onChange, log }, signal);
     };
     const onChange = (changes: readonly InformerChange[]) => this.#onNamespaces(changes);
-    const informers = [...this.#maps.map(follow), startInformer(api, NAMESPACES, {}, { onChange, log }, signal)];
+    const informers = [
+      ...this.#maps.map(follow),
+      startInformer(api, NAMESPACES, { metadataOnly: true }, { onChange, log }, signal),
+    ];
     const unsubscribe = [
       bundle.subscribe(() => this.#onBundle()),
       onSelectors(() => this.#addAll()),
@@ -143,8 +146,8 @@ export class BundleDistributor {
   }
 }
 
-function namespaceOf({ metadata, status }: KubeObject): Namespace {
+/** One that ends has a time of deletion: its phase, which says so too, is not fetched. */
+function namespaceOf({ metadata }: KubeObject): Namespace {
   const labels = new Map<string, string>(Object.entries(metadata.labels as Record<string, string> | undefined ?? {}));
-  const phase = (status as { phase?: unknown } | undefined)?.phase;
-  return { labels, terminating: phase === "Terminating" || metadata.deletionTimestamp !== undefined };
+  return { labels, terminating: metadata.deletionTimestamp !== undefined };
 }

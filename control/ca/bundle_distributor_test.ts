@@ -74,7 +74,7 @@ Deno.test("BundleDistributor writes the roots into every namespace, those to com
   for (const name of ["shop", "kube-system", "kube-public", "kube-node-lease", "local-path-storage"]) {
     rig.namespace(name);
   }
-  rig.namespace("ending", { status: { phase: "Terminating" } });
+  rig.namespace("ending", { metadata: { name: "ending", deletionTimestamp: "2026-01-31T12:00:00Z" } });
   rig.lead();
   await rig.holds(["kube-system=roots 1", "shop=roots 1"]);
   const made = rig.api.object(CONFIG_MAPS, "shop", ROOT)!;

@@ -4,12 +4,12 @@ import type { Informer, InformerChange, KubeApi, KubeObject, ResourceType } from
 import { type InformerLimits, startInformer } from "../../kube/informer.ts";
 import { CUSTOM_RESOURCE_DEFINITIONS } from "../../kube/resource_types.ts";
 import { resourceName } from "./kinds.ts";
+import { BUNDLE_VERSION, DEFINITION_FIELDS } from "./read_fields.ts";
 
 /** `untold`: the API server does not let us see; whoever wants to know must ask for the kind itself. */
 export type Presence = "present" | "absent" | "waiting" | "untold";
 
 const GATEWAY_GROUP = "gateway.networking.k8s.io";
-const BUNDLE_VERSION = "gateway.networking.k8s.io/bundle-version";
 // Of this version on Gateways and GatewayClasses are served as v1.
 const BUNDLE_MIN = [1, 0, 0] as const;
 
@@ -37,7 +37,8 @@ export class Definitions {
   /** Watches until the signal. @returns What resolves once that has ended. */
   start(signal: AbortSignal): Promise<void> {
     const { api, log, limits, onChange } = this.#options;
-    const informer = this.#informer = startInformer(api, CUSTOM_RESOURCE_DEFINITIONS, { metadataOnly: true }, {
+    const scope = { metadataOnly: true, fields: DEFINITION_FIELDS };
+    const informer = this.#informer = startInformer(api, CUSTOM_RESOURCE_DEFINITIONS, scope, {
       onChange: (changes) => this.#take(changes),
       log,
       limits,

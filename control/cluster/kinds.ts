@@ -42,9 +42,9 @@ const custom = (kind: ObjectKind, type: ResourceType, more: Partial<WatchedKind>
 
 /** Every kind, in the order in which they are said at the start. */
 export const WATCHED_KINDS: readonly WatchedKind[] = [
-  builtIn("Namespace", NAMESPACES, { fields: METADATA_FIELDS }),
+  builtIn("Namespace", NAMESPACES, { fields: METADATA_FIELDS, scope: { metadataOnly: true } }),
   // Locality alone is read of nodes: a mesh that does not know it serves, and says so.
-  builtIn("Node", NODES, { fields: METADATA_FIELDS, needed: false }),
+  builtIn("Node", NODES, { fields: METADATA_FIELDS, scope: { metadataOnly: true }, needed: false }),
   // A failed pod has no address any more; its last state would only hold one that another pod may have.
   builtIn("Pod", PODS, { fields: POD_FIELDS, scope: { fieldSelector: "status.phase!=Failed" } }),
   builtIn("Service", SERVICES, { fields: SERVICE_FIELDS }),

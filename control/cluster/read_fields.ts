@@ -17,6 +17,8 @@ import {
 } from "../../kube/proto_fields.ts";
 import { hasOurDomain } from "./decode.ts";
 
+/** Which version of the Gateway API a CRD is of. */
+export const BUNDLE_VERSION = "gateway.networking.k8s.io/bundle-version";
 /** How a watch says that its first list is complete. */
 const LIST_END = "k8s.io/initial-events-end";
 
@@ -40,6 +42,16 @@ const CONTAINER = {
 };
 
 export const METADATA_FIELDS: ProtoFields = protoFields({ 1: METADATA });
+
+/** Of a CRD its schema is most of it, and what installed it says all of it again. */
+export const DEFINITION_FIELDS: ProtoFields = protoFields({
+  1: message("metadata", {
+    1: text("name"),
+    5: text("uid"),
+    6: text("resourceVersion"),
+    12: textMap("annotations", (key) => key === LIST_END || key === BUNDLE_VERSION),
+  }),
+});
 
 export const POD_FIELDS: ProtoFields = protoFields({
   1: METADATA,

@@ -24,7 +24,7 @@ export function watchTags(
         tags.note(type.kind as TagSource, name, object === undefined ? undefined : labelsOf(object.metadata["labels"]));
       }
     };
-    return startInformer(api, type, scope, { onChange, log }, signal);
+    return startInformer(api, type, { ...scope, metadataOnly: true }, { onChange, log }, signal);
   };
   const informers = [
     watch(MUTATING_WEBHOOKS, { labelSelector: "istio.io/tag" }),
