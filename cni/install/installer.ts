@@ -13,7 +13,7 @@ import {
   withPlugin,
 } from "./conflist.ts";
 import { KUBECONFIG_FILE } from "../kubeconfig_file.ts";
-import { confFilesOf, removeNodeFile, writeNodeFile } from "./node_files.ts";
+import { confFilesOf, permissionsOf, removeNodeFile, writeNodeFile } from "./node_files.ts";
 import { installProgram, type PluginProgram, uninstallProgram } from "./plugin_program.ts";
 
 export interface InstallerConfig {
@@ -83,7 +83,7 @@ export class Installer {
     }
   }
 
-  /** One pass: program and kubeconfig before the configuration that names them (CNI-017). Throws AMB7130, AMB7131. */
+  /** One pass: program and kubeconfig before the configuration that names them (CNI-017). Throws AMB7130, AMB7131, AMB7271. */
   look(): void {
     const { confDir, binDir, runDir, ownFile, confMode, settings, standaloneFile: standalone } = this.#config,
       { program, kubeconfig } = this.#options;
@@ -121,7 +121,7 @@ export class Installer {
       });
     }
     const wanted = ownFile === undefined ? withPlugin(primary, entry)! : ownedFile(primary, { name: ownFile, entry })!;
-    const mode = ownFile === undefined ? modeOf(`${confDir}/${primary.name}`) : confMode;
+    const mode = ownFile === undefined ? permissionsOf(`${confDir}/${primary.name}`) : confMode;
     writeNodeFile(`${confDir}/${wanted.name}`, wanted.text, mode);
     // A single configuration has become a list of another name.
     if (ownFile === undefined && wanted.name !== primary.name) removeNodeFile(`${confDir}/${primary.name}`);
@@ -164,7 +164,7 @@ export class Installer {
       if (!hasPlugin(file)) continue;
       const without = withoutPlugin(file), path = `${confDir}/${file.name}`;
       if (without === undefined) removeNodeFile(path);
-      else writeNodeFile(path, without.text, modeOf(path));
+      else writeNodeFile(path, without.text, permissionsOf(path));
     }
     removeNodeFile(`${runDir}/${KUBECONFIG_FILE}`);
     uninstallProgram(binDir);
@@ -185,8 +185,4 @@ export class Installer {
     this.#said = problem;
     if (problem !== "") this.#options.log.error("plugin not installed; trying again", { problem });
   }
-}
-
-function modeOf(path: string): number {
-  return (Deno.statSync(path).mode ?? 0o644) & 0o777;
 }

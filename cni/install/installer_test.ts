@@ -163,6 +163,59 @@ Deno.test("Installer waits for a primary plugin, and says so (CNI-039)", () => {
   assert(installer.ready);
 });
 
+Deno.test("Installer outlives whatever else is in the node's folders, and goes on when it can (CNI-036, CNI-044)", async () => {
+  using node = new Node();
+  node.writeConf("10-net.conflist", ["bridge"]);
+  Deno.symlinkSync(node.binDir, `${node.confDir}/00-folder.conflist`);
+  Deno.symlinkSync("nowhere", `${node.confDir}/01-dangling.conf`);
+  const installer = node.installer("02-istio-cni.conflist");
+  installer.look();
+  assert(installer.ready);
+  // What the runtime may be able to read and we are not is no reason to be chained to another network.
+  Deno.symlinkSync("03-loop.conflist", `${node.confDir}/03-loop.conflist`);
+  assertEquals(assertThrows(() => installer.look(), MeshError).code, "AMB7271");
+  Deno.removeSync(`${node.confDir}/03-loop.conflist`);
+  for (const folder of [node.confDir, node.binDir]) {
+    const stop = new AbortController();
+    Deno.renameSync(folder, `${folder}.away`);
+    Deno.writeTextFileSync(folder, "no folder");
+    const running = installer.run(stop.signal); // One pass is made before it waits.
+    assert(!installer.ready);
+    stop.abort();
+    await running;
+    Deno.removeSync(folder);
+    Deno.renameSync(`${folder}.away`, folder);
+  }
+  installer.look();
+  assert(installer.ready);
+});
+
+Deno.test("what Installer writes is on the disk before it takes the place of another's, and is nobody else's meanwhile (CNI-033, CNI-034)", () => {
+  using node = new Node();
+  node.writeConf("10-net.conflist", ["bridge"]);
+  const elsewhere = `${node.root}/elsewhere`, kubeconfig = `${node.runDir}/istio-cni-kubeconfig`;
+  Deno.writeTextFileSync(elsewhere, "others'", { mode: 0o644 });
+  Deno.symlinkSync(elsewhere, `${kubeconfig}.tmp.ambit`); // Left behind, or put there.
+  const synced: number[] = [], replaced: string[] = [];
+  const { renameSync } = Deno, { syncSync } = Deno.FsFile.prototype;
+  Deno.FsFile.prototype.syncSync = function () {
+    synced.push(this.statSync().ino!);
+    syncSync.call(this);
+  };
+  Deno.renameSync = (from, to) => {
+    if (!synced.includes(Deno.statSync(from).ino!)) replaced.push(String(to));
+    renameSync(from, to);
+  };
+  try {
+    node.installer().look();
+  } finally {
+    Deno.renameSync = renameSync;
+    Deno.FsFile.prototype.syncSync = syncSync;
+  }
+  assertEquals(replaced, [], "after a power cut it would be empty, and the node without a network");
+  assertEquals([Deno.readTextFileSync(elsewhere), Deno.readTextFileSync(kubeconfig)], ["others'", "{}\n"]);
+});
+
 Deno.test("Installer tells of another program that undoes its work (CNI-044)", () => {
   using node = new Node();
   const installer = node.installer();

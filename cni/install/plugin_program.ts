@@ -2,7 +2,7 @@
  * The plugin as a program that the node can run: the runtime that runs us, the libraries it has loaded and the plugin's
  * modules in one folder, with a start script under the plugin's name. It needs nothing of the node but a shell.
  */
-import { copyNodeFile, removeNodeFile, writeNodeFile } from "./node_files.ts";
+import { copyNodeFile, makeNodeFolder, removeNodeFile, writeNodeFile } from "./node_files.ts";
 import { PLUGIN_TYPE } from "./conflist.ts";
 import { tombstoneScript } from "./tombstone.ts";
 
@@ -42,7 +42,7 @@ exec ${own}/lib/${loader} --library-path ${own}/lib ${own}/deno ${flags} ${own}/
 export function installProgram(binDir: string, program: PluginProgram): void {
   const folder = `${binDir}/${FOLDER}`, { root, files, entry } = program.modules;
   for (const part of ["lib", "cache", ...new Set(files.map((file) => `program/${file}`.replace(/\/[^/]*$/, "")))]) {
-    Deno.mkdirSync(`${folder}/${part}`, { recursive: true, mode: 0o755 });
+    makeNodeFolder(`${folder}/${part}`);
   }
   for (const path of program.libraries) copyNodeFile(path, `${folder}/lib/${path.replace(/.*\//, "")}`, 0o755);
   copyNodeFile(program.runtime, `${folder}/deno`, 0o755);
