@@ -5,7 +5,7 @@ import { type EnrolmentStatus, type EnrolRequest, type EnrolTarget, isShared } f
 import { type Capture, captureOf, sharedNetnsOf, sharedRequestOf } from "./bare/capture.ts";
 import { refuseConflicts } from "./bare/conflicts.ts";
 import { findContainer, isMeant } from "./bare/containers.ts";
-import { type Machine, openPlace, type Place, samePlace } from "./bare/place.ts";
+import { isGone, type Machine, openPlace, type Place, samePlace } from "./bare/place.ts";
 import { SharedNode, type SharedNodeOptions } from "./bare/shared_node.ts";
 import { SHARED_PORTS } from "./bare/shared_statements.ts";
 import { type EnrolledEntry, readEnrolled, writeEnrolled } from "./enrolled_file.ts";
@@ -137,10 +137,11 @@ export class Enrolments implements Disposable {
       const wasEnrolled = enrolment.state === "enrolled" || enrolment.state === "waiting";
       if (enrolment.place === undefined) enrolment.place = place;
       else if (enrolment.place !== place) place[Symbol.dispose]();
-      if (this.#announcementOf(enrolment.request, enrolment.slot) !== this.#announcementOf(request, enrolment.slot)) {
+      const told = this.#announcementOf(enrolment.request, enrolment.slot);
+      enrolment.request = request; // Only what is no identity can differ. Before anything is waited for: others look at it.
+      if (told !== this.#announcementOf(request, enrolment.slot)) {
         await zds.deletePod(uid); // Its listeners are others now; what is captured meanwhile is refused.
       }
-      enrolment.request = request; // Only what is no identity can differ.
       enrolment.file = file;
       if (enrolment.state === "waiting") enrolment.state = "enrolling";
       await this.#establish(enrolment, zds, { signal, removeOnFailure: !wasEnrolled });
@@ -352,7 +353,7 @@ export class Enrolments implements Disposable {
     try {
       now = openPlace(request.target, this.#options.machine);
     } catch (error) {
-      if (!(error instanceof MeshError)) throw error;
+      if (!isGone(error)) throw error;
       if (request.target.kind === "unit") return await this.#suspend(enrolment, zds);
       log.info("target is gone", { target: request.target.text, error: chain(error) });
       return await this.#remove(enrolment, zds, { gone: true });
@@ -404,7 +405,7 @@ export class Enrolments implements Disposable {
     this.#save();
   }
 
-  /** @returns "gone", and says so, when the target is gone or is not the one that was enrolled; undefined for a unit that does not run. */
+  /** @returns "gone", and says so, when the target is gone or is not the one that was enrolled; undefined for a unit that does not run, and for what cannot be looked at. */
   #reopen(entry: EnrolledEntry): Place | "gone" | undefined {
     const { target } = entry.request;
     let place: Place;
@@ -412,6 +413,10 @@ export class Enrolments implements Disposable {
       place = openPlace(target, this.#options.machine);
     } catch (error) {
       if (!(error instanceof MeshError)) throw error;
+      if (!isGone(error)) {
+        this.#options.log.warn("enrolled target not seen", { target: target.text, error: chain(error) });
+        return undefined;
+      }
       if (target.kind === "unit" && entry.state !== "unenrolling") return undefined;
       this.#options.log.info("enrolled target is gone", { target: target.text, error: chain(error) });
       return "gone";

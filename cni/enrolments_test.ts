@@ -138,6 +138,34 @@ test("Enrolments refuses the host's namespace, a second name for a namespace, an
   assertEquals(enrolments.status().length, 1);
 });
 
+test("Enrolments keeps captured what cannot be looked at, which is not to be gone (CNI-097, CNI-278)", async (bench) => {
+  const { enrolments, ztunnel, netns, folder } = bench, path = `${folder}/link`;
+  Deno.symlinkSync(`/run/netns/${bench.name}`, path);
+  const { target } = bench.request({ target: `netns-path:${path}` });
+  await enrolments.enrol(bench.request({ target: target.text }), ztunnel);
+  Deno.removeSync(path);
+  Deno.symlinkSync(path, path); // As it is without descriptors left, or without the right to look: an error, but not that it is not there.
+  await enrolments.audit(ztunnel);
+  assertEquals([checkPodRules(netns, {}), ztunnel.pods.size], [[], 1]);
+  assertEquals(enrolments.status().map(({ state, problems }) => [state, /ELOOP/.test(problems.join())]), [[
+    "enrolled",
+    true,
+  ]]);
+  assertEquals((await bench.restart()).length, 0, "nothing to announce");
+  assertEquals(
+    [checkPodRules(netns, {}), bench.enrolments.status().length],
+    [[], 1],
+    "listed, and captured, until it is seen again",
+  );
+  Deno.removeSync(path);
+  Deno.symlinkSync(`/run/netns/${bench.name}`, path);
+  await bench.enrolments.audit(ztunnel);
+  assertEquals(bench.enrolments.status().map(({ state, problems }) => [state, problems]), [["enrolled", []]]);
+  Deno.removeSync(path);
+  await bench.enrolments.audit(ztunnel);
+  assertEquals([tables(netns), ztunnel.pods.size, bench.enrolments.status()], [[], 0, []], "now it is gone");
+});
+
 test("Enrolments.restore() brings back rules, finishes what was being undone, and drops what is gone (CNI-270, CNI-313)", async (bench) => {
   const { uid } = await bench.enrolments.enrol(bench.request(), bench.ztunnel);
   using firewall = FirewallSocket.open(bench.netns);

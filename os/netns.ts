@@ -60,10 +60,18 @@ function checked(result: number, doing: string, remedy = "Run with CAP_SYS_ADMIN
   throw new MeshError("AMB7001", `could not ${doing}: ${libc.errnoName(result)}`, { remedy });
 }
 
-/** Opens `/run/netns/NAME`, `/proc/PID/ns/net` or another namespace file. Throws AMB7002 or AMB7003. */
+/** That there is nothing of the name, or that the process has ended; anything else says nothing of that. */
+const ABSENT: readonly number[] = [libc.Errno.ENOENT, libc.Errno.ENOTDIR, libc.Errno.ESRCH];
+
+/** Opens `/run/netns/NAME`, `/proc/PID/ns/net` or another namespace file. Throws AMB7002 where none is, AMB7003, or AMB7272. */
 export function openNetns(path: string): Netns {
   const fd = libc.open(path, libc.O.RDONLY | libc.O.NONBLOCK); // A pipe would have us wait until somebody writes to it.
   if (fd >= 0) return new Netns(fd, path);
+  if (!ABSENT.includes(-fd)) {
+    throw new MeshError("AMB7272", `network namespace ${path} cannot be looked at: ${libc.errnoName(fd)}`, {
+      remedy: "See that the path is one, and that this process has descriptors left and the right to look there.",
+    });
+  }
   throw new MeshError("AMB7002", `cannot open network namespace ${path}: ${libc.errnoName(fd)}`, {
     remedy: "Check the path, and that the process or the named namespace still exists.",
   });

@@ -27,14 +27,17 @@ export function findCgroupRoot(mountinfo: string = Deno.readTextFileSync("/proc/
   });
 }
 
-/** @returns undefined where there is none. */
+/** @returns undefined where there is none. Throws AMB7273 where that cannot be told. */
 export function openCgroup(root: string, path: string): Cgroup | undefined {
   try {
     const { ino, isDirectory } = Deno.statSync(`${root}/${path}`);
     return isDirectory && ino !== null ? { path, id: ino } : undefined;
   } catch (error) {
     if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
-    throw error;
+    throw new MeshError("AMB7273", `the control group ${path} cannot be looked at`, {
+      remedy: "See that the path is one, each part of it at most 255 bytes, and that this process may look there.",
+      cause: error,
+    });
   }
 }
 

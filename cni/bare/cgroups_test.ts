@@ -20,6 +20,8 @@ Deno.test("findCgroups() finds a unit in whatever slice it is, and a path's leve
     assertEquals(found[0], openCgroup(root, found[0]!.path));
     assertEquals(levelOf(found[0]!), 3);
     assertEquals([openCgroup(root, "none"), openCgroup(root, "cgroup.procs")], [undefined, undefined]);
+    const unseen = assertThrows(() => openCgroup(root, "x".repeat(300)), MeshError);
+    assertEquals(unseen.code, "AMB7273", "which is not to be gone");
   } finally {
     Deno.removeSync(root, { recursive: true });
   }

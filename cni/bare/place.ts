@@ -17,6 +17,12 @@ export function samePlace(one: Place, other: Place): boolean {
   return one.netns.equals(other.netns) && one.cgroup?.id === other.cgroup?.id;
 }
 
+/** What {@link openPlace} says of a target that is no more, or is not what it was. */
+const GONE: readonly string[] = ["AMB7002", "AMB7003", "AMB7101", "AMB7161", "AMB7162", "AMB7163"];
+
+/** Whether the target is gone; where it could not be looked at, nothing is known, and what was captured stays so. */
+export const isGone = (error: unknown): error is MeshError => error instanceof MeshError && GONE.includes(error.code);
+
 function placeOf(netns: Netns, cgroup?: Cgroup): Place {
   return { netns, cgroup, [Symbol.dispose]: () => netns[Symbol.dispose]() };
 }
@@ -27,7 +33,7 @@ export interface Machine {
   readonly procDir?: string;
 }
 
-/** Opens the target's place. Throws AMB7002, AMB7003, AMB7101, AMB7160 to AMB7163; AMB7162 where a unit does not run. */
+/** Opens the target's place. Throws AMB7002, AMB7003, AMB7101, AMB7160 to AMB7163, AMB7272, AMB7273; AMB7162 where a unit does not run. */
 export function openPlace(target: EnrolTarget, machine: Machine = {}): Place {
   if (!isShared(target)) return placeOf(openTarget(target, machine.procDir));
   const root = machine.cgroupRoot ?? findCgroupRoot();

@@ -17,15 +17,20 @@ import { ScratchCgroups } from "./scratch_cgroup.ts";
 /** ztunnel as the node agent sees it: what it was told to serve. */
 class Pods {
   readonly running = new Map<string, EnrolledPod>();
+  /** What ending a pod waits for. */
+  held: Promise<void> = Promise.resolve();
+  /** How many were to be ended. */
+  ending = 0;
 
   addPod(pod: EnrolledPod): Promise<void> {
     this.running.set(pod.uid, pod);
     return Promise.resolve();
   }
 
-  deletePod(uid: string): Promise<void> {
+  async deletePod(uid: string): Promise<void> {
+    this.ending++;
+    await this.held;
     this.running.delete(uid);
-    return Promise.resolve();
   }
 
   names(): string[] {
@@ -286,6 +291,45 @@ bareTest(
       impostor.kill("SIGKILL");
       await impostor.status;
     }
+  },
+);
+
+bareTest(
+  "an enrolment that is being changed counts as what it is to be (CNI-275)",
+  async ({ cgroups, pods, enroll, status }) => {
+    const web = `cgroup/${cgroups.add("web").path}`, api = `cgroup/${cgroups.add("api").path}`;
+    await enroll(web, "--service-account", "web", "--name", "web");
+    const held = Promise.withResolvers<void>();
+    pods.held = held.promise;
+    const changing = enroll(web, "--service-account", "web", "--name", "web", "--ports", "8080");
+    try {
+      await until("ztunnel is told", 60_000, () => Promise.resolve(pods.ending > 0));
+      assertEquals((await status()).pods[0]?.inboundPorts, [8080]);
+      const other = await assertRejects(
+        () => enroll(api, "--service-account", "api", "--name", "api", "--ports", "9090"),
+        MeshError,
+      );
+      assertEquals(other.code, "AMB7166", "two accounts at one address");
+    } finally {
+      held.resolve();
+      await changing;
+    }
+  },
+);
+
+bareTest(
+  "what no control group can be called is refused, by command and by file, and ends no node agent (CNI-271, CNI-272)",
+  async ({ cgroups, pods, enrolDir, enroll, status }) => {
+    const web = cgroups.add("web"), long = `${web.path}/${"x".repeat(300)}`;
+    const refused = await assertRejects(
+      () => enroll(`cgroup/${long}`, "--service-account", "web", "--name", "web"),
+      MeshError,
+    );
+    assertEquals(refused.code, "AMB7162");
+    Deno.writeTextFileSync(`${enrolDir}/a.yaml`, workload("long", `cgroup: ${long}`));
+    Deno.writeTextFileSync(`${enrolDir}/b.yaml`, workload("web", `cgroup: ${web.path}`));
+    await until("the other file's is enrolled", 60_000, () => pods.names().join() === "web");
+    await until("the bad one is named", 60_000, async () => (await status()).problems.length === 1);
   },
 );
 
