@@ -9,6 +9,7 @@ import { isGone, type Machine, openPlace, type Place, samePlace } from "./bare/p
 import { SharedNode, type SharedNodeOptions } from "./bare/shared_node.ts";
 import { SHARED_PORTS } from "./bare/shared_statements.ts";
 import { type EnrolledEntry, readEnrolled, writeEnrolled } from "./enrolled_file.ts";
+import type { Netns } from "../os/netns.ts";
 import type { PodRedirection, PodRuleOptions } from "./redirection/redirection.ts";
 import { uidOf } from "./target.ts";
 import type { AnnouncedPod } from "./zds_server.ts";
@@ -250,6 +251,11 @@ export class Enrolments implements Disposable {
       return path === undefined ? [] : [path.slice(0, Math.max(0, path.lastIndexOf("/")))];
     });
     return [...new Set(folders)];
+  }
+
+  /** Where rules are; they stay ours. */
+  namespaces(): Netns[] {
+    return [...this.#byUid.values()].flatMap(({ place }) => place?.netns ?? []);
   }
 
   /** Whether a unit is waited for, whose start no folder that is watched may show. */

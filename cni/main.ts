@@ -9,6 +9,7 @@ import { notifyReady } from "../os/service_notify.ts";
 import { refusesForeign } from "./bpf/foreign_ztunnel.ts";
 import type { CniConfig } from "./config.ts";
 import { FolderWatch } from "./bare/folder_watch.ts";
+import { NamespaceWatch } from "./bare/namespace_watch.ts";
 import { type Cgroup, findCgroupRoot, findCgroupsById, openCgroup, unifiedPathOf } from "./bare/cgroups.ts";
 import { WorkloadFolder } from "./bare/workload_folder.ts";
 import { DNS_PORT } from "./bare/shared_dns.ts";
@@ -42,7 +43,7 @@ export async function startCni(config: CniConfig, { signal, log }: RoleOptions):
   requireCapabilities(["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
   Deno.mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
   checkRanges(config.neverCapture);
-  using cleanup = new DisposableStack();
+  await using cleanup = new AsyncDisposableStack();
   let processIds = (): number[] => [];
   const redirection = cleanup.use(await chooseRedirection(config, { log: log.child("redirection") }));
   const enrolments = cleanup.use(
@@ -67,6 +68,7 @@ export async function startCni(config: CniConfig, { signal, log }: RoleOptions):
     ofFiles: () => enrolments.ofFiles(),
   }, { log: log.child("enrol-dir") });
   const watch = cleanup.use(new FolderWatch(log));
+  const changes = cleanup.use(new NamespaceWatch({ onChange: () => watch.poke(), log }));
   let http: UnixHttpServer;
   try {
     http = await serveEnrolSocket(config.enrolSocket, {
@@ -93,7 +95,7 @@ export async function startCni(config: CniConfig, { signal, log }: RoleOptions):
   });
   notifyReady();
   const kept = cleanup.move();
-  return { done: serve(config, { signal, log, enrolments, zds, http, folder, watch, kept }) };
+  return { done: serve(config, { signal, log, enrolments, zds, http, folder, watch, changes, kept }) };
 }
 
 interface Serving extends RoleOptions {
@@ -102,12 +104,13 @@ interface Serving extends RoleOptions {
   readonly http: UnixHttpServer;
   readonly folder: WorkloadFolder;
   readonly watch: FolderWatch;
-  readonly kept: DisposableStack;
+  readonly changes: NamespaceWatch;
+  readonly kept: AsyncDisposableStack;
 }
 
 async function serve(
   config: CniConfig,
-  { signal, log, enrolments, zds, http, folder, watch, kept }: Serving,
+  { signal, log, enrolments, zds, http, folder, watch, changes, kept }: Serving,
 ): Promise<void> {
   try {
     do { // The first time it finishes what the agent before left undone.
@@ -115,6 +118,7 @@ async function serve(
       watch.watch([NAMED_NETNS_FOLDER, config.enrolDir, ...enrolments.cgroupFolders().map(absolute)]);
       await enrolments.audit(zds);
       await folder.reconcile(signal);
+      changes.watch(enrolments.namespaces());
       watch.watch([NAMED_NETNS_FOLDER, config.enrolDir, ...enrolments.cgroupFolders().map(absolute)]);
     } while (await watch.changed(folder.looksOut || enrolments.waits ? LOOK_MS : config.auditIntervalMs, signal));
     await http.shutdown();
@@ -127,7 +131,7 @@ async function serve(
     throw error;
   } finally {
     await zds.close();
-    kept.dispose();
+    await kept.disposeAsync();
     removeSocket(config.enrolSocket);
   }
 }

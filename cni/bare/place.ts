@@ -18,10 +18,10 @@ export function samePlace(one: Place, other: Place): boolean {
 }
 
 /** What {@link openPlace} says of a target that is no more, or is not what it was. */
-const GONE: readonly string[] = ["AMB7002", "AMB7003", "AMB7101", "AMB7161", "AMB7162", "AMB7163"];
+const GONE = /^AMB7(002|003|101|161|162|163)$/;
 
 /** Whether the target is gone; where it could not be looked at, nothing is known, and what was captured stays so. */
-export const isGone = (error: unknown): error is MeshError => error instanceof MeshError && GONE.includes(error.code);
+export const isGone = (error: unknown): error is MeshError => error instanceof MeshError && GONE.test(error.code);
 
 function placeOf(netns: Netns, cgroup?: Cgroup): Place {
   return { netns, cgroup, [Symbol.dispose]: () => netns[Symbol.dispose]() };

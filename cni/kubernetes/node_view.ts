@@ -1,9 +1,9 @@
 /** What the agent sees of its node: pods' namespaces among the processes, what listens in them, and what changes there. */
 import type { Logger } from "../../base/log.ts";
-import { type ChangeTopic, NetlinkListener } from "../../os/netlink/listener.ts";
+import type { ChangeTopic } from "../../os/netlink/listener.ts";
 import { listeningPorts } from "../../os/netlink/sock_diag.ts";
 import type { Netns } from "../../os/netns.ts";
-import { Poller, READABLE } from "../../os/poller.ts";
+import { ChangeWatch } from "../change_watch.ts";
 import { isHostNetns } from "../target.ts";
 import { findPodNetns, hasAddress, type WantedPod } from "./pod_netns.ts";
 
@@ -21,13 +21,10 @@ export interface NodeView {
   watch(netns: Netns | undefined, onChange: () => void, topics: readonly ChangeTopic[]): Disposable;
 }
 
-/** Changes come in bursts, our own among them: a look at them together, soon enough to repair within a second (CNI-188). */
-const SETTLE_MS = 200;
-
 export class ProcNode implements NodeView, AsyncDisposable {
   readonly #procDir: string;
   readonly #log: Logger;
-  readonly #poller = new Poller();
+  readonly #changes = new ChangeWatch();
 
   /** @param procDir `/proc` of the host, as this process sees it. */
   constructor(procDir: string, log: Logger) {
@@ -52,26 +49,10 @@ export class ProcNode implements NodeView, AsyncDisposable {
   }
 
   watch(netns: Netns | undefined, onChange: () => void, topics: readonly ChangeTopic[]): Disposable {
-    const watching = new DisposableStack();
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const heard = () => {
-      timer ??= setTimeout(() => {
-        timer = undefined;
-        onChange();
-      }, SETTLE_MS);
-    };
-    for (const topic of topics) {
-      const listener = watching.use(new NetlinkListener(topic, netns));
-      const watched = this.#poller.watch(listener.fd, READABLE, () => {
-        if (listener.drain()) heard();
-      });
-      watching.defer(() => watched.end());
-    }
-    watching.defer(() => clearTimeout(timer));
-    return watching;
+    return this.#changes.watch(netns, onChange, topics);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
-    return this.#poller[Symbol.asyncDispose]();
+    return this.#changes[Symbol.asyncDispose]();
   }
 }

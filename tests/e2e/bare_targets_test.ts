@@ -295,6 +295,33 @@ bareTest(
 );
 
 bareTest(
+  "rules that somebody flushes are back at once, in the host's namespace and in others (CNI-097, CNI-274)",
+  async ({ cgroups, enroll, tables, log }) => {
+    using netns = createNamedNetns(`ambit-flush-${Deno.pid}`);
+    try {
+      await enroll(`cgroup/${cgroups.add("web").path}`, "--service-account", "web", "--name", "web");
+      await enroll(`netns/ambit-flush-${Deno.pid}`, "--service-account", "db", "--name", "db");
+      using inside = FirewallSocket.open(netns);
+      const all = () => tables().length + inside.tableNames().length;
+      const before = all();
+      for (let round = 0; round < 2; round++) {
+        await until("the agent hears of what was written", 60_000, () => Promise.resolve(all() === before));
+        for (const where of [undefined, netns]) {
+          using firewall = FirewallSocket.open(where);
+          firewall.deleteTables(firewall.tableNames()); // As `nft flush ruleset`, and a firewall that is started anew.
+        }
+        assertEquals(all(), 0);
+        // The next audit is an hour away.
+        await until("all rules are back", 60_000, () => Promise.resolve(all() === before));
+      }
+      assertEquals(log.filter((line) => line.includes("rules repaired")).length >= 4, true);
+    } finally {
+      deleteNamedNetns(`ambit-flush-${Deno.pid}`);
+    }
+  },
+);
+
+bareTest(
   "an enrolment that is being changed counts as what it is to be (CNI-275)",
   async ({ cgroups, pods, enroll, status }) => {
     const web = `cgroup/${cgroups.add("web").path}`, api = `cgroup/${cgroups.add("api").path}`;
