@@ -31,7 +31,7 @@ export function sharedTables(workloads: readonly SharedWorkload[], options: Shar
   const rules: FirewallRule[] = [];
   const add = (chain: string, ...statements: Statement[]) => void rules.push({ chain, statements });
   add("prerouting", marked(ZTUNNEL_MARK), counter, accept);
-  for (const workload of captured) addInbound(add, workload, options);
+  for (const workload of captured) addInbound(add, workload);
   add("output", marked(REPLY_MARK), counter, accept);
   add("output", marked(ZTUNNEL_MARK), counter, accept);
   for (const range of rangesOf(options.never, options)) add("output", range, leave);
@@ -61,11 +61,12 @@ export function sharedTables(workloads: readonly SharedWorkload[], options: Shar
 const chainOf = (slot: number) => `workload-${slot}`;
 
 /** What is for a declared port of the host itself; ztunnel judges it before the application hears of it (CNI-275). */
-function addInbound(add: Add, { slot, request }: SharedWorkload, options: SharedRuleOptions): void {
+function addInbound(add: Add, { slot, request }: SharedWorkload): void {
   const { inboundPorts = [], address, ingress, exclude } = request;
   if (ingress === true) return;
   const to: Statement = { kind: "redirect", port: SHARED_PORTS.plaintext + slot };
-  const at = address === undefined ? [{ kind: "localDestination" } as const] : rangesOf([address], options);
+  // Also of a family that loopback does not have: then it is refused, rather than let in past the mesh.
+  const at = address === undefined ? [{ kind: "localDestination" } as const] : rangesOf([address], { ipv6: true });
   for (const port of inboundPorts.filter((it) => it !== SSH_PORT && exclude?.inboundPorts.includes(it) !== true)) {
     for (const destination of at) add("prerouting", toPort(port), destination, counter, to);
   }

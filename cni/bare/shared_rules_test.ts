@@ -61,9 +61,11 @@ Deno.test("sharedTables(): an address of its own, ingress, and a workload that l
   assertEquals(inbound({ inboundPorts: [80], address: "10.0.0.2" }), [
     "prerouting tcp dport 80 ip daddr 10.0.0.2/32 counter redirect to :15300",
   ]);
-  assertEquals(inbound({ inboundPorts: [80], address: "fd00::2" }), [
-    "prerouting tcp dport 80 ip6 daddr fd00::2/128 counter redirect to :15300",
-  ]);
+  const six = ["prerouting tcp dport 80 ip6 daddr fd00::2/128 counter redirect to :15300"];
+  assertEquals(inbound({ inboundPorts: [80], address: "fd00::2" }), six);
+  // Loopback without IPv6 is no reason to let in past the mesh what comes to another interface.
+  const without = rules([workload(0, "a", { request: { inboundPorts: [80], address: "fd00::2" } })]);
+  assertEquals(without.filter((it) => it.startsWith("prerouting tcp")), six);
   assertEquals([inbound({ inboundPorts: [80], ingress: true }), inbound({ inboundPorts: [22] })], [[], []]);
   assertEquals(inbound({ inboundPorts: [80] }, { leaving: true }), []);
   const left = rules([workload(0, "a", { leaving: true }), workload(1, "b")]).filter((it) => it.includes("workload"));

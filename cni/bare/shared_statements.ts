@@ -74,7 +74,7 @@ export const base = (
 });
 export const named = (names: readonly string[]): FirewallChain[] => names.map((name) => ({ name }));
 
-export function rangesOf(ranges: readonly string[], { ipv6 }: SharedRuleOptions): Statement[] {
+export function rangesOf(ranges: readonly string[], { ipv6 }: Pick<SharedRuleOptions, "ipv6">): Statement[] {
   return ranges.flatMap((text): Statement[] => {
     const range = parseCidr(text);
     if (range === undefined || (range.family === "ipv6" && !ipv6)) return [];
