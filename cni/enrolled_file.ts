@@ -1,6 +1,14 @@
 /** `enrolled.json`: what is enrolled, kept over restarts of the node agent (CNI-270). */
 import { chain, MeshError } from "../base/errors.ts";
-import { ENROLMENT_STATES, type EnrolmentState, type EnrolRequest, parseEnrolRequest } from "../mesh/enrolment.ts";
+import {
+  ENROLMENT_STATES,
+  type EnrolmentState,
+  type EnrolRequest,
+  isProcess,
+  parseEnrolRequest,
+} from "../mesh/enrolment.ts";
+import { bootId } from "../os/boot_id.ts";
+import { writeNodeFile } from "./install/node_files.ts";
 
 /** One line of the file: the request, how far it went, and which namespace it was. */
 export interface EnrolledEntry {
@@ -17,15 +25,11 @@ export interface EnrolledEntry {
 const VERSION = 1;
 const FILE_BYTES_MAX = 16 * 1024 * 1024; // far beyond what a node's pods fill
 
-/** Writes the whole file to its side and moves it into place: a crash leaves the old one or the new one. Throws AMB7103. */
+/** Writes the whole file to its side and moves it into place: a crash or a power cut leaves the old one or the new one. Throws AMB7103. */
 export function writeEnrolled(path: string, entries: Iterable<EnrolledEntry>): void {
   const rows = [...entries].map(({ request, ...rest }) => ({ ...request, target: request.target.text, ...rest }));
-  const draft = `${path}.new`;
   try {
-    Deno.writeTextFileSync(draft, JSON.stringify({ version: VERSION, enrolled: rows }, null, 2) + "\n", {
-      mode: 0o600,
-    });
-    Deno.renameSync(draft, path);
+    writeNodeFile(path, JSON.stringify({ version: VERSION, boot: bootId(), enrolled: rows }, null, 2) + "\n", 0o600);
   } catch (cause) {
     throw new MeshError("AMB7103", `cannot write ${path}`, {
       remedy: "Make the folder of --state-dir writable, with some space left.",
@@ -34,8 +38,11 @@ export function writeEnrolled(path: string, entries: Iterable<EnrolledEntry>): v
   }
 }
 
-/** @returns Nothing when there is no file yet. Throws AMB7104 for a file that cannot be trusted as a whole. */
-export function readEnrolled(path: string): EnrolledEntry[] {
+/**
+ * @returns Nothing when there is no file yet; of a boot before, what is not named by the number of a process. Throws AMB7104 for
+ * a file that cannot be trusted as a whole.
+ */
+export function readEnrolled(path: string, boot = bootId()): EnrolledEntry[] {
   let text: string;
   try {
     if (Deno.statSync(path).size > FILE_BYTES_MAX) throw new Error("it is too long");
@@ -47,7 +54,10 @@ export function readEnrolled(path: string): EnrolledEntry[] {
   try {
     const parsed = JSON.parse(text);
     if (parsed?.version !== VERSION || !Array.isArray(parsed.enrolled)) throw new Error("its version is not 1");
-    return parsed.enrolled.map(readEntry);
+    const entries: EnrolledEntry[] = parsed.enrolled.map(readEntry);
+    return parsed.boot === undefined || parsed.boot === boot
+      ? entries
+      : entries.filter(({ request }) => !isProcess(request.target));
   } catch (error) {
     throw unreadable(path, error);
   }

@@ -1,7 +1,7 @@
 /** The enrolled network workloads of a bare node: rules, ztunnel and the file, always in an order that fails closed. */
 import { chain, MeshError } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
-import { type EnrolmentStatus, type EnrolRequest, type EnrolTarget, isShared } from "../mesh/enrolment.ts";
+import { type EnrolmentStatus, type EnrolRequest, type EnrolTarget, isProcess, isShared } from "../mesh/enrolment.ts";
 import { type Capture, captureOf, sharedNetnsOf, sharedRequestOf } from "./bare/capture.ts";
 import { refuseConflicts } from "./bare/conflicts.ts";
 import { findContainer, isMeant } from "./bare/containers.ts";
@@ -383,7 +383,7 @@ export class Enrolments implements Disposable {
     if (slot === undefined) {
       using _now = now;
       await this.#remove(enrolment, zds, { gone: true });
-      if (request.target.kind === "pid") return; // Another process got the number: not what was meant.
+      if (isProcess(request.target)) return; // Another process got the number: not what was meant.
       const again = openPlace(request.target, this.#options.machine);
       const next = this.#begin(enrolment.uid, request, again, enrolment.file);
       this.#options.log.info("target has a new network namespace", { target: request.target.text });
@@ -428,7 +428,7 @@ export class Enrolments implements Disposable {
       return "gone";
     }
     const same = place.netns.inode === entry.netnsInode && place.netns.device === entry.netnsDevice;
-    if (same || target.kind !== "pid") return place; // A name that was given again means the new one (CNI-316).
+    if (same || !isProcess(target)) return place; // A name that was given again means the new one (CNI-316).
     this.#options.log.info("enrolled process is gone", { target: target.text });
     place[Symbol.dispose]();
     return "gone";

@@ -225,6 +225,33 @@ test("Enrolments enrols a process by pid, and lets go when it ends", async (benc
   assertEquals([ztunnel.pods.size, tables(netns).length], [0, 0]);
 });
 
+test("Enrolments follows no process to another namespace, by whichever of its names (CNI-278, CNI-316)", async (bench) => {
+  const { enrolments, ztunnel, folder } = bench;
+  using netns = createAnonymousNetns();
+  for (const targetOf of [(pid: number) => `pid/${pid}`, (pid: number) => `netns-path:/proc/${pid}/ns/net`]) {
+    // Another process that got the number is no different to us from one that went somewhere else.
+    const script = `while [ ! -e ${folder}/go ]; do sleep 0.01; done; exec unshare --net sleep 60`;
+    const child = spawnWithin(netns, "sh", { args: ["-c", script] }), target = targetOf(child.pid);
+    try {
+      await enrolments.enrol(bench.request({ target }), ztunnel);
+      Deno.writeTextFileSync(`${folder}/go`, "");
+      const deadline = performance.now() + 60_000;
+      for (let moved = false; !moved;) {
+        using now = openNetns(`/proc/${child.pid}/ns/net`);
+        moved = !now.equals(netns);
+        assert(performance.now() < deadline, "it moves");
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+      await enrolments.audit(ztunnel);
+      assertEquals([ztunnel.pods.size, enrolments.status().length], [0, 0], target);
+    } finally {
+      child.kill("SIGKILL");
+      await child.status;
+      Deno.removeSync(`${folder}/go`);
+    }
+  }
+});
+
 test("Enrolments does one thing at a time with one target, and releases all", async (bench) => {
   const { enrolments, ztunnel } = bench;
   const outcomes = await Promise.allSettled([

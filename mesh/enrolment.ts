@@ -111,6 +111,10 @@ const isPath = (path: string) => path.length <= PATH_CHARACTERS_MAX && !/[\0\n]/
 /** Whether its processes are in the host's network namespace, beside those of others. */
 export const isShared = ({ kind }: EnrolTarget): boolean => kind === "unit" || kind === "cgroup";
 
+/** Whether it is named by a process's number, which another has later. */
+export const isProcess = (target: EnrolTarget): boolean =>
+  target.kind === "pid" || (target.kind === "netns-path" && /^\/+proc\/+(\d+|self|thread-self)\//.test(target.path));
+
 /** Reads a request that came from outside. @returns What is wrong with it, as a sentence, when it is none. */
 export function parseEnrolRequest(value: unknown): EnrolRequest | { readonly wrong: string } {
   if (typeof value !== "object" || value === null) return { wrong: "the request is no JSON object" };

@@ -1,10 +1,11 @@
 /** What the agent leaves in its run folder for others, and for itself after a reboot (CNI-021, CNI-054). */
+import { bootId } from "../../os/boot_id.ts";
 import { chain, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { removeNodeFile, textOf, writeNodeFile } from "../install/node_files.ts";
 import { formatAmbientNamespaces, NAMESPACES_FILE } from "../namespaces_file.ts";
 
-const BOOT_ID = "/proc/sys/kernel/random/boot_id", BOOT_FILE = "boot-id";
+const BOOT_FILE = "boot-id";
 
 /** The namespaces that may have pods in the mesh, for a plugin that reaches neither us nor the API server (CNI-021). */
 export class NamespacesFile {
@@ -87,8 +88,8 @@ export class JournalFolder implements Journal {
  * Whether the node was booted since an agent last ran on it, as far as the file in the run folder says, which is then made
  * to say that of now. After a boot no annotation means anything (CNI-054). Throws AMB7130.
  */
-export function noteBoot(runDir: string, bootId = Deno.readTextFileSync(BOOT_ID).trim()): boolean {
+export function noteBoot(runDir: string, boot = bootId()): boolean {
   const before = textOf(`${runDir}/${BOOT_FILE}`)?.trim();
-  writeNodeFile(`${runDir}/${BOOT_FILE}`, `${bootId}\n`, 0o644);
-  return before !== bootId;
+  writeNodeFile(`${runDir}/${BOOT_FILE}`, `${boot}\n`, 0o644);
+  return before !== boot;
 }
