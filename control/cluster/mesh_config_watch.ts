@@ -23,6 +23,8 @@ export interface MeshConfigOptions {
   readonly onChange: (change: ObjectChange) => void;
   readonly log: Logger;
   readonly pollMs?: number;
+  /** How the file is read; Deno's own way if not given. */
+  readonly readFile?: (path: string) => Promise<string>;
 }
 
 const POLL_MS = 2_000; // A mounted ConfigMap changes by a renamed link, which a watch of the file does not see.
@@ -62,7 +64,7 @@ export class MeshConfigWatch {
     const { name, sharedName, file, log, namespace } = this.#options;
     signal.addEventListener("abort", () => this.#settled.reject(signal.reason), { once: true });
     this.#settled.promise.catch(() => {}); // Who waits for it sees the rejection; nobody has to.
-    const text = await readIfThere(file);
+    const text = await this.#readIfThere(file);
     this.#fromFile = text !== undefined;
     log.info("the mesh's settings", this.#fromFile ? { file } : { configMap: `${namespace}/${name}` });
     if (sharedName !== "") this.#follow(sharedName, this.#shared, signal);
@@ -108,7 +110,7 @@ export class MeshConfigWatch {
     const { file, log, pollMs = POLL_MS } = this.#options;
     let missed = false, last: string | undefined;
     while (await pause(pollMs, signal)) {
-      const { text, trouble } = await tryToRead(file), settled = text === last;
+      const { text, trouble } = await this.#tryToRead(file), settled = text === last;
       last = text;
       if (text === undefined) {
         // Gone for a moment while the mount changes, or for good: either way no settings were written.
@@ -140,30 +142,30 @@ export class MeshConfigWatch {
     onChange({ kind: "MeshConfig", key: MESH_CONFIG_KEY, object });
     this.#settled.resolve();
   }
+
+  /** A file's text, or why there is none. */
+  async #tryToRead(path: string): Promise<{ readonly text?: string; readonly trouble: string }> {
+    try {
+      const text = await this.#readIfThere(path);
+      return text === undefined ? { trouble: "no such file" } : { text, trouble: "" };
+    } catch (error) {
+      if (!(error instanceof Error)) throw error;
+      return { trouble: error.message };
+    }
+  }
+
+  async #readIfThere(path: string): Promise<string | undefined> {
+    try {
+      return await (this.#options.readFile ?? Deno.readTextFile)(path);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
+      throw error;
+    }
+  }
 }
 
 /** Empty if the ConfigMap is gone, or says nothing. */
 function textOf(object: KubeObject | undefined): string {
   const text = (object?.data as Readonly<Record<string, unknown>> | null | undefined)?.[KEY];
   return typeof text === "string" ? text : "";
-}
-
-/** A file's text, or why there is none. */
-async function tryToRead(path: string): Promise<{ readonly text?: string; readonly trouble: string }> {
-  try {
-    const text = await readIfThere(path);
-    return text === undefined ? { trouble: "no such file" } : { text, trouble: "" };
-  } catch (error) {
-    if (!(error instanceof Error)) throw error;
-    return { trouble: error.message };
-  }
-}
-
-async function readIfThere(path: string): Promise<string | undefined> {
-  try {
-    return await Deno.readTextFile(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
-    throw error;
-  }
 }

@@ -31,6 +31,8 @@ export class Newcomers implements AsyncDisposable {
   readonly #stop = new AbortController();
   readonly #tries: Try[] = [];
   readonly #running = new Set<Promise<void>>();
+  /** By which a datagram is given up whose answer nobody will send. */
+  readonly #datagrams = new Map<Try, AbortController>();
   readonly #timers: ReturnType<typeof setInterval>[] = [];
 
   private constructor(rig: Rig) {
@@ -67,6 +69,11 @@ export class Newcomers implements AsyncDisposable {
     return this.#tries;
   }
 
+  /** Gives up datagrams sent before then: whoever had read them is dead, and nobody sends them again. */
+  giveUp(beforeMs: number): void {
+    for (const [{ startedAtMs }, controller] of this.#datagrams) if (startedAtMs < beforeMs) controller.abort();
+  }
+
   /** Whether one of each kind, begun since, was answered. */
   servedSince(sinceMs: number): boolean {
     return (["connection", "udp", "tcp"] as const).every((kind) =>
@@ -92,7 +99,10 @@ export class Newcomers implements AsyncDisposable {
   async #try(kind: Kind): Promise<void> {
     const it: Try = { kind, startedAtMs: performance.now(), endedAtMs: 0, failure: undefined };
     this.#tries.push(it);
-    it.failure = kind === "connection" ? await this.#connect() : await this.#ask(kind);
+    const controller = new AbortController();
+    if (kind === "udp") this.#datagrams.set(it, controller);
+    it.failure = kind === "connection" ? await this.#connect() : await this.#ask(kind, controller.signal);
+    this.#datagrams.delete(it);
     it.endedAtMs = performance.now();
   }
 
@@ -104,13 +114,13 @@ export class Newcomers implements AsyncDisposable {
     return tried.output.reply.endsWith(" newcomer") ? undefined : `it heard ${tried.output.reply}`;
   }
 
-  async #ask(transport: "udp" | "tcp"): Promise<string | undefined> {
+  async #ask(transport: "udp" | "tcp", givenUp: AbortSignal): Promise<string | undefined> {
     const sockets = new PodUpstreamSockets({ netns: this.#rig.client.place.netns, mark: 0, poller: this.#poller });
     const nobody = parseIp("10.255.255.1")!, query = queryBytes(NAME, "A");
     const options = {
       timeoutMs: transport === "udp" ? DATAGRAM_PATIENCE_MS : PATIENCE_MS,
       accept: () => ({ code: 0, truncated: false, records: [] }),
-      signal: this.#stop.signal,
+      signal: AbortSignal.any([this.#stop.signal, givenUp]),
     };
     const exchanged = transport === "udp"
       ? await sockets.exchangeUdp(nobody, query, options)

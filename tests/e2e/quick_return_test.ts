@@ -67,6 +67,7 @@ meshTest(`${KILLS} kills of a ztunnel: new connections and DNS queries wait for 
     const goneMs = performance.now();
     node.restartZtunnel();
     await until("all is served again", BACK_MS, () => newcomers.servedSince(goneMs));
+    newcomers.giveUp(goneMs);
     gaps.push({ fromMs, toMs: goneMs });
     rounds.push(stepsOf(node, killedAt));
   }
@@ -103,6 +104,7 @@ meshTest(`${KILLS} kills of a ztunnel under a parent: it starts the next one, an
     await until("another child", BACK_MS, () => childOf() > 0 && childOf() !== child);
     const toMs = performance.now();
     await until("all is served again", BACK_MS, () => newcomers.servedSince(toMs));
+    newcomers.giveUp(toMs);
     gaps.push({ fromMs, toMs });
     backMs.push(Math.round(performance.now() - fromMs));
   }
