@@ -28,6 +28,24 @@ export const TRUST_DOMAIN = "cluster.local";
 export const ADS_METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 export const CA_METHOD = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 export const raw = (bytes: Buffer): Buffer => bytes;
+/** Who a server of these tests is: by the name that istiod has everywhere, and as it is called here. */
+export const SERVER_NAMES = ["localhost", "127.0.0.1", "istiod.istio-system.svc"];
+
+/**
+ * A channel to a port of loopback, with TLS. By its number: `localhost` has a second address on many machines, which a
+ * channel tries when the first is slow, and whose refusal it goes on counting after it was closed.
+ */
+export function loopbackClient(
+  port: number,
+  credentials: grpc.ChannelCredentials,
+  options: grpc.ClientOptions = {},
+): grpc.Client {
+  return new grpc.Client(`127.0.0.1:${port}`, credentials, {
+    "grpc.ssl_target_name_override": "localhost",
+    "grpc.use_local_subchannel_pool": 1,
+    ...options,
+  });
+}
 
 /** Resources by type, set by the test. */
 export class TestMesh implements ResourceView {
@@ -187,7 +205,7 @@ export class ControlRig implements AsyncDisposable {
       log,
     });
     this.#server.add(certificateMethod(service, log));
-    const certificate = await this.authority.issueServer(["localhost", "127.0.0.1"]);
+    const certificate = await this.authority.issueServer(SERVER_NAMES);
     const address = { host: "127.0.0.1", port: this.#held.port };
     this.credentials = new ListenerCredentials({ ...certificate, rootsPem: this.authority.material.rootsPem });
     this.port = await this.#server.listen(address, this.credentials);
@@ -226,7 +244,7 @@ export class ControlRig implements AsyncDisposable {
 
   endpoint(token: string): ControlEndpoint {
     return {
-      address: `https://localhost:${this.port}`,
+      address: `https://127.0.0.1:${this.port}`,
       roots: { kind: "file", path: `${this.stateDir}/root.pem` },
       token: { kind: "static", token },
       clusterId: "Kubernetes",
@@ -248,10 +266,7 @@ export class ControlRig implements AsyncDisposable {
     const bytes = (pem: string | undefined) => pem === undefined ? null : Buffer.from(pem);
     const roots = Buffer.from(this.authority.material.rootsPem);
     const credentials = grpc.credentials.createSsl(roots, bytes(certificate?.keyPem), bytes(certificate?.chainPem));
-    return new grpc.Client(`localhost:${this.port}`, credentials, {
-      "grpc.use_local_subchannel_pool": 1,
-      "grpc.max_receive_message_length": -1,
-    });
+    return loopbackClient(this.port, credentials, { "grpc.max_receive_message_length": -1 });
   }
 }
 

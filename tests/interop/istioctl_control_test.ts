@@ -13,7 +13,7 @@ import { XdsClient } from "../../dataplane/agent/xds_client.ts";
 import { decodeIstioCertificateResponse, encodeIstioCertificateRequest } from "../../mesh/proto/ca_codec.ts";
 import * as grpc from "@grpc/grpc-js";
 import { Buffer } from "node:buffer";
-import { CA_METHOD, headers, raw } from "./control_rig.ts";
+import { CA_METHOD, headers, loopbackClient, raw } from "./control_rig.ts";
 import { RecordingState } from "./xds_rig.ts";
 
 const ISTIOCTL = Deno.env.get("AMBIT_PEER_ISTIOCTL");
@@ -69,7 +69,7 @@ class Rig implements AsyncDisposable {
     await this.#makeCertificate(istiod, await tokens.mint(tool, { ttlMs: 600_000, nowMs: Date.now() }));
     const client = new XdsClient({
       endpoint: {
-        address: `https://localhost:${istiod.secureGrpcPort}`,
+        address: `https://127.0.0.1:${istiod.secureGrpcPort}`,
         roots: { kind: "file", path: `${folder}/state/root-cert.pem` },
         token: { kind: "static", token },
         clusterId: "Kubernetes",
@@ -91,7 +91,7 @@ class Rig implements AsyncDisposable {
   async #makeCertificate({ secureGrpcPort, rootsPem }: RunningIstiod, token: string): Promise<void> {
     const request = await makeRequest("spiffe://cluster.local/ns/istio-system/sa/default");
     const bytes = Buffer.from(encodeIstioCertificateRequest({ csr: request.csrPem, validitySeconds: 600 }));
-    const client = new grpc.Client(`localhost:${secureGrpcPort}`, grpc.credentials.createSsl(Buffer.from(rootsPem)));
+    const client = loopbackClient(secureGrpcPort, grpc.credentials.createSsl(Buffer.from(rootsPem)));
     const answer = await new Promise<Buffer>((resolve, reject) =>
       client.makeUnaryRequest(
         CA_METHOD,

@@ -5,7 +5,7 @@ import * as grpc from "@grpc/grpc-js";
 import { Logger } from "../../base/log.ts";
 import { ISTIOD_CONFIG } from "../../control/config.ts";
 import { startIstiod } from "../../control/main.ts";
-import { CA_METHOD, ControlRig, headers, raw, until } from "./control_rig.ts";
+import { CA_METHOD, ControlRig, headers, loopbackClient, raw, until } from "./control_rig.ts";
 import { NODE, Stream } from "./xds_rig.ts";
 
 const SIDECAR = { id: "sidecar~1~cart.shop~d", metadata: {} };
@@ -42,7 +42,7 @@ async function askForCertificate(...flags: string[]): Promise<{ status: string; 
   const log = new Logger("istiod", { sink: (line) => lines.push(line) });
   const running = await startIstiod(config, { signal: stop.signal, log, env });
   const tls = grpc.credentials.createSsl(Buffer.from(running.rootsPem));
-  const client = new grpc.Client(`localhost:${running.secureGrpcPort}`, tls, { "grpc.use_local_subchannel_pool": 1 });
+  const client = loopbackClient(running.secureGrpcPort, tls);
   try {
     const error = await new Promise<grpc.ServiceError | null>((resolve) =>
       client.makeUnaryRequest(CA_METHOD, raw, raw, Buffer.alloc(0), resolve)

@@ -12,7 +12,7 @@ import { makeRequest } from "../../dataplane/agent/workload_certificate.ts";
 import { AUTHORIZATION_TYPE_URL } from "../../mesh/proto/authorization_codec.ts";
 import { decodeIstioCertificateResponse, encodeIstioCertificateRequest } from "../../mesh/proto/ca_codec.ts";
 import { ADDRESS_TYPE_URL } from "../../mesh/proto/workload_codec.ts";
-import { ADS_METHOD, CA_METHOD, ControlRig, headers, raw, until } from "./control_rig.ts";
+import { ADS_METHOD, CA_METHOD, ControlRig, headers, loopbackClient, raw, SERVER_NAMES, until } from "./control_rig.ts";
 import { ClientRig, FAILING, NODE, resource, Stream } from "./xds_rig.ts";
 
 Deno.test(
@@ -92,7 +92,7 @@ Deno.test(
     const token = await rig.token();
     await using standing = new ClientRig(rig, token);
     await standing.ready();
-    const certificate = await other.authority.issueServer(["localhost"]);
+    const certificate = await other.authority.issueServer(SERVER_NAMES);
     rig.credentials.update({ ...certificate, rootsPem: other.authority.material.rootsPem });
     await using late = new ClientRig(rig, token);
     await until(() => late.terminations.length > 0, "who trusts the old root alone is out");
@@ -107,7 +107,7 @@ Deno.test(
     });
     const roots = Buffer.from(other.authority.material.rootsPem);
     const tls = grpc.credentials.createSsl(roots, Buffer.from(privateKeyPem), Buffer.from(leaf.pem));
-    const client = new grpc.Client(`localhost:${rig.port}`, tls, { "grpc.use_local_subchannel_pool": 1 });
+    const client = loopbackClient(rig.port, tls);
     using stream = new Stream(client, headers(undefined));
     stream.send({ node: NODE });
     await until(() => stream.responses.length === 1, "a client certificate of the new root is taken");
@@ -133,7 +133,7 @@ Deno.test(
         call.send([Uint8Array.from(opened % 2 === 0 ? [0x0a, 0xff, 0xff, 0xff] : [0x12, 0x02, 0x1a, 0x00])], () => {});
       },
     });
-    const certificate = await rig.authority.issueServer(["localhost"]);
+    const certificate = await rig.authority.issueServer(SERVER_NAMES);
     const credentials = new ListenerCredentials({ ...certificate, rootsPem: rig.authority.material.rootsPem });
     await rig.stopServing();
     rig.port = await hostile.listen({ host: "127.0.0.1", port: 0 }, credentials);

@@ -67,7 +67,7 @@ Deno.test(
     const token = await rig.token();
     // Long enough for an answer on a machine that does much else; the deadline below is far longer.
     const pings = { intervalMs: 200, timeoutMs: 5_000 };
-    const endpoint = { ...rig.endpoint(token), address: `https://localhost:${path.port}`, pings };
+    const endpoint = { ...rig.endpoint(token), address: `https://127.0.0.1:${path.port}`, pings };
     await using it = new ClientRig(rig, token, false, { endpoint });
     await it.ready();
     const idleUntil = performance.now() + 10 * pings.intervalMs;

@@ -1,5 +1,6 @@
 /** istiod with its CA over a real API server: accounts, pods bound to nodes, tokens that the API server itself mints. */
 import { Buffer } from "node:buffer";
+import { loopbackClient } from "../interop/control_rig.ts";
 import * as grpc from "@grpc/grpc-js";
 import { Logger } from "../../base/log.ts";
 import { ISTIOD_CONFIG } from "../../control/config.ts";
@@ -55,7 +56,7 @@ export class Istiod implements AsyncDisposable {
   /** A channel to it; the caller closes it. */
   client(): grpc.Client {
     const credentials = grpc.credentials.createSsl(Buffer.from(this.rootsPem));
-    return new grpc.Client(`localhost:${this.#running.secureGrpcPort}`, credentials);
+    return loopbackClient(this.#running.secureGrpcPort, credentials);
   }
 
   /** Asks for a certificate, with a token, in a cluster, for an identity. */
