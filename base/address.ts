@@ -29,15 +29,25 @@ export function ipToBytes(ip: IpWords): Uint8Array {
   return bytes;
 }
 
+const DOT = 0x2e, ZERO = 0x30;
+
+/** Digit by digit: every CONNECT that comes in has an address, and taken apart by the platform it takes four times as long. */
 function parseIpv4(text: string): number | undefined {
-  const parts = text.split(".");
-  if (parts.length !== 4) return undefined;
-  let value = 0;
-  for (const part of parts) {
-    if (!/^(0|[1-9]\d{0,2})$/.test(part) || Number(part) > 255) return undefined;
-    value = value * 256 + Number(part);
+  let value = 0, part = 0, digits = 0, parts = 1;
+  for (let at = 0; at < text.length; at++) {
+    const unit = text.charCodeAt(at), digit = unit - ZERO;
+    if (unit === DOT && digits > 0) {
+      value = value * 256 + part;
+      part = digits = 0;
+      parts++;
+      continue;
+    }
+    if (digit < 0 || digit > 9 || (digits > 0 && part === 0)) return undefined; // No part begins with a zero.
+    part = part * 10 + digit;
+    digits++;
+    if (part > 255 || parts > 4) return undefined;
   }
-  return value;
+  return parts === 4 && digits > 0 ? value * 256 + part : undefined;
 }
 
 function parseGroups(text: string): number[] | undefined {

@@ -154,7 +154,8 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
       this.#shutdownPending = true;
       return;
     }
-    this.shard.os.shutdownWrite(this.fd);
+    // Where all that the application said has been read, the close that follows says the same (ZT-065).
+    if (!this.endSent) this.shard.os.shutdownWrite(this.fd);
     this.finishIfDone();
   }
 
@@ -181,9 +182,9 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
       return;
     }
     this.endOwed = false;
+    if (!this.endReceived) this.onEndReceived(); // First: what nobody will read may have come, and a close would reset it.
     this.endSent = true;
-    if (this.endReceived) this.finishIfDone();
-    else this.onEndReceived();
+    this.finishIfDone();
   }
 
   /** How the log calls reading from the stream: `send` is towards the destination, whoever reports it (ZT-069). */
