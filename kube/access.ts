@@ -1,5 +1,7 @@
 /** How to reach an API server and who we are there: what a kubeconfig or a pod's environment comes to. */
 
+import type { Socket } from "node:net";
+
 /** A certificate and its key, as PEM. */
 export interface KeyPair {
   readonly certificate: string;
@@ -20,6 +22,9 @@ export interface Credentials {
   refused(credential: Credential): void;
 }
 
+/** Opens a connection to a host and port where a proxy lies between, unless the signal comes first. Rejects with why it cannot. */
+export type Dial = (host: string, port: number, signal: AbortSignal) => Promise<Socket>;
+
 /** Everything a client needs. Made without a connection. */
 export interface KubeAccess {
   /** `https:` or `http:`, host, port and perhaps a path before the API's own. */
@@ -35,6 +40,8 @@ export interface KubeAccess {
   readonly headers: Readonly<Record<string, string | readonly string[]>>;
   /** The namespace that the context names, or our own pod's; empty: none. */
   readonly namespace: string;
+  /** Absent: connections are opened directly. */
+  readonly dial?: Dial;
   /** For people: `in-cluster`, or file and context. */
   readonly source: string;
 }

@@ -18,6 +18,8 @@ export interface ExecCluster {
   readonly ca: string | undefined;
   readonly serverName: string | undefined;
   readonly insecure: boolean;
+  /** As the kubeconfig has it: the program may have to pass it, too. */
+  readonly proxyUrl?: string;
 }
 
 interface ExecOptions {
@@ -117,12 +119,13 @@ export class ExecCredentials implements Credentials {
 
   /** What the program learns by its environment. */
   #info(): object {
-    const { server, ca, serverName, insecure } = this.#options.cluster;
+    const { server, ca, serverName, insecure, proxyUrl } = this.#options.cluster;
     const cluster = {
       server,
       ...(ca === undefined ? {} : { "certificate-authority-data": new TextEncoder().encode(ca).toBase64() }),
       ...(serverName === undefined ? {} : { "tls-server-name": serverName }),
       ...(insecure ? { "insecure-skip-tls-verify": true } : {}),
+      ...(proxyUrl === undefined ? {} : { "proxy-url": proxyUrl }),
     };
     const spec = { interactive: false, ...(this.#plugin.provideClusterInfo ? { cluster } : {}) };
     return { apiVersion: this.#plugin.apiVersion, kind: "ExecCredential", spec };

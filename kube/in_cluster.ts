@@ -3,6 +3,7 @@ import { MeshError } from "../base/errors.ts";
 import type { KubeAccess } from "./access.ts";
 import { readTextBounded, TokenFile } from "./file_credentials.ts";
 import { certificatesProblem } from "./pem_files.ts";
+import { dialBy, environmentsProxy } from "./proxy_connection.ts";
 
 const FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount";
 
@@ -11,7 +12,7 @@ export function isInCluster(environment: Readonly<Record<string, string | undefi
   return (environment.KUBERNETES_SERVICE_HOST ?? "") !== "" && (environment.KUBERNETES_SERVICE_PORT ?? "") !== "";
 }
 
-/** @param options `folder`: where the service account's files are mounted. @throws MeshError AMB0805, AMB0807. */
+/** @param options `folder`: where the service account's files are mounted. @throws MeshError AMB0805, AMB0807, AMB0840. */
 export async function inClusterAccess(
   options: { environment?: Readonly<Record<string, string | undefined>>; folder?: string; now?: () => number } = {},
 ): Promise<KubeAccess> {
@@ -41,9 +42,11 @@ export async function inClusterAccess(
   }
   const credentials = new TokenFile(`${folder}/token`, options.now);
   await credentials.current();
+  const proxy = environmentsProxy(server, environment);
   return {
     server,
     ca,
+    dial: proxy && dialBy(proxy),
     serverName: undefined,
     insecure: false,
     credentials,

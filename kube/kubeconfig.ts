@@ -3,6 +3,7 @@ import { type Fields, isFields } from "../base/plain.ts";
 import { parse } from "@std/yaml";
 import { MeshError } from "../base/errors.ts";
 import { isToken } from "./file_credentials.ts";
+import { type HttpProxy, readProxyUrl } from "./proxy.ts";
 
 /** A value that stands in the file, or in another that the file names. */
 export type Source = { readonly data: string } | { readonly path: string };
@@ -26,6 +27,8 @@ export interface KubeconfigContext {
   readonly ca: Source | undefined;
   readonly serverName: string | undefined;
   readonly insecure: boolean;
+  /** As the file has it; undefined: it says nothing, and the environment counts. */
+  readonly proxy: { readonly url: string; readonly proxy: HttpProxy } | undefined;
   readonly namespace: string;
   readonly token: Source | undefined;
   readonly certificate: { readonly certificate: Source; readonly key: Source } | undefined;
@@ -133,11 +136,12 @@ function readCluster(cluster: Fields, refuse: Refuse) {
   if (server.username !== "" || server.password !== "" || server.search !== "" || server.hash !== "") {
     return refuse("server", "should hold no user, password, query or fragment");
   }
-  if (textOf(cluster["proxy-url"], "proxy-url", refuse) !== "") {
+  const proxyUrl = textOf(cluster["proxy-url"], "proxy-url", refuse), proxy = readProxyUrl(proxyUrl);
+  if (proxyUrl !== "" && "wrong" in proxy) {
     return refuse(
       "proxy-url",
-      "proxies are not supported",
-      "make the API server reachable directly, and take the field away",
+      proxy.wrong,
+      "name a proxy that takes CONNECT over plain HTTP; TLS and SOCKS are not spoken",
     );
   }
   const insecure = flagOf(cluster["insecure-skip-tls-verify"], "insecure-skip-tls-verify", refuse);
@@ -151,7 +155,13 @@ function readCluster(cluster: Fields, refuse: Refuse) {
   }
   const serverName = textOf(cluster["tls-server-name"], "tls-server-name", refuse);
   if (!/^[A-Za-z0-9._:-]*$/.test(serverName)) return refuse("tls-server-name", "should be a host's name");
-  return { server, ca, serverName: serverName === "" ? undefined : serverName, insecure };
+  return {
+    server,
+    ca,
+    serverName: serverName === "" ? undefined : serverName,
+    insecure,
+    proxy: proxyUrl === "" || "wrong" in proxy ? undefined : { url: proxyUrl, proxy },
+  };
 }
 
 function readUser(user: Fields, refuse: Refuse) {

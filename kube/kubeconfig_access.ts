@@ -5,6 +5,7 @@ import { ExecCredentials } from "./exec_credentials.ts";
 import { KeyPairFiles, readTextBounded, TokenFile } from "./file_credentials.ts";
 import { type KubeconfigContext, readKubeconfig, type Source } from "./kubeconfig.ts";
 import { certificatesProblem, keyPairProblem } from "./pem_files.ts";
+import { dialBy, environmentsProxy } from "./proxy_connection.ts";
 
 /** What reads files, runs programs or trusts blindly: never taken from a Secret unless it is named (CP-120). */
 export const INSECURE_FIELDS = [
@@ -81,7 +82,9 @@ async function accessOf(
   }
   const { server, serverName, insecure, headers, namespace } = context;
   const credentials = await credentialsOf(context, { ca, absolute, folder, where });
-  return { server, ca, serverName, insecure, credentials, headers, namespace, source: where };
+  const proxy = context.proxy?.proxy ?? environmentsProxy(server, Deno.env.toObject());
+  const dial = proxy && dialBy(proxy);
+  return { server, ca, serverName, insecure, credentials, headers, namespace, source: where, dial };
 }
 
 async function textOf(
@@ -130,7 +133,7 @@ async function credentialsOf(
   // As with kubectl, a program is asked only where the file itself holds nothing.
   if (exec !== undefined && ways.length === 0) {
     const { serverName, insecure, server } = context;
-    const cluster = { server: server.href, ca: at.ca, serverName, insecure };
+    const cluster = { server: server.href, ca: at.ca, serverName, insecure, proxyUrl: context.proxy?.url };
     ways.push(new ExecCredentials(exec, { cluster, folder: at.folder, source: at.where }));
   }
   const all = ways.length === 1 ? ways[0]! : both(ways);

@@ -70,7 +70,7 @@ Deno.test("readKubeconfig() refuses what it cannot follow, and names file, conte
   };
   const clusters: Record<string, readonly [object, string]> = {
     server: [{ server: "ftp://a" }, "should be a URL"],
-    "proxy-url": [{ ...SERVER, "proxy-url": "http://proxy" }, "proxies are not supported"],
+    "proxy-url": [{ ...SERVER, "proxy-url": "socks5://proxy" }, "names a proxy that is no plain HTTP one"],
     "insecure-skip-tls-verify": [
       { ...SERVER, "insecure-skip-tls-verify": true, "certificate-authority": "ca" },
       "contradicts",
@@ -239,7 +239,7 @@ printf '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential",
     provideClusterInfo: true,
   };
   const { credentials } = await loadKubeconfig(
-    folder.write("f", config({ ...SERVER, "tls-server-name": "n" }, { exec })),
+    folder.write("f", config({ ...SERVER, "tls-server-name": "n", "proxy-url": "http://p.test:3128" }, { exec })),
   );
   const runs = () => Deno.readTextFileSync(`${folder.path}/runs`).split("\n").length - 1;
   const [first, second] = await Promise.all([credentials.current(signal), credentials.current(signal)]);
@@ -247,7 +247,10 @@ printf '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential",
   assertEquals(JSON.parse(Deno.readTextFileSync(`${folder.path}/info`)), {
     apiVersion: "client.authentication.k8s.io/v1",
     kind: "ExecCredential",
-    spec: { interactive: false, cluster: { server: "https://api.test:6443/", "tls-server-name": "n" } },
+    spec: {
+      interactive: false,
+      cluster: { server: "https://api.test:6443/", "tls-server-name": "n", "proxy-url": "http://p.test:3128" },
+    },
   });
   await credentials.current(signal);
   assertEquals(runs(), 1);

@@ -1,6 +1,8 @@
 /** One HTTP request to the API server, over TLS as its access asks; the answer's head, and its bytes as they come. */
 import { Agent as PlainAgent, type ClientRequest, type IncomingMessage, request as requestPlain } from "node:http";
 import { Agent as TlsAgent, request as requestTls } from "node:https";
+import type { Socket } from "node:net";
+import { connect as connectTls, type ConnectionOptions as TlsOptions } from "node:tls";
 import { KubeUnreachable } from "./api.ts";
 import type { Credential, KeyPair, KubeAccess } from "./access.ts";
 
@@ -36,6 +38,7 @@ export class Transport {
   #agent: PlainAgent | TlsAgent | undefined;
   #agentKeyPair: KeyPair | undefined;
   readonly #agents = new Set<PlainAgent | TlsAgent>();
+  #closed = new AbortController();
 
   constructor(access: KubeAccess, userAgent: string) {
     this.#access = access;
@@ -77,6 +80,8 @@ export class Transport {
 
   /** Closes all connections; requests under way end with an error. */
   close(): void {
+    this.#closed.abort();
+    this.#closed = new AbortController(); // Whoever asks again gets connections anew.
     for (const agent of this.#agents) agent.destroy();
     this.#agents.clear();
     this.#agent = undefined;
@@ -113,7 +118,7 @@ export class Transport {
   /** A renewed client certificate gets connections of its own; the old ones end when they are idle. */
   #agentFor(keyPair: KeyPair | undefined): PlainAgent | TlsAgent {
     if (this.#agent !== undefined && this.#agentKeyPair === keyPair) return this.#agent;
-    const { server, ca, insecure } = this.#access;
+    const { server, ca, insecure, dial } = this.#access;
     const shared = { keepAlive: true, timeout: IDLE_SOCKET_MS, maxFreeSockets: 8 };
     this.#agent = server.protocol === "http:" ? new PlainAgent(shared) : new TlsAgent({
       ...shared,
@@ -123,10 +128,32 @@ export class Transport {
       rejectUnauthorized: !insecure,
       minVersion: "TLSv1.2",
     });
+    if (dial !== undefined) {
+      const { signal } = this.#closed;
+      openBy((host, port) => dial(host, port, signal), this.#agent, server.protocol === "https:");
+    }
     this.#agentKeyPair = keyPair;
     this.#agents.add(this.#agent);
     return this.#agent;
   }
+}
+
+/** Has the agent open its connections by a proxy. TLS, if it is spoken, is with the server: to the proxy it is noise. */
+function openBy(
+  dial: (host: string, port: number) => Promise<Socket>,
+  agent: PlainAgent | TlsAgent,
+  isTls: boolean,
+): void {
+  interface Target extends TlsOptions {
+    readonly host: string;
+    readonly port: number;
+  }
+  Reflect.set(agent, "createConnection", (target: Target, done: (error: Error | null, socket?: Socket) => void) => {
+    dial(target.host, target.port).then(
+      (socket) => done(null, isTls ? connectTls({ ...target, socket }) : socket),
+      (error) => done(error),
+    );
+  });
 }
 
 async function* chunksOf(
