@@ -14,12 +14,22 @@ export class Bare {
 
   toString(): string {
     // Whoever named this must not be able to forge a field or a line.
-    return /[\s\p{Cc}"]/u.test(this.#text) ? JSON.stringify(this.#text) : this.#text;
+    return /[\s\p{Cc}\p{Bidi_Control}"]/u.test(this.#text) ? quoted(this.#text) : this.#text;
   }
 
   toJSON(): string {
     return this.#text;
   }
+}
+
+/** What JSON lets through and a terminal acts upon: control codes beyond ASCII's, line separators, changes of direction. */
+const UNSEEN = /[\x7f-\x9f\u2028\u2029\p{Bidi_Control}]/u, ALL_UNSEEN = new RegExp(UNSEEN.source, "gu");
+
+/** A value as JSON in which everything can be seen: what peers have said is read on terminals. */
+function quoted(value: unknown): string {
+  const text = JSON.stringify(value);
+  if (!UNSEEN.test(text)) return text;
+  return text.replace(ALL_UNSEEN, (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 /** Where finished lines go. Writing must not block for long; the default writes to standard output. */
@@ -80,7 +90,7 @@ export function formatFacts(facts: Facts): string {
   for (const key in facts) {
     const value = facts[key];
     if (value === undefined) continue;
-    text += `${text === "" ? "" : " "}${key}=${typeof value === "string" ? JSON.stringify(value) : value}`;
+    text += `${text === "" ? "" : " "}${key}=${typeof value === "string" ? quoted(value) : value}`;
   }
   return text;
 }
@@ -131,7 +141,7 @@ export class Logger {
   writeAt(time: string, level: number, message: string, facts: Facts): void {
     if (!this.filter.allows(level, this.scope)) return;
     if (this.json) {
-      this.#sink(JSON.stringify({ level: LEVELS[level], time, scope: this.scope, message, ...facts }));
+      this.#sink(quoted({ level: LEVELS[level], time, scope: this.scope, message, ...facts }));
       return;
     }
     this.#writeLine(time, level, message, formatFacts(facts));

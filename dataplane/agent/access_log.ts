@@ -151,5 +151,5 @@ function some(text: string | undefined): string | undefined {
 
 /** A worker's own line may quote what came from the network; it stays one line. */
 function oneLine(text: string): string {
-  return text.replace(/\p{Cc}/gu, " ");
+  return text.replace(/[\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu, " ");
 }
