@@ -1,12 +1,11 @@
 /** The HTTP endpoints of ztunnel: admin on loopback, metrics and readiness on every address (ZT section 12.3). */
 import { ignore, MeshError } from "../../base/errors.ts";
 import { LogFilter, type Logger } from "../../base/log.ts";
-import { compressedResponse } from "./compression.ts";
 import { applyLevels } from "./log_levels.ts";
 import { type Answer, type HttpOptions, type HttpServer, serveHttp } from "./http_server.ts";
-import { contentTypeFor } from "./metrics.ts";
 import { profilePage } from "./profile_pages.ts";
 import { Profiler } from "./profiler.ts";
+import { Scrapes } from "./scrapes.ts";
 
 export interface AdminOptions {
   readonly adminPort: number;
@@ -45,12 +44,12 @@ ${PAGES.map(([path, what]) => `<li><a href="${path}">${path}</a>: ${what}`).join
 /** Starts the three servers; the result's promises end with `signal`. @throws MeshError AMB2423 if a port is taken (ZT-004) */
 export async function serveAdmin(options: AdminOptions, signal: AbortSignal): Promise<Promise<void>[]> {
   const wildcard = options.ipv6 ? "::" : "0.0.0.0", { log } = options;
-  const admin = adminPages(options, signal), finished: Promise<void>[] = [];
+  const admin = adminPages(options, signal), scrapes = new Scrapes(options.metrics), finished: Promise<void>[] = [];
   for (const host of adminHosts(options.ipv6, LOOPBACK_IPV6_OFF)) {
     finished.push((await serve(host, options.adminPort, { answer: admin, signal, log })).finished);
   }
   finished.push(
-    (await serve(wildcard, options.statsPort, { answer: (it) => statsPage(options, it), signal, log })).finished,
+    (await serve(wildcard, options.statsPort, { answer: (it) => scrapes.answer(it), signal, log })).finished,
     (await serve(wildcard, options.readinessPort, { answer: (it) => readinessPage(options, it), signal, log }))
       .finished,
   );
@@ -140,14 +139,6 @@ function loggingPage({ filter, defaultLevel }: AdminOptions, request: Request, u
 function resetLevels(filter: LogFilter, defaultLevel: string): void {
   filter.reset("info");
   applyLevels(filter, defaultLevel);
-}
-
-/** ZT-191. */
-export function statsPage({ metrics }: Pick<AdminOptions, "metrics">, request: Request): Response {
-  const { pathname } = new URL(request.url);
-  if (pathname !== "/metrics" && pathname !== "/stats/prometheus") return new Response("Not Found\n", { status: 404 });
-  const headers = { "content-type": contentTypeFor(request.headers.get("accept") ?? "") };
-  return compressedResponse(metrics(), request.headers.get("accept-encoding") ?? "", headers);
 }
 
 /** ZT-219. */

@@ -2,7 +2,8 @@ import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes 
 import { brotliDecompressSync, gunzipSync, zstdDecompressSync } from "node:zlib";
 import { MeshError } from "../../base/errors.ts";
 import { LogFilter, Logger } from "../../base/log.ts";
-import { adminHosts, type AdminOptions, adminPages, readinessPage, serveAdmin, statsPage } from "./admin.ts";
+import { Scrapes } from "./scrapes.ts";
+import { adminHosts, type AdminOptions, adminPages, readinessPage, serveAdmin } from "./admin.ts";
 import { encodingFor } from "./compression.ts";
 import { applyLevels } from "./log_levels.ts";
 import { onceFree } from "./takeover/succession.ts";
@@ -137,7 +138,7 @@ Deno.test("readiness is a word, or what is missing in order (ZT-219)", async () 
 
 Deno.test("metrics are at two paths, of the type and in the encoding that the client asks for (ZT-191)", async () => {
   const ask = (path: string, headers: Record<string, string> = {}) =>
-    statsPage({ metrics: () => METRICS }, new Request(`http://h${path}`, { headers }));
+    new Scrapes(() => METRICS).answer(new Request(`http://h${path}`, { headers }));
   for (const path of ["/metrics", "/stats/prometheus"]) {
     const response = ask(path);
     assertEquals([response.status, response.headers.get("content-type"), await response.text()], [

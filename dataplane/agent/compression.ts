@@ -27,14 +27,9 @@ export function encodingFor(acceptEncoding: string): string | undefined {
   return best;
 }
 
-/** A response with this text, compressed where the client takes it. */
-export function compressedResponse(text: string, acceptEncoding: string, headers: Record<string, string>): Response {
-  const bytes = new TextEncoder().encode(text), encoding = encodingFor(acceptEncoding);
-  const compress = ENCODINGS.find(([name]) => name === encoding)?.[1];
-  const all = { ...headers, vary: "accept-encoding" };
-  if (compress === undefined || bytes.length < COMPRESSED_BYTES_MIN) {
-    return new Response(bytes, { headers: all });
-  }
-  const body = new Uint8Array(compress(bytes)); // Of its own: a pooled buffer may be larger than what it holds.
-  return new Response(body, { headers: { ...all, "content-encoding": encoding! } });
+/** The bytes in an encoding that {@link encodingFor} gave; those of a short text as they are. */
+export function compress(bytes: Uint8Array<ArrayBuffer>, encoding: string): Uint8Array<ArrayBuffer> {
+  const compressor = ENCODINGS.find(([name]) => name === encoding)?.[1];
+  if (compressor === undefined || bytes.length < COMPRESSED_BYTES_MIN) return bytes;
+  return new Uint8Array(compressor(bytes)); // Of its own: a pooled buffer may be larger than what it holds.
 }
