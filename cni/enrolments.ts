@@ -7,7 +7,6 @@ import { refuseConflicts } from "./bare/conflicts.ts";
 import { findContainer, isMeant } from "./bare/containers.ts";
 import { isGone, type Machine, openPlace, type Place, samePlace } from "./bare/place.ts";
 import { SharedNode, type SharedNodeOptions } from "./bare/shared_node.ts";
-import { SHARED_PORTS } from "./bare/shared_statements.ts";
 import { type EnrolledEntry, readEnrolled, writeEnrolled } from "./enrolled_file.ts";
 import type { Netns } from "../os/netns.ts";
 import type { PodRedirection, PodRuleOptions } from "./redirection/redirection.ts";
@@ -146,7 +145,7 @@ export class Enrolments implements Disposable {
       enrolment.file = file;
       if (enrolment.state === "waiting") enrolment.state = "enrolling";
       await this.#establish(enrolment, zds, { signal, removeOnFailure: !wasEnrolled });
-      return statusOf(enrolment);
+      return this.#statusOf(enrolment);
     });
   }
 
@@ -194,7 +193,7 @@ export class Enrolments implements Disposable {
           remedy: "List what is enrolled with `ambit enroll --list`.",
         });
       }
-      const status = statusOf(enrolment);
+      const status = this.#statusOf(enrolment);
       await this.#remove(enrolment, zds, { gone: false });
       return status;
     });
@@ -232,7 +231,9 @@ export class Enrolments implements Disposable {
   }
 
   status(): EnrolmentStatus[] {
-    return [...this.#byUid.values()].map(statusOf).sort((left, right) => left.target < right.target ? -1 : 1);
+    return [...this.#byUid.values()].map((it) => this.#statusOf(it)).sort((left, right) =>
+      left.target < right.target ? -1 : 1
+    );
   }
 
   /** What of the enrolment folder's files is enrolled, by target. */
@@ -456,6 +457,17 @@ export class Enrolments implements Disposable {
     return { uid, netns: place?.netns, workload: { name, namespace, serviceAccount }, shared };
   }
 
+  #statusOf({ uid, request, place, slot, state, problems }: Enrolment): EnrolmentStatus {
+    const told = sharedNetnsOf(request, slot, this.#options.rules), netnsInode = place?.netns.inode ?? 0;
+    const ports = told && {
+      outboundPort: told.outboundPort,
+      ...told.inboundPorts.length > 0 && { plaintextPort: told.plaintextPort },
+      ...told.dnsPort !== 0 && { dnsPort: told.dnsPort },
+      cgroup: place?.cgroup?.path,
+    };
+    return { ...request, target: request.target.text, uid, state, netnsInode, ...ports, problems };
+  }
+
   #save(): void {
     writeEnrolled(
       this.#options.file,
@@ -469,10 +481,4 @@ export class Enrolments implements Disposable {
       })),
     );
   }
-}
-
-function statusOf({ uid, request, place, slot, state, problems }: Enrolment): EnrolmentStatus {
-  const shared = slot === undefined ? {} : { outboundPort: SHARED_PORTS.outbound + slot, cgroup: place?.cgroup?.path };
-  const netnsInode = place?.netns.inode ?? 0;
-  return { ...request, target: request.target.text, uid, state, netnsInode, ...shared, problems };
 }

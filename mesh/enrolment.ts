@@ -61,6 +61,9 @@ export interface EnrolmentStatus {
   /** For a target in the host's namespace: its control group, and the port where ztunnel takes what it sends. */
   readonly cgroup?: string;
   readonly outboundPort?: number;
+  /** Where ztunnel takes what comes to it without HBONE, where it serves anything, and its DNS queries, where they are captured. */
+  readonly plaintextPort?: number;
+  readonly dnsPort?: number;
   readonly inboundPorts?: readonly number[];
   /** What the last check of its rules found, or why the last attempt failed. Empty: all in place. */
   readonly problems: readonly string[];

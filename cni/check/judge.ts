@@ -41,8 +41,9 @@ export interface Verdict {
   readonly notes: readonly string[];
 }
 
-const CURE_RULES = "the node agent repairs it with its next audit; without one start it, or enrol the workload again";
-const CURE_LISTENERS = "start ztunnel, or see in its log why it does not listen in this namespace";
+export const CURE_RULES =
+  "the node agent repairs it with its next audit; without one start it, or enrol the workload again";
+export const CURE_LISTENERS = "start ztunnel, or see in its log why it does not listen in this namespace";
 
 export function judge(seen: Observation): Verdict {
   const findings: CheckFinding[] = [], notes: string[] = [];

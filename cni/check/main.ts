@@ -19,6 +19,7 @@ import { REDIRECT_CHOICES, type RedirectChoice, type RedirectSettings } from "..
 import { ProgramThread } from "../redirection/programs.ts";
 import { judge, type Verdict } from "./judge.ts";
 import { findNamespaces } from "./namespaces.ts";
+import { judgeShared, observeHost } from "./shared.ts";
 import { judgeNodeOffer, lookAtNode, textOfFindings } from "./node.ts";
 import { Observer } from "./observe.ts";
 import { type Subjects, subjectsOfCluster, subjectsOfKernel, subjectsOfNode } from "./subjects.ts";
@@ -131,16 +132,17 @@ async function look(
   { observer, wanted }: { readonly observer: Observer; readonly wanted: readonly string[] },
 ): Promise<Report> {
   using open = new DisposableStack();
-  const { source, subjects, unseen } = await subjectsFrom(config, observer, open);
+  const { source, subjects, shared, unseen } = await subjectsFrom(config, observer, open);
   for (const { netns } of subjects) open.use(netns);
   const isWanted = ({ target, pod }: { readonly target: string; readonly pod?: string }) =>
     wanted.length === 0 || wanted.includes(target) || (pod !== undefined && wanted.includes(pod));
   using host = ownNetns();
   const probed = await observer.probed(host), verdicts: Verdict[] = [];
   for (const subject of subjects.filter(isWanted)) verdicts.push(judge(await observer.look(subject, probed)));
+  const units = shared.filter(isWanted), seen = units.length === 0 ? undefined : observeHost(host);
+  if (seen !== undefined) verdicts.push(...units.map((it) => judgeShared(it, seen)));
   for (const { target, pod, problem } of unseen.filter(isWanted)) {
-    if (problem === undefined) verdicts.push(trusted(target, pod));
-    else verdicts.push(failed(target, problem, "see the node agent's log, and that the workload runs", pod));
+    verdicts.push(failed(target, problem, "see the node agent's log, and that the workload runs", pod));
   }
   for (const name of wanted.filter((it) => !verdicts.some(({ target, pod }) => target === it || pod === it))) {
     verdicts.push(failed(name, "it is not enrolled", "see its labels in a cluster; on a bare node run `ambit enroll`"));
@@ -151,12 +153,6 @@ async function look(
 function failed(target: string, cause: string, cure: string, pod?: string): Verdict {
   const findings = [{ check: "agent", cause, cure }] as const;
   return { target, pod, captured: false, backend: undefined, proof: "not tried", findings, notes: [] };
-}
-
-/** A unit or control group shares the host's namespace: what there is to see of it its agent checks. */
-function trusted(target: string, pod?: string): Verdict {
-  const notes = ["as the node agent says, which checks it"];
-  return { target, pod, captured: true, backend: undefined, proof: "not tried", findings: [], notes };
 }
 
 /** Whichever agent answers; with neither, the kernel itself. */

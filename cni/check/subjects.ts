@@ -6,29 +6,37 @@ import type { PodStatus } from "../kubernetes/pod_table.ts";
 import { BACKENDS } from "../redirection/redirection.ts";
 import { openTarget } from "../target.ts";
 import type { FoundNamespace } from "./namespaces.ts";
+import type { SharedSubject } from "./shared.ts";
 import type { Observer, Subject } from "./observe.ts";
 
-/** A workload that cannot be looked at, and what is wrong with it as far as its agent knows; nothing where all is well. */
+/** A workload that cannot be looked at, and what is wrong with it. */
 export interface Unseen {
   readonly target: string;
   readonly pod?: string;
-  readonly problem?: string;
+  readonly problem: string;
 }
 
 export interface Subjects {
   /** Where they come from, for people. */
   readonly source: string;
   readonly subjects: readonly Subject[];
+  /** Units and control groups: what is to be seen of them is in the namespace of the host. */
+  readonly shared: readonly SharedSubject[];
   readonly unseen: readonly Unseen[];
 }
 
-/** What the agent of a bare node lists; a unit or control group has only its word, for its namespace is the host's. */
+/** What the agent of a bare node lists. */
 export function subjectsOfNode({ pods }: NodeStatus): Subjects {
-  const subjects: Subject[] = [], unseen: Unseen[] = [];
+  const subjects: Subject[] = [], shared: SharedSubject[] = [], unseen: Unseen[] = [];
   for (const status of pods) {
     const pod = `${status.namespace}/${status.name}`, target = parseEnrolTarget(status.target);
-    if (target === undefined || isShared(target)) {
-      unseen.push({ target: status.target, pod, problem: problemsOf(status).join("; ") || undefined });
+    if (target === undefined) {
+      unseen.push({ target: status.target, pod, problem: "the node agent is of another version" });
+      continue;
+    }
+    if (isShared(target)) {
+      const { outboundPort, plaintextPort, dnsPort } = status;
+      shared.push({ target: status.target, pod, outboundPort, plaintextPort, dnsPort, problems: problemsOf(status) });
       continue;
     }
     try {
@@ -39,7 +47,7 @@ export function subjectsOfNode({ pods }: NodeStatus): Subjects {
       unseen.push({ target: status.target, pod, problem: error.message });
     }
   }
-  return { source: "the node agent's enrolments", subjects, unseen };
+  return { source: "the node agent's enrolments", subjects, shared, unseen };
 }
 
 function problemsOf({ state, problems }: EnrolmentStatus): string[] {
@@ -62,7 +70,7 @@ export function subjectsOfCluster(page: unknown, namespaces: readonly FoundNames
     const { ips, rules } = row;
     subjects.push({ target: row.pod, pod: row.pod, netns: found.netns.duplicate(), rules, backend, ips, problems });
   }
-  return { source: "the node agent's pods", subjects, unseen };
+  return { source: "the node agent's pods", subjects, shared: [], unseen };
 }
 
 /** Every namespace in which someone redirects. */
@@ -75,5 +83,5 @@ export async function subjectsOfKernel(
     if (await observer.usedBackend(netns) === undefined) continue;
     subjects.push({ target, netns: netns.duplicate(), problems: [] });
   }
-  return { source: "the kernel: no node agent answers", subjects, unseen: [] };
+  return { source: "the kernel: no node agent answers", subjects, shared: [], unseen: [] };
 }

@@ -31,7 +31,7 @@ Deno.test("subjectsOfCluster() finds each pod's namespace by its number, and say
   assertEquals(subjectsOfCluster("nonsense", NAMESPACES).subjects, []);
 });
 
-Deno.test("subjectsOfNode() takes the agent's word for units, and says which targets are gone", () => {
+Deno.test("subjectsOfNode() tells units from what has a namespace, and says which targets are gone", () => {
   const status = (change: Partial<EnrolmentStatus>): EnrolmentStatus => ({
     target: "unit/web.service",
     uid: "a",
@@ -43,10 +43,10 @@ Deno.test("subjectsOfNode() takes the agent's word for units, and says which tar
     problems: [],
     ...change,
   });
-  const { subjects, unseen } = subjectsOfNode({
+  const { subjects, shared, unseen } = subjectsOfNode({
     ztunnel: { connections: 1, synchronized: true },
     pods: [
-      status({}),
+      status({ outboundPort: 15100, dnsPort: 15500 }),
       status({ target: "unit/other.service", problems: ["a rule is missing"] }),
       status({ target: "unit/new.service", state: "enrolling" }),
       status({ target: "netns/ambit-nobody-has-this" }),
@@ -54,12 +54,12 @@ Deno.test("subjectsOfNode() takes the agent's word for units, and says which tar
     problems: [],
   });
   assertEquals(subjects, []);
-  assertEquals(unseen.map(({ target, problem }) => [target, problem]), [
-    ["unit/web.service", undefined],
-    ["unit/other.service", "a rule is missing"],
-    ["unit/new.service", "it is enrolling"],
-    ["netns/ambit-nobody-has-this", unseen[3]!.problem],
+  assertEquals(shared.map(({ target, outboundPort, dnsPort, problems }) => [target, outboundPort, dnsPort, problems]), [
+    ["unit/web.service", 15100, 15500, []],
+    ["unit/other.service", undefined, undefined, ["a rule is missing"]],
+    ["unit/new.service", undefined, undefined, ["it is enrolling"]],
   ]);
+  assertEquals(unseen.map(({ target }) => target), ["netns/ambit-nobody-has-this"]);
 });
 
 Deno.test("subjectsOfKernel() takes the namespaces in which someone redirects", async () => {

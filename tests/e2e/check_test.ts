@@ -1,11 +1,13 @@
 /** `ambit cni check` on a node: what is captured, what is not and why, with and without the agent. */
 import { assert, assertEquals } from "@std/assert";
 import { CAPTURE_PORTS } from "../../cni/nft_rules.ts";
-import { createNamedNetns, deleteNamedNetns, type Netns, writeSysctl } from "../../os/netns.ts";
+import { createNamedNetns, deleteNamedNetns, type Netns, ownNetns, writeSysctl } from "../../os/netns.ts";
 import { RouteSocket } from "../../os/netlink/rtnetlink.ts";
 import { runWithin } from "../../os/process.ts";
 import { NETFILTER_BACKENDS, openBackend } from "./backends.ts";
+import { SharedNode } from "../../cni/bare/shared_node.ts";
 import { RawSocket } from "./raw_socket.ts";
+import { ScratchCgroups } from "./scratch_cgroup.ts";
 
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 const NAME = `ambit-check-${Deno.pid}`;
@@ -104,17 +106,36 @@ Deno.test("cni check goes by the list of an agent that answers, its problems inc
   const row = { uid: "a", namespace: "shop", serviceAccount: "web", name: "web", netnsInode: pod.netns.inode };
   const pods = [
     { ...row, target: `netns/${NAME}`, state: "enrolled", problems: [] as string[] },
-    { ...row, target: "unit/web.service", state: "enrolled", problems: [] },
-    { ...row, target: "netns/ambit-gone", state: "enrolled", problems: [] },
+    {
+      ...row,
+      target: "unit/web.service",
+      state: "enrolled",
+      outboundPort: 15107,
+      dnsPort: 15507,
+      problems: [] as string[],
+    },
+    { ...row, target: "netns/ambit-gone", state: "enrolled", problems: [] as string[] },
   ];
   const folder = Deno.makeTempDirSync(), path = `${folder}/enrol.sock`;
   await using server = Deno.serve({ path, onListen: () => {} }, () => Response.json({ pods, problems: [] }));
   const all = await check({ targets: [], socket: path });
   assertEquals(all.verdicts.map(({ target, captured }) => [target, captured]), [
     [`netns/${NAME}`, true],
-    ["unit/web.service", true],
+    ["unit/web.service", false],
     ["netns/ambit-gone", false],
   ]);
+  using cgroups = new ScratchCgroups(), host = ownNetns();
+  using own = RawSocket.listen(host, "127.0.0.1", 15107);
+  const node = new SharedNode({ never: [] });
+  node.apply(7, cgroups.add("web"), { dnsCapture: true });
+  try {
+    const unit = async () => (await check({ targets: ["unit/web.service"], socket: path })).verdicts[0]!;
+    assertEquals((await unit()).findings.map(({ cause }) => cause), ["nothing listens on 15507"]);
+    using dns = RawSocket.listen(host, "127.0.0.1", 15507);
+    assertEquals([(await unit()).captured, own.fd > 0, dns.fd > 0], [true, true, true]);
+  } finally {
+    node.delete(7);
+  }
   assertEquals((await check({ targets: ["shop/web", "shop/none"], socket: path })).status, 1);
   pods[0]!.problems.push("ztunnel did not answer");
   const problem = await check({ targets: [`netns/${NAME}`], socket: path });
