@@ -25,7 +25,8 @@ const ANONYMOUS: Caller = { identities: [], token: undefined };
 
 export class StreamGate {
   readonly #options: StreamGateOptions;
-  readonly #limit: StreamLimit;
+  /** Apart, since over plaintext anybody may call. */
+  readonly #limits: Readonly<Record<Transport, StreamLimit>>;
   readonly #refused: Counter;
   readonly #calls = new Set<GrpcCall>();
   #ready = false;
@@ -33,7 +34,8 @@ export class StreamGate {
   constructor(options: StreamGateOptions) {
     this.#options = options;
     const { newStreamsPerSecond: perSecond, now, metrics } = options;
-    this.#limit = new StreamLimit({ perSecond, waitMsMax: NEW_STREAM_WAIT_MS_MAX, now });
+    const limit = () => new StreamLimit({ perSecond, waitMsMax: NEW_STREAM_WAIT_MS_MAX, now });
+    this.#limits = { tls: limit(), plaintext: limit() };
     this.#refused = metrics.counter("pilot_xds_refused_streams", "Streams refused, by status.", { labelled: true });
   }
 
@@ -51,16 +53,26 @@ export class StreamGate {
     }
   }
 
-  /** @returns The caller, or undefined if the stream was refused. */
+  /**
+   * Upstream takes a turn before it asks who calls: there, whoever reaches the port and has no token can spend the rate that
+   * all share, and no proxy gets in. Here turns are for callers that are known; how many are asked about at once the
+   * authenticator bounds.
+   * @returns The caller, or undefined if the stream was refused.
+   */
   async admit(call: GrpcCall, transport: Transport): Promise<Caller | undefined> {
     if (!this.#ready) return this.refuse(call, "UNAVAILABLE", "the server is not ready"); // CP-013
     if (this.#calls.size >= STREAMS_MAX) return this.refuse(call, "RESOURCE_EXHAUSTED", "too many streams");
     this.#calls.add(call);
     call.whenOver(() => this.leave(call));
-    const waitMs = this.#limit.take();
+    const caller = transport === "plaintext" ? ANONYMOUS : await this.#authenticate(call);
+    if (caller === undefined || call.over) return undefined;
+    const waitMs = this.#limits[transport].take();
     if (waitMs === undefined) return this.refuse(call, "RESOURCE_EXHAUSTED", "too many new streams");
     if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
-    if (transport === "plaintext") return ANONYMOUS;
+    return caller;
+  }
+
+  async #authenticate(call: GrpcCall): Promise<Caller | undefined> {
     const caller = await this.#options.authenticator.authenticate(credentialsOf(call));
     if (!("refused" in caller)) return caller;
     this.#options.log.warn("xds stream refused", { address: call.peer.host, reason: caller.refused });
