@@ -113,6 +113,11 @@ export class Logger {
     return new Logger(scope, { filter: this.filter, json: this.json, sink: this.#sink });
   }
 
+  /** Whether lines of this level are written: for those whose facts would be gathered thousands of times a second. */
+  writes(level: Level): boolean {
+    return this.filter.allows(LEVELS.indexOf(level), this.scope);
+  }
+
   error(message: string, facts?: Facts): void {
     this.write(1, message, facts);
   }

@@ -52,6 +52,11 @@ export class GrpcCall implements StreamSink {
   #over = false;
   /** Hears when the message under way has left; undefined if none is. */
   #taken: (() => void) | undefined;
+  readonly #onMessage = (message: Uint8Array) => {
+    this.#metrics.received();
+    this.#sink!.onMessage(message);
+    return !this.#over;
+  };
   readonly #onTaken = () => {
     const taken = this.#taken!;
     this.#taken = undefined;
@@ -152,11 +157,7 @@ export class GrpcCall implements StreamSink {
   }
 
   #read(bytes: Uint8Array, start: number, end: number): void {
-    const problem = this.#reader.receive(bytes, start, end, (message) => {
-      this.#metrics.received();
-      this.#sink!.onMessage(message);
-      return !this.#over;
-    });
+    const problem = this.#reader.receive(bytes, start, end, this.#onMessage);
     this.#stream.credit(end - start);
     if (problem !== undefined) this.finish(problem.status, problem.details);
   }

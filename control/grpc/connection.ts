@@ -47,6 +47,7 @@ export class Connection extends ConnectionInput {
   readonly #openedAtMs: number;
   readonly #ageMsMax: number;
   #heardAtMs: number;
+  /** When it was asked whether it lives, if it has said nothing since; otherwise 0. */
   #pingedAtMs = 0;
   #clientPingedAtMs = -Infinity;
   #clientPingProgress = 0;
@@ -74,6 +75,7 @@ export class Connection extends ConnectionInput {
   override receive(bytes: Uint8Array): void {
     if (this.ending) return;
     this.#heardAtMs = this.now();
+    this.#pingedAtMs = 0; // Whatever it says, it lives.
     super.receive(bytes);
   }
 
@@ -98,8 +100,7 @@ export class Connection extends ConnectionInput {
     if (this.writingSinceMs !== 0 && nowMs - this.writingSinceMs > stallMsMax) return this.die("it does not read");
     if (this.#pingedAtMs === 0) {
       if (nowMs - this.#heardAtMs >= keepaliveIntervalMs) this.#ping(nowMs);
-    } else if (this.#heardAtMs > this.#pingedAtMs) this.#pingedAtMs = 0;
-    else if (nowMs - this.#pingedAtMs >= keepaliveTimeoutMs) return this.die("it answers no ping");
+    } else if (nowMs - this.#pingedAtMs >= keepaliveTimeoutMs) return this.die("it answers no ping");
     if (this.#leavingSinceMs === 0 && nowMs - this.#openedAtMs >= this.#ageMsMax) this.leave(ageGraceMs);
     this.#giveUpStalled(nowMs, stallMsMax);
     if (this.#leavingSinceMs === 0) return;

@@ -183,6 +183,14 @@ Deno.test("Connection pings a silent client, and ends with one that does not ans
   assertEquals(it.closedBecause, "it answers no ping");
 });
 
+Deno.test("Connection hears the answer to a ping also before its clock has moved on (CP-009)", async () => {
+  const it = await greeted();
+  while (it.carrier.writes.length === 0) await it.pass(250);
+  await it.receive(ping(ACK, hex("0000000000000001")));
+  await it.pass(29_000);
+  assertEquals([it.saidTexts(), it.closedBecause], [["PING 0 0,0,0,0,0,0,0,1"], undefined]);
+});
+
 Deno.test("Connection bears pings at half its own interval, and ends with who pings more often (CP-009)", async () => {
   const it = await greeted();
   for (let count = 0; count < 20; count++) {

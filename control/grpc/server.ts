@@ -36,6 +36,8 @@ export class GrpcServer implements ConnectionOwner {
   #listener: NetServer | undefined;
   #ticking: ReturnType<typeof setInterval> | undefined;
   #stopping = false;
+  /** The time of the last tick. Connections bound seconds by it, and ask for it many times for each message. */
+  #nowMs = performance.now();
   #emptied = () => {};
   #forgetCredentials = () => {};
 
@@ -143,7 +145,7 @@ export class GrpcServer implements ConnectionOwner {
     const { remoteAddress: host = "", remotePort: port = 0 } = socket;
     if (this.#stopping) return drop(socket);
     socket.setNoDelay(true); // Each write is whole frames: none is worth waiting for another.
-    const carrier = new SocketCarrier(socket), now = () => performance.now();
+    const carrier = new SocketCarrier(socket), now = () => this.#nowMs;
     const connection = new Connection(carrier, { host, port, ...shown }, this, now, Math.random);
     this.#connections.add(connection);
     this.#options.metrics.connected();
@@ -151,6 +153,7 @@ export class GrpcServer implements ConnectionOwner {
   }
 
   #tick(): void {
+    this.#nowMs = performance.now();
     for (const connection of [...this.#connections]) connection.tick();
   }
 }

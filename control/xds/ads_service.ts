@@ -356,7 +356,8 @@ export class AdsService {
     const { typeUrl } = outgoing, madeAtMs = performance.now(), message = this.#responses.messageOf(outgoing);
     this.#notePush(stream, outgoing, message.byteLength);
     const arrivedAtMs = this.#newsIn(stream, outgoing, madeAtMs);
-    return { message, typeUrl, madeAtMs, writtenAtMs: performance.now(), arrivedAtMs };
+    // A push is made once for all streams; it is answers that take time to be made.
+    return { message, typeUrl, madeAtMs, writtenAtMs: outgoing.answers ? performance.now() : madeAtMs, arrivedAtMs };
   }
 
   /** What a tool that asks beside, or instead, is told. */
@@ -381,6 +382,7 @@ export class AdsService {
   #notePush(stream: Stream, { typeUrl, resources, removed, answers }: Outgoing, bytes: number): void {
     stream.sentAtMs.set(typeUrl, this.#options.now());
     this.#metrics.made(typeUrl, bytes);
+    if (!this.#options.log.writes("debug")) return;
     const type = SERVED_TYPES.get(typeUrl) ?? "other";
     const facts = { connection: stream.id, type, resources: resources.length, removed: removed.length, bytes, answers };
     this.#options.log.debug("response sent", facts);

@@ -14,10 +14,12 @@ export interface TakenChanges {
  */
 export class WaitingChanges {
   #whole: TakenChanges | undefined;
-  readonly #merged = new Map<string, Resource | undefined>();
+  /** Undefined while nothing waits that needs it: most streams never do. */
+  #merged: Map<string, Resource | undefined> | undefined;
 
   get size(): number {
-    return this.#whole === undefined ? this.#merged.size : this.#whole.resources.length + this.#whole.removed.length;
+    const whole = this.#whole;
+    return whole === undefined ? this.#merged?.size ?? 0 : whole.resources.length + whole.removed.length;
   }
 
   /** Adds a change; a later one replaces an earlier one of the same name. */
@@ -47,11 +49,12 @@ export class WaitingChanges {
 
   clear(): void {
     this.#whole = undefined;
-    this.#merged.clear();
+    this.#merged = undefined;
   }
 
   hasUpdates(): boolean {
     if (this.#whole !== undefined) return this.#whole.resources.length > 0;
+    if (this.#merged === undefined) return false;
     for (const resource of this.#merged.values()) if (resource !== undefined) return true;
     return false;
   }
@@ -59,6 +62,7 @@ export class WaitingChanges {
   /** What came or changed, without taking it. */
   *updates(): IterableIterator<Resource> {
     if (this.#whole !== undefined) yield* this.#whole.resources;
+    if (this.#merged === undefined) return;
     for (const resource of this.#merged.values()) if (resource !== undefined) yield resource;
   }
 
@@ -70,23 +74,25 @@ export class WaitingChanges {
       this.#whole = rest.resources.length + rest.removed.length === 0 ? undefined : rest;
       return { resources: updates ? whole.resources : NONE, removed: removals ? whole.removed : NONE };
     }
-    const resources: Resource[] = [], removed: string[] = [];
-    for (const [name, resource] of this.#merged) {
+    const merged = this.#merged, resources: Resource[] = [], removed: string[] = [];
+    if (merged === undefined) return { resources, removed };
+    for (const [name, resource] of merged) {
       if (resource !== undefined ? !updates : !removals) continue;
       if (resource === undefined) removed.push(name);
       else resources.push(resource);
-      this.#merged.delete(name);
+      merged.delete(name);
     }
+    if (merged.size === 0) this.#merged = undefined;
     return { resources, removed: removed.sort() };
   }
 
   #unfold(): Map<string, Resource | undefined> {
-    const whole = this.#whole;
-    if (whole === undefined) return this.#merged;
+    const whole = this.#whole, merged = this.#merged ??= new Map();
+    if (whole === undefined) return merged;
     this.#whole = undefined;
-    for (const name of whole.removed) this.#merged.set(name, undefined);
-    for (const resource of whole.resources) this.#merged.set(resource.name, resource);
-    return this.#merged;
+    for (const name of whole.removed) merged.set(name, undefined);
+    for (const resource of whole.resources) merged.set(resource.name, resource);
+    return merged;
   }
 }
 
