@@ -11,6 +11,7 @@ import { pluginModules } from "./plugin_modules.ts";
 import { RetryQueue } from "./retry_queue.ts";
 
 const AMBIENT = { "istio.io/dataplane-mode": "ambient" };
+const STATIC_UID = "5f2b".repeat(8);
 const ENABLEMENT = { selectors: DEFAULT_SELECTORS, excludedNamespaces: [] };
 const log = new Logger("test", { sink: () => {} });
 
@@ -60,7 +61,7 @@ Deno.test("the plugin's socket enrols who belongs into the mesh, and says why no
     add: (pod: { name: string; ips: readonly string[] }) => Promise.resolve(void added.push(`${pod.name} ${pod.ips}`)),
   } as unknown as MeshPods;
   const mirror = change("shop", "static", {});
-  (mirror.object!.metadata as { annotations?: unknown }).annotations = { "kubernetes.io/config.mirror": "5f2b" };
+  (mirror.object!.metadata as { annotations?: unknown }).annotations = { "kubernetes.io/config.mirror": STATIC_UID };
   const state = stateWith(change("shop", "a", {}), change("plain", "b", {}), mirror);
   let isHost = false;
   const pipe = `${folder}/pipe`;
@@ -104,8 +105,8 @@ Deno.test("the plugin's socket enrols who belongs into the mesh, and says why no
     assert(/status 500.*AMB7270/s.test(await agent.enrol(event("a", "shop")) ?? ""), "it would cut the node off");
     isHost = false;
     // A static pod is known to the kubelet by another uid than to the API server, whose copy names it.
-    assertEquals(await agent.enrol(event("static", "shop", undefined, "5f2b")), undefined);
-    assertEquals([added.at(-1), await decide("shop", "static", "5f2b")], ["static 10.0.0.9", "ambient"]);
+    assertEquals(await agent.enrol(event("static", "shop", undefined, STATIC_UID)), undefined);
+    assertEquals([added.at(-1), await decide("shop", "static", STATIC_UID)], ["static 10.0.0.9", "ambient"]);
   } finally {
     await server.shutdown();
     await Deno.remove(folder, { recursive: true });

@@ -17,6 +17,8 @@ export interface NodePod {
   readonly ended: boolean;
   /** Of its status, else none (CNI-079). */
   readonly ips: readonly string[];
+  /** By which the kubelet knows a static pod, whose copy this is; from an annotation that anybody can write. */
+  readonly staticUid?: string;
 }
 
 /** What our annotation says: rules and listeners are there; only the rules are; neither. */
@@ -24,7 +26,7 @@ export type Redirection = "enabled" | "pending" | "none";
 
 export const REDIRECTION = "ambient.istio.io/redirection";
 const BYPASS_INBOUND = "ambient.istio.io/bypass-inbound-capture";
-const MIRROR = "kubernetes.io/config.mirror";
+const MIRROR = "kubernetes.io/config.mirror", STATIC_UID = /^[0-9a-f]{32}$/;
 const DNS_CAPTURE = "ambient.istio.io/dns-capture";
 const VIRTUAL_INTERFACES = "istio.io/reroute-virtual-interfaces";
 const ENDED: readonly string[] = ["Succeeded", "Failed"];
@@ -64,7 +66,13 @@ export function nodePodOf(object: KubeObject): NodePod | undefined {
     hostNetwork: spec.hostNetwork === true,
     ended: ENDED.includes(String(status.phase)),
     ips,
+    ...staticUidOf(textsOf(metadata.annotations)),
   };
+}
+
+function staticUidOf(annotations: Texts): { staticUid?: string } {
+  const uid = Object.hasOwn(annotations, MIRROR) ? annotations[MIRROR]! : "";
+  return STATIC_UID.test(uid) ? { staticUid: uid } : {};
 }
 
 /** `namespace/name`, the pod's key. */
@@ -76,8 +84,8 @@ export function podName({ namespace, name }: NodePod): string {
  * Whether a runtime means this pod by a uid; none means any. A static pod's is its file's, and stands in an annotation of the
  * copy that the API server has. Who puts it onto another pod gains nothing: the name has to be the same.
  */
-export function isMeant({ uid, annotations }: NodePod, asked: string): boolean {
-  return asked === "" || asked === uid || (Object.hasOwn(annotations, MIRROR) && annotations[MIRROR] === asked);
+export function isMeant({ uid, staticUid }: NodePod, asked: string): boolean {
+  return asked === "" || asked === uid || asked === staticUid;
 }
 
 export function redirectionOf({ annotations }: NodePod): Redirection {

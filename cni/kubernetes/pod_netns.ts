@@ -10,6 +10,8 @@ import { parseCgroups, startTimeOf } from "./cgroup_path.ts";
 export interface WantedPod {
   readonly uid: string;
   readonly ips: readonly string[];
+  /** By which the kubelet knows it, where that is another. */
+  readonly staticUid?: string;
 }
 
 interface Candidate {
@@ -35,18 +37,24 @@ function canonical(text: string): string {
  * them. A process that ends meanwhile is passed over.
  */
 export function findPodNetns(procDir: string, wanted: readonly WantedPod[], log: Logger): Map<string, Netns> {
-  const byUid = new Map(wanted.filter(({ ips }) => ips.length > 0).map((pod) => [pod.uid, pod]));
+  // A static pod's uid is of an annotation, which anybody can write: a pod's own comes first, and the address decides.
+  const known = wanted.filter(({ ips }) => ips.length > 0);
+  const byUid = new Map([
+    ...known.flatMap((pod) => pod.staticUid === undefined ? [] : [[dashed(pod.staticUid), pod] as const]),
+    ...known.map((pod) => [pod.uid, pod] as const),
+  ]);
   const found = new Map<string, Netns>();
   if (byUid.size === 0) return found;
   const host = statOf(`${procDir}/1/ns/net`);
   // Oldest first: the sandbox's own process holds the namespace that the pod was made with.
-  for (const { pid, uid } of candidates(procDir, byUid, log).sort((a, b) => a.startedAtTicks - b.startedAtTicks)) {
+  for (const candidate of candidates(procDir, byUid, log).sort((a, b) => a.startedAtTicks - b.startedAtTicks)) {
+    const { pid } = candidate, { uid, ips } = byUid.get(candidate.uid)!;
     if (found.has(uid)) continue;
     const path = `${procDir}/${pid}/ns/net`, stat = statOf(path);
     if (stat === undefined || (stat.ino === host?.ino && stat.dev === host?.dev)) continue; // Of the host's network.
     try {
       const netns = openNetns(path);
-      if (hasAddress(netns, byUid.get(uid)!.ips)) found.set(uid, netns);
+      if (hasAddress(netns, ips)) found.set(uid, netns);
       else netns[Symbol.dispose]();
     } catch (error) {
       if (!(error instanceof MeshError)) throw error;
@@ -55,6 +63,9 @@ export function findPodNetns(procDir: string, wanted: readonly WantedPod[], log:
   }
   return found;
 }
+
+/** As {@link parseCgroups} writes uids. */
+const dashed = (uid: string) => uid.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 
 function candidates(procDir: string, wanted: ReadonlyMap<string, WantedPod>, log: Logger): Candidate[] {
   const list: Candidate[] = [];

@@ -35,7 +35,7 @@ class Proc implements Disposable {
   }
 
   /** Which namespace is found for each of the pods, by uid. */
-  find(...wanted: { uid: string; ips: string[] }[]): Record<string, number> {
+  find(...wanted: { uid: string; ips: string[]; staticUid?: string }[]): Record<string, number> {
     const found = findPodNetns(this.folder, wanted, log);
     for (const netns of found.values()) netns[Symbol.dispose]();
     return Object.fromEntries([...found].map(([uid, { inode }]) => [uid, inode]));
@@ -68,6 +68,11 @@ Deno.test({
     assertEquals(proc.find({ uid: uid(1), ips: ["10.1.0.2"] }), { [uid(1)]: second.inode }, "it started first");
     proc.process(70, host, 2);
     assertEquals(proc.find({ uid: uid(2), ips: ["10.1.0.9"] }), {}, "a pod of the host's network");
+    // A static pod's processes have the uid of its file; an annotation that says so of another finds nothing of his.
+    const mirror = { uid: uid(3), ips: ["10.1.0.2"], staticUid: uid(1).replaceAll("-", "") };
+    assertEquals(proc.find(mirror), { [uid(3)]: second.inode });
+    assertEquals(proc.find({ ...mirror, ips: ["10.1.0.7"] }), {});
+    assertEquals(proc.find({ uid: uid(1), ips: ["10.1.0.2"] }, mirror), { [uid(1)]: second.inode });
     Deno.mkdirSync(`${proc.folder}/80`);
     Deno.mkdirSync(`${proc.folder}/self`);
     assertEquals(Object.keys(proc.find({ uid: uid(1), ips: ["10.1.0.2"] })).length, 1, "one that has just ended");

@@ -26,7 +26,7 @@ mount -t proc proc /proc
 mount -t tmpfs none ${folder}/layers
 mount -t tmpfs none /run
 mkdir -p /run/netns
-for d in /etc /usr/local; do
+for d in /etc /usr/local /var/lib; do
   n=${folder}/layers$(echo $d | tr / _); mkdir -p $n/u $n/w
   mount -t overlay overlay -o lowerdir=$d,upperdir=$n/u,workdir=$n/w $d
 done
@@ -156,6 +156,12 @@ Deno.test("under systemd the roles start hardened and in order, reload without a
   assertEquals(await machine.states(), "active active active");
   assert((await machine.run("systemctl restart ambit-cni")).success);
   assertEquals(await machine.states(), "active active active", "a unit is not restarted with the node agent");
+  // A boot leaves nothing of what is in memory; what is enrolled is known nevertheless.
+  const boot = "systemctl stop web ambit-cni; nft flush ruleset; rm -rf /run/ambit/cni; systemctl start ambit-cni";
+  assertEquals((await machine.run(boot)).said, "");
+  assertMatch((await machine.run("ambit status")).said, /^unit\/web\.service +waiting +shop\/web-0 /m);
+  await until("the unit starts in the mesh", 60_000, async () => (await machine.run("systemctl start web")).success);
+  assertMatch((await machine.run("ambit cni check unit/web.service")).said, /^captured +unit\/web\.service/m);
   // ztunnel cannot start: what was captured is refused, and the unit does not start.
   await machine.run("echo LOCAL_XDS_PATH=/nowhere >> /etc/ambit/ztunnel.env; systemctl stop ambit-ztunnel");
   assertEquals((await machine.run("systemctl restart web")).success, false);
@@ -165,7 +171,8 @@ Deno.test("under systemd the roles start hardened and in order, reload without a
       .said;
   assert(gone.includes("removed /etc/systemd/system/web.service.d/10-ambit.conf"), gone);
   assertEquals(
-    (await machine.run("nft list tables; ls -d /etc/ambit /run/ambit /usr/local/bin/ambit 2>/dev/null")).said,
+    (await machine.run("nft list tables; ls -d /etc/ambit /run/ambit /var/lib/ambit /usr/local/bin/ambit 2>/dev/null"))
+      .said,
     "",
   );
 });
