@@ -22,7 +22,7 @@ interface Command {
 
 const EXIT_USAGE = 64; // EX_USAGE of sysexits.h
 // Of AMB01xx, and of targets: what was typed cannot be meant, whatever the state of the mesh.
-const USAGE_CODES = /^AMB(01\d\d|7145|7500)$/;
+const USAGE_CODES = /^AMB(01\d\d|0292|7145|7500)$/;
 
 // Each entry is imported when it is chosen: a role loads only what it needs.
 export const COMMANDS: readonly Command[] = [
@@ -112,6 +112,12 @@ export const COMMANDS: readonly Command[] = [
     summary: "what of this node is in the mesh, and what is wrong",
     settings: { "": async () => (await import("./cli/status.ts")).STATUS_CONFIG },
     run: async (args) => (await import("./cli/status.ts")).runStatus([...args]),
+  },
+  {
+    name: "config",
+    summary: "what this node's ztunnel knows: workloads, services, policies, certificates, connections",
+    settings: { "": async () => (await import("./cli/config.ts")).CONFIG_CONFIG },
+    run: async (args) => await (await import("./cli/config.ts")).runConfig(args),
   },
   {
     name: "token",

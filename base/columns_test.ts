@@ -11,4 +11,5 @@ Deno.test("columns() aligns cells under their headings, and leaves no cell empty
       "unit/db.service   x          5432\n",
   );
   assertEquals(columns(["A", "B"], []), "A   B\n");
+  assertEquals(columns(["A"], [["x\x1b[2J\u202ey\n"]]), "A\nx?[2J?y?\n", "a name cannot speak to the terminal");
 });
