@@ -73,6 +73,7 @@ function statementText(statement: Statement): string {
       return `jump ${statement.chain}`;
     case "counter":
     case "accept":
+    case "drop":
     case "return":
       return statement.kind;
   }

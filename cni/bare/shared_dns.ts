@@ -8,8 +8,10 @@ import {
   base,
   cgroupIs,
   counter,
+  drop,
   innerFirst,
   leave,
+  LOOPBACK,
   marked,
   named,
   rangesOf,
@@ -92,6 +94,7 @@ function rawTable(
     add("output", marked(ZTUNNEL_MARK), answer, counter, zoneOf(slot));
   }
   add("output", marked(ZTUNNEL_MARK), accept);
+  for (const { slot } of asking) refuseOthers(add, SHARED_PORTS.dns + slot);
   for (const range of rangesOf(options.never, options)) add("output", range, leave);
   add("output", toPort(DNS_PORT, "udp"), { kind: "jump", chain: DNS_CHAIN });
   rules.push(...whose);
@@ -101,4 +104,11 @@ function rawTable(
   }
   const chains = [base("output", "filter", -300), ...named([DNS_CHAIN, ...asking.map(({ slot }) => dnsChainOf(slot))])];
   return { name: SHARED_TABLE_NAMES.raw, chains, rules };
+}
+
+/** What is redirected there is still for port 53 here: what is not is of somebody who would be answered in the workload's name. */
+function refuseOthers(add: Add, port: number): void {
+  for (const loopback of rangesOf(LOOPBACK, { ipv6: true })) {
+    for (const transport of ["udp", "tcp"] as const) add("output", loopback, toPort(port, transport), counter, drop);
+  }
 }

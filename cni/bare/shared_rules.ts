@@ -12,6 +12,7 @@ import {
   counter,
   innerFirst,
   leave,
+  LOOPBACK,
   marked,
   named,
   rangesOf,
@@ -23,7 +24,7 @@ import {
   toPort,
 } from "./shared_statements.ts";
 
-const LINK_LOCAL = ["169.254.0.0/16", "fe80::/10"], LOOPBACK = ["127.0.0.0/8", "::1/128"];
+const LINK_LOCAL = ["169.254.0.0/16", "fe80::/10"];
 
 /** The tables of all workloads together: replaced as a whole, so that a packet sees one state or the other. */
 export function sharedTables(workloads: readonly SharedWorkload[], options: SharedRuleOptions): FirewallTable[] {

@@ -103,6 +103,10 @@ Deno.test("sharedTables() sends a group's DNS queries to its own port, those to 
   assertEquals(of("raw", "output"), [
     "meta mark and 0xfff == 0x539 udp sport 15503 counter ct zone set 15503",
     "meta mark and 0xfff == 0x539 accept",
+    "ip daddr 127.0.0.0/8 udp dport 15503 counter drop",
+    "ip daddr 127.0.0.0/8 tcp dport 15503 counter drop",
+    "ip6 daddr ::1/128 udp dport 15503 counter drop",
+    "ip6 daddr ::1/128 tcp dport 15503 counter drop",
     "ip daddr 10.0.0.1/32 return",
     "udp dport 53 jump dns",
   ]);

@@ -40,11 +40,14 @@ export const SHARED_TABLE_NAMES = {
   raw: "ambit-node-raw",
 } as const;
 
+export const LOOPBACK = ["127.0.0.0/8", "::1/128"];
+
 /** Appends a rule to a chain. */
 export type Add = (chain: string, ...statements: Statement[]) => void;
 
 export const counter: Statement = { kind: "counter" },
   accept: Statement = { kind: "accept" },
+  drop: Statement = { kind: "drop" },
   leave: Statement = { kind: "return" };
 export const tcp: Statement = { kind: "transport", transport: "tcp" };
 export const marked = (value: number, of: "packet" | "connection" = "packet"): Statement => ({

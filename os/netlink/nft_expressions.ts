@@ -27,7 +27,7 @@ const CT_KEY = { MARK: 3, ZONE: 17 } as const;
 const IMMEDIATE = { DREG: 1, DATA: 2 } as const;
 const DATA = { VALUE: 1, VERDICT: 2 } as const;
 const VERDICT = { CODE: 1, CHAIN: 2 } as const;
-const VERDICT_CODE = { accept: 1, jump: -3, return: -5 } as const;
+const VERDICT_CODE = { drop: 0, accept: 1, jump: -3, return: -5 } as const;
 const REDIR = { PROTO_MIN: 1, FLAGS: 3 } as const;
 const NAT_RANGE_PROTO_SPECIFIED = 2;
 const LOOKUP = { SET: 1, SREG: 2 } as const;
@@ -183,6 +183,7 @@ function ownExpressions(statement: Statement): Expression[] {
         expression("redir", u32(REDIR.PROTO_MIN, REGISTER), u32(REDIR.FLAGS, NAT_RANGE_PROTO_SPECIFIED)),
       ];
     case "accept":
+    case "drop":
     case "return":
       return [verdict(VERDICT_CODE[statement.kind])];
     case "jump":

@@ -58,6 +58,7 @@ export type Statement =
   /** The source becomes this address. */
   | { readonly kind: "sourceNat"; readonly family: IpFamily; readonly ip: string }
   | { readonly kind: "accept" }
+  | { readonly kind: "drop" }
   | { readonly kind: "return" }
   | { readonly kind: "jump"; readonly chain: string };
 

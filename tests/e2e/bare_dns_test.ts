@@ -24,6 +24,7 @@ import { Poller } from "../../os/poller.ts";
 import { spawnWithin } from "../../os/process.ts";
 import { closeFd } from "../../os/sockets.ts";
 import { until } from "../../demo/lab/until.ts";
+import { RawSocket } from "./raw_socket.ts";
 import { ScratchCgroups } from "./scratch_cgroup.ts";
 
 const HOST = { ipv4: "10.58.0.2", ipv6: "fd00:58::2" }, PEER = { ipv4: "10.58.0.1", ipv6: "fd00:58::1" };
@@ -108,9 +109,9 @@ class Bench implements AsyncDisposable {
     cgroup: Cgroup | undefined,
     nameserver: string,
     name: string,
-    options: { tcp?: boolean; timeoutMs?: number } = {},
+    options: { tcp?: boolean; timeoutMs?: number; port?: number } = {},
   ): Promise<string[]> {
-    const sockets = new PodUpstreamSockets({ netns: this.host, mark: 0, poller: this.#poller });
+    const sockets = new PodUpstreamSockets({ netns: this.host, mark: 0, poller: this.#poller, port: options.port });
     const accept = () => ({ code: 0, truncated: false, records: [] });
     const exchange = { timeoutMs: options.timeoutMs ?? 8_000, accept, signal: this.#stop.signal },
       query = queryBytes(name, "A");
@@ -266,6 +267,25 @@ Deno.test("a host's firewall that lets in only what was asked for lets in answer
   assertEquals(await bench.ask(web, PEER.ipv4, "www.example"), ["www.example A 192.0.2.1"]);
   assertEquals(await bench.ask(undefined, PEER.ipv4, "web"), ["web A 192.0.2.99"]);
   assertEquals(await bench.askFrom(40_001, PEER.ipv4, "web", MARKED), ["web A 192.0.2.99"]);
+});
+
+Deno.test("where a group's queries are sent nobody else is answered, nor the group itself (CNI-274)", async () => {
+  await using bench = new Bench(PEER.ipv4, (cgroups) => cgroups.add("resolved.service"));
+  const web = bench.cgroups.add("web"), db = bench.cgroups.add("db"), port = SHARED_PORTS.dns;
+  bench.enrol(0, web, "shop");
+  for (const loopback of ["127.0.0.1", "::1"]) {
+    for (const who of [undefined, db, web]) {
+      const asking = bench.ask(who, loopback, "web", { port, timeoutMs: 300 });
+      assertEquals(await bench.ask(who, loopback, "web", { port, timeoutMs: 300, tcp: true }), ["no answer"]);
+      assertEquals(await asking, ["no answer"]);
+    }
+  }
+  assertEquals(await bench.ask(web, STUB, "web"), ["web A 10.96.0.1"]);
+  // Elsewhere the same port is a service as any other.
+  using remote = RawSocket.listen(bench.peer, "::", port);
+  using connected = RawSocket.connect(bench.host, PEER.ipv4, port);
+  using accepted = remote.accept();
+  assert(connected.fd > 0 && accepted.fd > 0);
 });
 
 Deno.test("with nobody there to answer, a captured query has no answer, and the nameserver never sees it (CNI-276)", async () => {
