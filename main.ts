@@ -6,6 +6,7 @@ import { LogFilter, Logger } from "./base/log.ts";
 import { nearest } from "./base/nearest.ts";
 import { writeOut } from "./base/standard_output.ts";
 import { VERSION } from "./base/version.ts";
+import type { Completed } from "./cli/completion.ts";
 import { runRole } from "./cli/role.ts";
 
 type Run = (args: readonly string[]) => Promise<number>;
@@ -22,7 +23,7 @@ interface Command {
 
 const EXIT_USAGE = 64; // EX_USAGE of sysexits.h
 // Of AMB01xx, and of targets: what was typed cannot be meant, whatever the state of the mesh.
-const USAGE_CODES = /^AMB(01\d\d|0292|7145|7500)$/;
+const USAGE_CODES = /^AMB(01\d\d|029[24]|7145|7500)$/;
 
 // Each entry is imported when it is chosen: a role loads only what it needs.
 export const COMMANDS: readonly Command[] = [
@@ -155,6 +156,12 @@ export const COMMANDS: readonly Command[] = [
     },
   },
   {
+    name: "completion",
+    summary: "a script by which bash, zsh or fish completes commands and flags",
+    settings: { "": async () => (await import("./cli/completion.ts")).COMPLETION_CONFIG },
+    run: async (args) => await (await import("./cli/completion.ts")).runCompletion(args, completed),
+  },
+  {
     name: "version",
     summary: "which version this is, and of what",
     settings: { "": async () => (await import("./cli/version.ts")).VERSION_CONFIG },
@@ -170,6 +177,17 @@ export const COMMANDS: readonly Command[] = [
     },
   },
 ];
+
+/** Every command and what is below it, with its table. */
+async function completed(): Promise<Completed[]> {
+  const all: Completed[] = [];
+  for (const { name, summary, settings = {} } of COMMANDS) {
+    for (const [below, load] of Object.entries(settings)) {
+      all.push({ name: `${name} ${below}`.trim(), summary, definition: await load() });
+    }
+  }
+  return all;
+}
 
 function usage(): string {
   const width = Math.max(...COMMANDS.map((it) => it.name.length));

@@ -239,10 +239,11 @@ export class ConfigDefinition<T extends Table> {
 
   /** The text of `--help`: what it does, how to call it, and one block a setting. */
   help(summary: string): string {
-    const { operands, examples = [] } = this.usage;
-    const lines = [summary, "", `Usage: ${this.command}${operands === undefined ? "" : ` ${operands}`} [flags]`, ""];
+    const { operands, examples = [] } = this.usage, hasFlags = Object.keys(this.table).length > 0;
+    const call = [this.command, ...operands === undefined ? [] : [operands], ...hasFlags ? ["[flags]"] : []].join(" ");
+    const lines = [summary, "", `Usage: ${call}`, ""];
     if (examples.length > 0) lines.push("Examples:", ...examples.map((example) => `  ${example}`), "");
-    lines.push("Flags (each also as --flag=value):");
+    if (hasFlags) lines.push("Flags (each also as --flag=value):");
     for (const setting of Object.values(this.table)) {
       const { placeholder, range } = setting.kind;
       const short = setting.short === undefined ? "" : `-${setting.short}, `;

@@ -46,6 +46,8 @@ const CASES: readonly Case[] = [
   { line: "status -o yaml", status: 64, says: /"yaml" is none of text, json/ },
   { line: "install --dry-run false", status: 64, says: /--flag=false/ },
   { line: "istiod stray", status: 64, says: /takes no argument "stray"/ },
+  { line: "completion bash", status: 0 },
+  { line: "completion tcsh", status: 64, says: /one of bash, zsh, fish/ },
   { line: "config polices", status: 64, says: /did you mean ambit config policies\?/ },
   { line: "config workloads --file /nonexistent", status: 1, says: /\/nonexistent/ },
   { line: "token", status: 64, says: /needs --state-dir/ },
