@@ -1,5 +1,6 @@
 /** A probe's open connections and servers. */
 import { ignore } from "../../base/errors.ts";
+import { accepted } from "./accepted.ts";
 import { digestOf } from "./probe_loads.ts";
 import { sendRandom, type ServerKind, type Target, writeAll } from "./probe_operations.ts";
 
@@ -114,7 +115,7 @@ export class Handles {
 }
 
 async function acceptAll(listener: Deno.TcpListener, server: Server, kind: ServerKind): Promise<void> {
-  for await (const socket of listener) {
+  for await (const socket of accepted(listener)) {
     server.accepted++;
     server.open++;
     if (kind === "silent") {

@@ -1,5 +1,6 @@
 /** A probe's steady load: connections of every kind, with bytes that both ends know beforehand and compare. */
 import { Chance } from "../../tests/sim/chance.ts";
+import { accepted } from "./accepted.ts";
 import { firstWrong, patternSlice } from "./pattern.ts";
 import { CONNECT_KINDS, type ConnectKind, readHead, writeHead } from "./pattern_protocol.ts";
 import { type Target, writeAll } from "./probe_operations.ts";
@@ -121,7 +122,7 @@ export class PatternServer {
   }
 
   async #accept(listener: Deno.TcpListener): Promise<void> {
-    for await (const connection of listener) {
+    for await (const connection of accepted(listener)) {
       this.tally.connections++;
       this.tally.open++;
       this.#serve(connection).catch((error) => add(this.tally.failures, reasonOf(error))).finally(() => {

@@ -1,4 +1,6 @@
 /** An application behind an application tunnel: answers a line with where it came from and all that it read, in hexadecimal. */
+import { accepted } from "../../../demo/lab/accepted.ts";
+
 const port = Number(Deno.args[0]);
 const [LINE_END, HEADER_BYTES_MIN] = [0x0a, 16];
 
@@ -19,4 +21,4 @@ async function serve(socket: Deno.TcpConn): Promise<void> {
 
 const listener = Deno.listen({ hostname: "::", port });
 Deno.stdout.writeSync(new TextEncoder().encode("listening\n"));
-for await (const socket of listener) await serve(socket);
+for await (const socket of accepted(listener)) await serve(socket);

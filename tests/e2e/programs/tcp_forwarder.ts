@@ -1,4 +1,6 @@
 /** What stands behind a network gateway's tunnels: takes connections at a port and pipes them to an address, each direction for itself. */
+import { accepted } from "../../../demo/lab/accepted.ts";
+
 const [port, host, target] = [Number(Deno.args[0]), Deno.args[1]!, Number(Deno.args[2])];
 
 async function pipe(from: Deno.TcpConn, to: Deno.TcpConn): Promise<void> {
@@ -19,4 +21,4 @@ async function serve(near: Deno.TcpConn): Promise<void> {
 
 const listener = Deno.listen({ hostname: "::", port });
 Deno.stdout.writeSync(new TextEncoder().encode("listening\n"));
-for await (const socket of listener) serve(socket);
+for await (const socket of accepted(listener)) serve(socket);
