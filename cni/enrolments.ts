@@ -216,6 +216,7 @@ export class Enrolments implements Disposable {
 
   /** Checks every target: one that is gone is taken out, one that is another namespace now is enrolled anew, rules that differ are written again (CNI-097). */
   async audit(zds: PodAnnouncer): Promise<void> {
+    this.#auditShared();
     for (const { uid, request } of [...this.#byUid.values()]) {
       await this.#alone(request.target, async () => {
         const enrolment = this.#byUid.get(uid);
@@ -350,6 +351,20 @@ export class Enrolments implements Disposable {
     } catch (error) {
       if (!gone) throw error; // It stays listed as unenrolling; asking again, or a restart, tries again.
       this.#options.log.warn("rules not removed from a namespace that is gone", { target, error: chain(error) });
+    }
+  }
+
+  /** Once for all of them: their rules are in the same tables. */
+  #auditShared(): void {
+    const { log } = this.#options;
+    try {
+      const differences = this.#shared.check();
+      if (differences.length === 0) return;
+      log.warn("rules repaired", { target: "units and control groups", differences: differences.join("; ") });
+      this.#shared.write();
+    } catch (error) {
+      if (!(error instanceof MeshError)) throw error;
+      log.warn("audit failed", { target: "units and control groups", error: chain(error) });
     }
   }
 

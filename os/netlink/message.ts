@@ -1,8 +1,8 @@
 /** Netlink messages: headers and attributes written to and read from bytes, bounded on both sides (netlink(7)). */
 import { assert } from "../../base/assert.ts";
 
-/** Longest request we build: a whole nftables transaction fits many times over. */
-export const REQUEST_BYTES_MAX = 256 * 1024;
+/** Longest request we build: the rules of all units that a node may have, each with all that it may leave out. */
+export const REQUEST_BYTES_MAX = 16 * 1024 * 1024;
 
 export const HEADER_BYTES = 16; // struct nlmsghdr: u32 length, u16 type, u16 flags, u32 sequence, u32 port
 export const ATTRIBUTE_HEADER_BYTES = 4; // struct nlattr: u16 length, u16 type

@@ -34,19 +34,22 @@ export function removeForeignChains(netns: Netns, prefix: string): void {
   const chains = foreignChains(netns, prefix);
   if (chains.length === 0) return;
   using socket = NetlinkSocket.open(NETLINK.NETFILTER, netns);
-  const writer = new MessageWriter(), sequences = new Set<number>();
-  const message = (kind: number, family: number, body: () => void) => {
-    const sequence = socket.nextSequence();
-    sequences.add(sequence);
-    writer.message(kind, NLM_F.REQUEST | NLM_F.ACK, sequence, () => {
+  const writer = new MessageWriter();
+  let last = 0;
+  const message = (kind: number, family: number, body: () => void, flags = 0) => {
+    last = socket.nextSequence();
+    writer.message(kind, NLM_F.REQUEST | flags, last, () => {
       writer.raw([family, 0, 0, 0]);
       body();
     });
   };
-  const batch = (kind: number) =>
-    writer.message(kind, NLM_F.REQUEST, socket.nextSequence(), () => writer.raw([0, 0, 0, SUBSYSTEM]));
+  const batch = (kind: number) => {
+    const sequence = socket.nextSequence();
+    writer.message(kind, NLM_F.REQUEST, sequence, () => writer.raw([0, 0, 0, SUBSYSTEM]));
+    return sequence;
+  };
   const rules = listed(socket, GET_RULE);
-  batch(BATCH_BEGIN);
+  const first = batch(BATCH_BEGIN);
   for (const { family, attributes } of rules) {
     const chain = attributes.string(RULE.CHAIN), table = attributes.string(RULE.TABLE)!;
     const handle = attributes.bytes(RULE.HANDLE);
@@ -59,12 +62,13 @@ export function removeForeignChains(netns: Netns, prefix: string): void {
   for (const { family, table, chain } of chains) {
     message(DELETE_RULE, family, () => writer.string(RULE.TABLE, table).string(RULE.CHAIN, chain));
   }
-  for (const { family, table, chain } of chains) {
-    message(DELETE_CHAIN, family, () => writer.string(CHAIN.TABLE, table).string(CHAIN.NAME, chain));
+  for (const [at, { family, table, chain }] of chains.entries()) {
+    const body = () => void writer.string(CHAIN.TABLE, table).string(CHAIN.NAME, chain);
+    message(DELETE_CHAIN, family, body, at === chains.length - 1 ? NLM_F.ACK : 0);
   }
   batch(BATCH_END);
   try {
-    socket.transact(writer.finish(), sequences);
+    socket.transact(writer.finish(), { first, last });
   } catch (error) {
     throw failure("remove chains of iptables", error);
   }

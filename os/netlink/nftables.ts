@@ -164,17 +164,19 @@ export class FirewallSocket implements Disposable {
   #transact(steps: readonly Step[]): void {
     const writer = new MessageWriter();
     const doing = new Map<number, string>();
-    writer.message(BATCH_BEGIN, NLM_F.REQUEST, this.#socket.nextSequence(), () => writer.raw(BATCH_HEADER));
-    for (const step of steps) {
-      const sequence = this.#socket.nextSequence();
+    const first = this.#socket.nextSequence();
+    writer.message(BATCH_BEGIN, NLM_F.REQUEST, first, () => writer.raw(BATCH_HEADER));
+    let last = first;
+    for (const [at, step] of steps.entries()) {
+      const sequence = last = this.#socket.nextSequence(), acknowledge = at === steps.length - 1 ? NLM_F.ACK : 0;
       doing.set(sequence, step.doing);
-      writer.message(step.type, step.flags | NLM_F.REQUEST | NLM_F.ACK, sequence, () => {
+      writer.message(step.type, step.flags | NLM_F.REQUEST | acknowledge, sequence, () => {
         step.body(writer.raw(GENERIC_HEADER));
       });
     }
     writer.message(BATCH_END, NLM_F.REQUEST, this.#socket.nextSequence(), () => writer.raw(BATCH_HEADER));
     try {
-      this.#socket.transact(writer.finish(), new Set(doing.keys()));
+      this.#socket.transact(writer.finish(), { first, last });
     } catch (error) {
       const sequence = error instanceof NetlinkError ? error.sequence : undefined;
       throw failure((sequence === undefined ? undefined : doing.get(sequence)) ?? "change the firewall", error);

@@ -2,14 +2,29 @@
 import { ignore, MeshError } from "../../base/errors.ts";
 import * as libc from "../libc_cold.ts";
 import { type Netns, withinNetns } from "../netns.ts";
-import { Attributes, HEADER_BYTES, type Message, MessageWriter, NLM_F, NLMSG, readMessages } from "./message.ts";
+import {
+  Attributes,
+  HEADER_BYTES,
+  type Message,
+  MessageWriter,
+  NLM_F,
+  NLMSG,
+  readMessages,
+  REQUEST_BYTES_MAX,
+} from "./message.ts";
 
 export const NETLINK = { ROUTE: 0, NETFILTER: 12 } as const;
 
 const ANSWER_BYTES = 64 * 1024; // the kernel makes dump datagrams of at most 32 KiB
 const ANSWERS_MAX = 10_000; // datagrams of one dump; more is a table far beyond what a pod or node holds
 const RECEIVE_TIMEOUT_S = 5n; // the kernel answers within the call; this only bounds what should not happen
-const SOL_SOCKET = 1, SO_RCVTIMEO = 20, SO_SNDBUF = 7, SOL_NETLINK = 270, NETLINK_EXT_ACK = 11, NETLINK_CAP_ACK = 10;
+const SOL_SOCKET = 1,
+  SO_RCVTIMEO = 20,
+  SO_SNDBUF = 7,
+  SO_SNDBUFFORCE = 32,
+  SOL_NETLINK = 270,
+  NETLINK_EXT_ACK = 11,
+  NETLINK_CAP_ACK = 10;
 const NLMSGERR_ATTR_MSG = 1;
 
 /** A failure that the kernel answered: `errno` is positive, `reason` its own words where it gave any. */
@@ -48,7 +63,9 @@ export class NetlinkSocket implements Disposable {
     }
     const timeout = new Uint8Array(BigInt64Array.of(RECEIVE_TIMEOUT_S, 0n).buffer); // struct timeval
     ignore(libc.setSocketOption(fd, SOL_SOCKET, SO_RCVTIMEO, timeout), "without it a wait has no bound, no more");
-    ignore(libc.setSocketFlag(fd, SOL_SOCKET, SO_SNDBUF, 1 << 20), "the default holds all but huge transactions");
+    if (libc.setSocketFlag(fd, SOL_SOCKET, SO_SNDBUFFORCE, REQUEST_BYTES_MAX) < 0) {
+      ignore(libc.setSocketFlag(fd, SOL_SOCKET, SO_SNDBUF, 1 << 20), "the default holds all but huge transactions");
+    }
     ignore(libc.setSocketFlag(fd, SOL_NETLINK, NETLINK_EXT_ACK, 1), "an old kernel gives no reasons");
     ignore(libc.setSocketFlag(fd, SOL_NETLINK, NETLINK_CAP_ACK, 1), "an old kernel echoes the request");
     return new NetlinkSocket(fd);
@@ -82,25 +99,24 @@ export class NetlinkSocket implements Disposable {
   }
 
   /**
-   * Sends several messages at once and waits until each of `acknowledged` was answered. Throws the first error, after
-   * all answers were read.
+   * Sends a batch and waits until its `last` message was acknowledged, which alone asks for that: answers to each of thousands
+   * would not fit where they wait for us. What fails is answered unasked. Throws the first error, after all answers were read.
+   * @param first of the batch's sequence numbers.
    */
-  transact(bytes: Uint8Array<ArrayBuffer>, acknowledged: ReadonlySet<number>): void {
-    const waiting = new Set(acknowledged);
+  transact(bytes: Uint8Array<ArrayBuffer>, { first, last }: { readonly first: number; readonly last: number }): void {
     this.#send(bytes);
-    let failure: NetlinkError | undefined;
-    for (let count = 0; count < ANSWERS_MAX && waiting.size > 0; count++) {
+    let failure: NetlinkError | undefined, answered = false;
+    for (let count = 0; count < ANSWERS_MAX && !answered; count++) {
       for (const message of this.#receive()) {
-        if (message.type !== NLMSG.ERROR) continue;
+        if (message.type !== NLMSG.ERROR || message.sequence < first) continue; // What is left of an earlier, failed request.
         try {
           throwIfFailed(message);
         } catch (error) {
           failure ??= error as NetlinkError;
-          if (!acknowledged.has(message.sequence)) waiting.clear(); // The batch itself was refused: nothing else comes.
         }
-        waiting.delete(message.sequence);
+        answered ||= message.sequence === last;
       }
-      if (failure !== undefined && this.#nothingWaits()) break; // An aborted batch does not acknowledge what came after.
+      if (failure !== undefined && this.#nothingWaits()) break; // A batch that was refused itself acknowledges nothing.
     }
     if (failure !== undefined) throw failure;
   }

@@ -1,7 +1,7 @@
 /** The traffic checks of appendix A for workloads that share a host's namespace, told apart by control group (CNI-274 to CNI-276, CNI-279). */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { SharedNode } from "../../cni/bare/shared_node.ts";
-import { SHARED_PORTS, SHARED_TABLE_NAMES } from "../../cni/bare/shared_statements.ts";
+import { SHARED_PORTS, SHARED_TABLE_NAMES, SLOTS_MAX } from "../../cni/bare/shared_statements.ts";
 import { CAPTURE_PORTS, ZTUNNEL_MARK } from "../../cni/nft_rules.ts";
 import { type EnrolRequest, parseEnrolRequest } from "../../mesh/enrolment.ts";
 import { FirewallSocket } from "../../os/netlink/nftables.ts";
@@ -242,4 +242,23 @@ test("rules that others changed are noticed and written again (CNI-097)", (bench
   assertEquals(bench.on(() => bench.node.check()), [`table ${SHARED_TABLE_NAMES.nat} is missing`]);
   bench.on(() => bench.node.write());
   assertEquals(bench.on(() => bench.node.check()), []);
+});
+
+Deno.test("a host has as many units as it may have, each with all that it may leave out (CNI-274)", () => {
+  using bench = new Bench();
+  const { cgroups, node } = bench,
+    list = <T>(count: number, of: (at: number) => T) => Array.from({ length: count }, (_, at) => of(at));
+  const exclude = {
+    outboundPorts: list(8, (at) => 1_000 + at),
+    outboundCidrs: list(8, (at) => `fd00:${at}::/64`),
+    inboundPorts: [],
+  };
+  for (let slot = 0; slot < SLOTS_MAX; slot++) {
+    const inboundPorts = list(15, (at) => 20_000 + slot * 15 + at);
+    node.adopt(slot, cgroups.add(`unit-${slot}`), { inboundPorts, exclude, dnsCapture: true }, false);
+  }
+  bench.on(() => node.write());
+  assertEquals(bench.on(() => node.check()), []);
+  bench.on(() => node.release(7));
+  assertEquals(bench.on(() => node.check()), []);
 });
