@@ -1,4 +1,5 @@
 /** Redirection by eBPF as one of the backends that can be asked for; any other takes its pods over from it. */
+import { chain, MeshError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { netnsCookie } from "../../os/bpf/netns_cookie.ts";
 import { RedirectedPods } from "../../os/bpf/redirected_pods.ts";
@@ -10,6 +11,7 @@ import type { Candidate, PodRuleOptions, Redirection } from "../redirection/redi
 import { Residue } from "../redirection/residue.ts";
 import { type BpfPlaces, findCgroupRoot } from "./places.ts";
 import { removePodPins } from "./pinned.ts";
+import { stopAcceptingMarks } from "./pod_objects.ts";
 import { BpfRedirection } from "./redirection.ts";
 import { tryBpf } from "./trial.ts";
 
@@ -35,23 +37,36 @@ export function bpfCandidate(
 function placesOf({ bpfPins, bpfCgroup, bpfForeignZtunnel, hostRoot }: RedirectSettings): BpfPlaces | undefined {
   const cgroup = bpfCgroup ?? findCgroupRoot(hostRoot ?? "");
   if (cgroup === undefined) return undefined;
-  const node = `${hostRoot ?? ""}/proc/sys`; // A container's own is mounted read-only.
-  const sysctls = hostRoot !== undefined && isFolder(`${node}/net`) ? node : undefined;
-  return { pins: bpfPins ?? PIN_FOLDER, cgroup, foreignZtunnel: bpfForeignZtunnel, sysctls };
+  return { pins: bpfPins ?? PIN_FOLDER, cgroup, foreignZtunnel: bpfForeignZtunnel, sysctls: sysctlsOf(hostRoot) };
+}
+
+/** The node's, where a container's own are mounted read-only. */
+function sysctlsOf(hostRoot: string | undefined): string | undefined {
+  const node = `${hostRoot}/proc/sys`;
+  return hostRoot !== undefined && isFolder(`${node}/net`) ? node : undefined;
 }
 
 /** Has another backend release the pods that a former agent redirected by eBPF, each as soon as it has its rules. */
-export function withoutBpf(redirection: Redirection, { bpfPins }: RedirectSettings): Redirection {
-  const pins = bpfPins ?? PIN_FOLDER;
+export function withoutBpf(redirection: Redirection, settings: RedirectSettings, log: Logger): Redirection {
+  const pins = settings.bpfPins ?? PIN_FOLDER, sysctls = sysctlsOf(settings.hostRoot);
   if (!isFolder(pins)) return redirection;
+  const leave = (netns: Netns) => {
+    try {
+      stopAcceptingMarks(netns, podPinFolder(pins, netnsCookie(netns)), sysctls);
+    } catch (error) {
+      if (!(error instanceof MeshError)) throw error;
+      log.warn("a setting that eBPF needed stays in a pod", { netnsInode: netns.inode, error: chain(error) });
+    }
+    forget(pins, netns);
+  };
   return {
     ...delegated(redirection),
     async apply(netns: Netns, options: PodRuleOptions) {
       await redirection.apply(netns, options);
-      forget(pins, netns);
+      leave(netns);
     },
     async release(netns: Netns) {
-      forget(pins, netns);
+      leave(netns);
       await redirection.release(netns);
     },
     async check(netns: Netns, options: PodRuleOptions) {
@@ -69,6 +84,8 @@ export function delegated(redirection: Redirection): Redirection {
     release: (netns) => redirection.release(netns),
     remove: (netns) => redirection.remove(netns),
     check: (netns, options) => redirection.check(netns, options),
+    supersedes: (netns) => redirection.supersedes?.(netns) ?? false,
+    forget: (netns) => redirection.forget?.(netns),
     openNode: (netns) => redirection.openNode(netns),
     clearNode: redirection.clearNode,
     [Symbol.dispose]: () => redirection[Symbol.dispose](),

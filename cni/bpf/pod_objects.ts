@@ -39,6 +39,12 @@ interface Wanted {
   readonly interface: number | undefined;
 }
 
+/** Sockets that are accepted from now on keep no mark; where somebody else wished it they still do. Throws AMB7001. */
+export function stopAcceptingMarks(netns: Netns, folder: string, sysctls: string | undefined): void {
+  const names = pinNames(folder);
+  if (names.length > 0 && !names.includes(MARKER)) writeSysctl(netns, FWMARK_ACCEPT, "0", sysctls);
+}
+
 export class PodObjects {
   readonly #node: NodeObjects;
   readonly #netns: Netns;
@@ -79,8 +85,7 @@ export class PodObjects {
   }
 
   remove(): void {
-    const names = pinNames(this.#folder);
-    if (names.length > 0 && !names.includes(MARKER)) this.#acceptMarks("0");
+    stopAcceptingMarks(this.#netns, this.#folder, this.#node.places.sysctls);
     removePodPins(this.#folder);
   }
 

@@ -1,6 +1,6 @@
 /** Redirection by eBPF: hooks on the node's sockets and a lookup in each pod, without a rule and without connection tracking (CNI-200 to CNI-217). */
 import { MeshError } from "../../base/errors.ts";
-import { cookieKey, ENROLLED } from "../../os/bpf/shared_maps.ts";
+import { cookieKey, ENROLLED, podPinFolder } from "../../os/bpf/shared_maps.ts";
 import { netnsCookie } from "../../os/bpf/netns_cookie.ts";
 import type { Exclusions } from "../../mesh/enrolment.ts";
 import type { FirewallTable } from "../../os/netlink/nft_model.ts";
@@ -14,6 +14,7 @@ import { addPolicyRoutes, deletePolicyRoutes, missingPolicyRoutes } from "../red
 import { NodeObjects } from "./node_objects.ts";
 import { type PodFacts, podFacts } from "./pod_facts.ts";
 import { forgetGone } from "./gone_pods.ts";
+import { removePodPins } from "./pinned.ts";
 import { PodObjects, type PodOptions } from "./pod_objects.ts";
 import {
   enrolledValue,
@@ -83,6 +84,22 @@ export class BpfRedirection implements Redirection, Disposable {
     if (stale.length > 0) firewall.deleteTables(stale);
     await this.#residue?.remove(netns);
     deletePolicyRoutes(netns);
+  }
+
+  /** Rules mark replies and translate addresses for as long as a connection stands that began by them. */
+  async supersedes(netns: Netns): Promise<boolean> {
+    using firewall = FirewallSocket.open(netns);
+    if (staleTables(firewall, []).some((name) => name !== TABLE_NAMES.nat)) return true; // Our own has no other table.
+    return (await this.#residue?.list(netns) ?? []).length > 0;
+  }
+
+  /** Sockets that nobody has any more keep a namespace for minutes, and with it what is pinned for it. */
+  forget(netns: Netns): void {
+    const cookie = netnsCookie(netns), { maps, places } = this.node;
+    maps.enrolled.delete(cookieKey(cookie));
+    syncExceptions(maps, cookie, []);
+    syncPorts(maps, cookie, []);
+    removePodPins(podPinFolder(places.pins, cookie));
   }
 
   async check(netns: Netns, options: PodRuleOptions): Promise<string[]> {

@@ -92,7 +92,8 @@ export class MeshPods implements Disposable {
         watching: undefined,
       };
       try {
-        await rules.apply(netns, enrolled.rules);
+        // What it took away now would be missed by connections that only ztunnel can end: the first look at the pod does.
+        if (await rules.supersedes?.(netns) !== true) await rules.apply(netns, enrolled.rules);
       } catch (error) {
         // The rules of before are still there; the next event or audit tries again.
         enrolled.acknowledged = false;
@@ -126,7 +127,7 @@ export class MeshPods implements Disposable {
         log.warn("ztunnel did not acknowledge the end of a pod", { pod: podName(pod), error: chain(error) });
       }
       known?.watching?.[Symbol.dispose](); // Our own taking away is nothing to look at.
-      if (lives && netns !== undefined) await rules.remove(netns);
+      if (netns !== undefined) await (lives ? rules.remove(netns) : rules.forget?.(netns));
       this.table.delete(pod.uid);
       netns?.[Symbol.dispose]();
       if (lives) await annotate(pod, "none");
@@ -275,6 +276,7 @@ export class MeshPods implements Disposable {
     const followed = JSON.stringify(asked) !== JSON.stringify(enrolled.rules);
     const differences = await rules.check(netns, asked);
     if (differences.length > 0) {
+      if (await rules.supersedes?.(netns)) return await this.#supersede(enrolled, asked);
       await rules.apply(netns, asked);
       if (followed) log.info("rules follow the pod's annotations", { pod: podName(pod) });
       else {
@@ -284,6 +286,28 @@ export class MeshPods implements Disposable {
       }
     }
     enrolled.rules = asked;
+  }
+
+  /** Another means than the pod was redirected by until now: what ztunnel carries ends first, and who comes meanwhile is refused. */
+  async #supersede(enrolled: EnrolledPod, asked: PodRuleOptions): Promise<void> {
+    const { rules, log } = this.#options, zds = this.#options.zds(), { pod, netns } = enrolled;
+    try {
+      await zds.deletePod(pod.uid);
+      if (!zds.synchronized) {
+        throw new MeshError(
+          "AMB7251",
+          `${podName(pod)} is redirected as before: no ztunnel is there to end what goes by it`,
+          {
+            remedy: "start ztunnel on this node; it is tried again by itself",
+          },
+        );
+      }
+      await rules.apply(netns, asked);
+      enrolled.rules = asked;
+    } finally {
+      await zds.addPod(announced(enrolled));
+    }
+    log.info("pod is redirected by other means now", { pod: podName(pod) });
   }
 
   /** A ztunnel that has all pods listens in each of them: one without is told of it anew, since an add alone would be nothing new to it (CNI-251). */

@@ -307,6 +307,32 @@ Deno.test("a pod that leaves is none to be repaired from the first step on, and 
   assertEquals(node.begun.size, 0);
 });
 
+Deno.test("what another means captured stays captured until ztunnel has ended what went by it (CNI-144, CNI-083)", async () => {
+  const { pods, steps, node, netns } = world();
+  netns.rules = { dnsCapture: true }; // By the agent before, which redirected by rules; this one does by eBPF.
+  Object.assign(node.redirection, { supersedes: () => netns.rules?.dnsCapture === true });
+  node.announcer.addPod(
+    ...(await pods.restore(new Map([[POD, netns.handle()]]))) as [Parameters<typeof node.announcer.addPod>[0]],
+  );
+  assertEquals(steps.splice(0), ["zds add u1"], "no rule was touched");
+  node.synchronized = false;
+  await assertRejects(() => pods.reassert(POD), MeshError, "no ztunnel is there");
+  assertEquals([steps.splice(0), netns.rules], [["zds delete u1", "zds add u1"], { dnsCapture: true }]);
+  node.synchronized = true;
+  await pods.reassert(POD);
+  assertEquals(steps.splice(0), ["zds delete u1", "rules", "zds add u1"]);
+  await pods.reassert(POD);
+  assertEquals(steps, []);
+});
+
+Deno.test("of a pod that has ended nothing is kept on the node (CNI-047)", async () => {
+  const { pods, steps, node } = world(), forgotten: number[] = [];
+  Object.assign(node.redirection, { forget: ({ inode }: { inode: number }) => forgotten.push(inode) });
+  await pods.add(POD, "find");
+  await pods.remove(POD, { lives: false });
+  assertEquals([steps.at(-1), forgotten], ["zds delete u1", [1]]);
+});
+
 Deno.test("JournalFolder forgets pods that this node has no more, over restarts (CNI-313)", async () => {
   const folder = await Deno.makeTempDir();
   try {

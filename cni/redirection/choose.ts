@@ -50,7 +50,7 @@ export async function chooseRedirection(settings: RedirectSettings, parts: Choic
       clearNode: (host) => removeNodeResidue(host, { kept: opened.name, runner, nodeLock, log }),
     };
     if (redirection.name === "bpf") return redirection;
-    const alone = withoutBpf(redirection, settings);
+    const alone = withoutBpf(redirection, settings, log);
     return settings.redirect === "bpf" ? { ...delegated(alone), reason: lacks.join("; ") } : alone;
   }
   throw new MeshError("AMB7140", `no redirection can be used here: ${lacks.join("; ")}`, {

@@ -22,6 +22,13 @@ export interface PodRedirection {
   remove(netns: Netns): Awaitable<void>;
   /** What is missing or different, in words; nothing when all is in place. Changes nothing. */
   check(netns: Netns, options: PodRuleOptions): Awaitable<string[]>;
+  /**
+   * Whether something is there that {@link apply} takes away, and that what ztunnel carries hangs on: bytes on their way in
+   * its connections would show on the wire. They are ended first.
+   */
+  supersedes?(netns: Netns): Awaitable<boolean>;
+  /** Nothing runs in the namespace any more: what is kept of it on the node goes, the rest with the namespace. */
+  forget?(netns: Netns): Awaitable<void>;
 }
 
 /** A pod's address and whose it is: the pod's uid, so that an address that has passed on is not taken from its new owner (CNI-084). */

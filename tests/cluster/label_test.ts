@@ -4,7 +4,7 @@ import { ownNetns } from "../../os/netns.ts";
 import { until } from "../kube/until.ts";
 import { differences, type PodState, statesOf, untilAsBefore } from "./pod_state.ts";
 import { amount, type Cluster, clusterTest, isReady, type PodStatus, report } from "./rig.ts";
-import { type Lane, lanesOf, setMode, stage, untilMode, untilServed, untilServedAgain } from "./stage.ts";
+import { countOf, type Lane, lanesOf, setMode, stage, untilMode, untilServed, untilServedAgain } from "./stage.ts";
 
 const NAMESPACE = "label", PODS = /^10\.244\./, MARKER = "ambit-plain-";
 const SETTLED = 10; // answers of every lane
@@ -157,9 +157,3 @@ function middle(times: readonly number[]): string {
 
 const key = ({ source, sourcePort, destination, destinationPort }: Direction) =>
   `${source} ${sourcePort} ${destination} ${destinationPort}`;
-
-function countOf(lines: readonly string[]): Map<string, number> {
-  const counts = new Map<string, number>();
-  for (const line of lines) counts.set(line, (counts.get(line) ?? 0) + 1);
-  return counts;
-}

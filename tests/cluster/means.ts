@@ -3,8 +3,8 @@ import type { BackendName } from "../../cni/redirection/redirection.ts";
 import { type Cluster, MANIFESTS, SYSTEM } from "./rig.ts";
 
 export const AGENT = "daemonset/istio-cni-node", AGENT_PODS = "k8s-app=istio-cni-node";
-/** In an order in which each finds what one of another kind has left in pods. */
-export const MEANS: readonly BackendName[] = ["nft", "iptables-nft", "nft-binary", "iptables-legacy", "bpf"];
+/** In an order in which each finds what one of another kind has left in pods; before the first it is the last, by `auto`. */
+export const MEANS: readonly BackendName[] = ["iptables-nft", "nft-binary", "iptables-legacy", "bpf", "nft"];
 const VARIABLE = "AMBIT_REDIRECT", AUDIT = "1h", ROLLOUT = "120s";
 
 /** What `--redirection` names. */

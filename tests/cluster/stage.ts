@@ -100,9 +100,18 @@ export function stage(namespace: string): object[] {
 }
 
 /** The load's own account of itself so far. */
-export async function lanesOf(cluster: Cluster, load: PodStatus, clear = false): Promise<Lane[]> {
+export function lanesOf(cluster: Cluster, load: PodStatus, clear = false): Promise<Lane[]> {
+  return toLoad(cluster, load, clear ? "?clear" : "");
+}
+
+/** Has the load close the connections that it keeps, and keep others. */
+export async function connectAnew(cluster: Cluster, load: PodStatus): Promise<void> {
+  await toLoad(cluster, load, "?anew");
+}
+
+async function toLoad(cluster: Cluster, load: PodStatus, query: string): Promise<Lane[]> {
   const inside = ["--net", "--target", `${cluster.pidOf(load)}`, "curl", "--silent", "--fail"];
-  return JSON.parse(await output("nsenter", [...inside, `http://127.0.0.1:9000/${clear ? "?clear" : ""}`]));
+  return JSON.parse(await output("nsenter", [...inside, `http://127.0.0.1:9000/${query}`]));
 }
 
 /** Waits until every lane has had so many answers, counted from the last time that it was cleared. */
@@ -151,4 +160,11 @@ export async function ask(cluster: Cluster, pod: PodStatus, url: string): Promis
     args: ["--net", "--target", `${cluster.pidOf(pod)}`, ...curl],
   }).output();
   return success ? new TextDecoder().decode(stdout) : undefined;
+}
+
+/** How often each line is there. */
+export function countOf(lines: readonly string[]): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const line of lines) counts.set(line, (counts.get(line) ?? 0) + 1);
+  return counts;
 }

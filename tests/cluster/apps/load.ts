@@ -1,6 +1,7 @@
 /**
  * Load in a pod: for each protocol one lane that keeps its connection and one that opens a new one for each request.
- * Every answer is compared with what was asked. `GET 127.0.0.1:9000/` says what became of them; `/?clear` forgets first.
+ * Every answer is compared with what was asked. `GET 127.0.0.1:9000/` says what became of them; `/?clear` forgets it then,
+ * and `/?anew` has connections that are kept closed, and others kept in their place.
  */
 import { LANES } from "./lanes.ts";
 
@@ -16,12 +17,20 @@ interface Failure {
   readonly open: boolean;
 }
 
+/** Which connections are kept: those of before are closed. */
+let edition = 0;
 const lanes = LANES.map(({ name, connect }) => ({ name, connect, asked: 0, wrong: 0, failures: [] as Failure[] }));
 
 async function drive(lane: typeof lanes[number], kept: boolean): Promise<never> {
-  let asker: Awaited<ReturnType<typeof lane.connect>> | undefined, served = false;
+  let asker: Awaited<ReturnType<typeof lane.connect>> | undefined, served = false, own = edition;
   for (let number = 0;; number++) {
     const question = `ambit-plain-${number}`, askedMs = Date.now();
+    if (own !== edition) {
+      asker?.close();
+      asker = undefined;
+      served = false;
+      own = edition;
+    }
     try {
       asker ??= await lane.connect();
       const answer = await asker.ask(question);
@@ -55,5 +64,6 @@ Deno.serve({ hostname: "127.0.0.1", port: 9000, onListen: () => undefined }, (re
   if (request.url.endsWith("?clear")) {
     for (const lane of lanes) Object.assign(lane, { asked: 0, wrong: 0, failures: [] });
   }
+  if (request.url.endsWith("?anew")) edition++;
   return answer;
 });
