@@ -4,6 +4,7 @@ import type { Field } from "../../base/shm/layout.ts";
 import type { Rows } from "../../base/shm/rows.ts";
 import { CONNECTION, ConnectionKind, ConnectionState, Direction, WORKER } from "../tables/layout.ts";
 import type { Connection } from "./connection.ts";
+import { FairShare } from "./fair_share.ts";
 import type { Pod } from "./pod.ts";
 
 export class ConnectionRows {
@@ -14,22 +15,27 @@ export class ConnectionRows {
   readonly #freeRows: number[] = [];
   readonly #encoder = new TextEncoder();
   readonly #host = new Uint8Array(128);
+  readonly #share: FairShare;
   #rowsUsed = 0;
-  #count = 0;
 
   constructor(table: Rows<"connection">, workers: Rows<"worker">, worker: number) {
     this.#table = table;
     this.#workers = workers;
     this.#worker = worker;
+    this.#share = new FairShare(table.rowCount);
   }
 
-  /** A row for a connection, state OPENING. @returns -1 when the table is full: the connection is refused, and counted as a glitch. */
-  acquire(podRow: number, direction: number, kind: number, openedAtMs: number): number {
+  /**
+   * A row for a connection, state OPENING. @param adopted it is open already, in another process. @returns -1 when the table
+   * is full, or the pod has its share: the connection is refused, and counted as a glitch.
+   */
+  acquire(podRow: number, direction: number, kind: number, openedAtMs: number, adopted = false): number {
     const connections = this.#table;
     let row: number;
-    if (this.#freeRows.length > 0) row = this.#freeRows.pop()!;
-    else if (this.#rowsUsed < connections.rowCount) row = this.#rowsUsed++;
-    else {
+    if (!adopted && !this.#share.mayTake(podRow)) row = -1;
+    else if (this.#freeRows.length > 0) row = this.#freeRows.pop()!;
+    else row = this.#rowsUsed < connections.rowCount ? this.#rowsUsed++ : -1;
+    if (row < 0) {
       this.#workers.addF64(this.#worker, WORKER.glitches, 1);
       return -1;
     }
@@ -45,8 +51,8 @@ export class ConnectionRows {
     connections.setF64(row, CONNECTION.sentBytes, 0);
     connections.store(row, CONNECTION.state, ConnectionState.OPENING);
     this.#countSocket(direction, kind, 1);
-    this.#count++;
-    this.#workers.store(this.#worker, WORKER.load, this.#count);
+    this.#share.take(podRow);
+    this.#workers.store(this.#worker, WORKER.load, this.count);
     return row;
   }
 
@@ -55,8 +61,8 @@ export class ConnectionRows {
     this.#countSocket(table.get(row, CONNECTION.direction), table.get(row, CONNECTION.kind), -1);
     table.store(row, CONNECTION.state, ConnectionState.FREE);
     this.#freeRows.push(row);
-    this.#count--;
-    this.#workers.store(this.#worker, WORKER.load, this.#count);
+    this.#share.give(table.getI32(row, CONNECTION.podRow));
+    this.#workers.store(this.#worker, WORKER.load, this.count);
   }
 
   /** Accepted sockets (ZT-198): every connection's but an inbound tunnel's, whose session has one for all of them. */
@@ -112,7 +118,7 @@ export class ConnectionRows {
 
   /** Connections that are open. */
   get count(): number {
-    return this.#count;
+    return this.#share.taken;
   }
 
   /** Rows that may be in use: those below this number. */

@@ -63,7 +63,7 @@ export class ServerSession extends HboneSession implements Unproven {
     this.peerPort = addresses.peerPort;
     this.localIp = addresses.localIp;
     pod.sessions.add(this);
-    shard.countDownstreamSession(1);
+    shard.countDownstreamSession(pod.row, 1);
     if (handshake !== null) shard.handshakes.begin(this);
   }
 
@@ -198,7 +198,7 @@ export class ServerSession extends HboneSession implements Unproven {
   protected override onReleased(): void {
     this.shard.handshakes.end(this);
     this.pod.sessions.delete(this);
-    this.shard.countDownstreamSession(-1);
+    this.shard.countDownstreamSession(this.pod.row, -1);
   }
 
   protected override onClosed(end: SessionEnd): void {
@@ -302,7 +302,7 @@ export class InboundTunnel extends Tunnel {
 /** Starts serving an accepted TLS connection. Takes over the descriptor. */
 export function acceptSession(shard: Shard, pod: Pod, fd: number): void {
   const { os } = shard, words = os.addressWords;
-  if (shard.downstreamSessions >= shard.connections.rowCount) {
+  if (!shard.downstreamSessions.mayTake(pod.row)) {
     shard.countGlitch();
     os.close(fd);
     return;

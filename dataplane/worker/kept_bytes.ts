@@ -2,6 +2,7 @@
 import { assert } from "../../base/assert.ts";
 import type { Os } from "../../os/api.ts";
 import { type Buffers, CHUNK_BYTES, SCRATCH_BYTES } from "./buffers.ts";
+import type { FairShare } from "./fair_share.ts";
 
 const EAGAIN = 11;
 const IOVEC_BYTES = 16;
@@ -13,23 +14,32 @@ export class KeptBytes {
   /** Bytes that wait. */
   length = 0;
   readonly #buffers: Buffers;
+  readonly #share: FairShare;
+  readonly #podRow: number;
   /** Offsets in the arena. */
   readonly #chunks: number[] = [];
   #headFrom = 0;
   #tailEnd = CHUNK_BYTES;
 
-  constructor(buffers: Buffers) {
+  /** @param share of all chunks, in which those of the pod in `podRow` count. */
+  constructor(buffers: Buffers, share: FairShare, podRow: number) {
     this.#buffers = buffers;
+    this.#share = share;
+    this.#podRow = podRow;
   }
 
-  /** Copies arena bytes [at, at + bytes) to the end. @returns How many; fewer only when the worker has no chunks left. */
-  append(at: number, bytes: number): number {
+  /**
+   * Copies arena bytes [at, at + bytes) to the end. @param adopted another process has kept them so far.
+   * @returns How many; fewer only when the worker has no chunks left, or the pod has its share of them.
+   */
+  append(at: number, bytes: number, adopted = false): number {
     const u8 = this.#buffers.memory.u8;
     let left = bytes;
     while (left > 0) {
       if (this.#tailEnd === CHUNK_BYTES) {
-        const chunk = this.#buffers.acquireChunk();
+        const chunk = adopted || this.#share.mayTake(this.#podRow) ? this.#buffers.acquireChunk() : -1;
         if (chunk < 0) break;
+        this.#share.take(this.#podRow);
         this.#chunks.push(chunk);
         this.#tailEnd = 0;
       }
@@ -79,7 +89,7 @@ export class KeptBytes {
     for (let from = 0; from < bytes.length; from += SCRATCH_BYTES) {
       const piece = bytes.subarray(from, from + SCRATCH_BYTES);
       memory.u8.set(piece, scratchAt);
-      if (this.append(scratchAt, piece.length) < piece.length) return false;
+      if (this.append(scratchAt, piece.length, true) < piece.length) return false;
     }
     return true;
   }
@@ -91,6 +101,7 @@ export class KeptBytes {
     if (this.length === 0) whole = this.#chunks.length;
     for (let index = 0; index < whole; index++) this.#buffers.releaseChunk(this.#chunks[index]!);
     this.#chunks.splice(0, whole);
+    this.#share.give(this.#podRow, whole);
     this.#headFrom = this.length === 0 ? 0 : this.#headFrom - whole * CHUNK_BYTES;
     if (this.length === 0) this.#tailEnd = CHUNK_BYTES;
   }
@@ -98,6 +109,7 @@ export class KeptBytes {
   /** Gives all chunks back; the bytes are lost. */
   clear(): void {
     for (const chunk of this.#chunks) this.#buffers.releaseChunk(chunk);
+    if (this.#chunks.length > 0) this.#share.give(this.#podRow, this.#chunks.length);
     this.#chunks.length = 0;
     this.length = 0;
     this.#headFrom = 0;

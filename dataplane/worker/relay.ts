@@ -85,8 +85,12 @@ class RelayEnd implements Pollable, Resumable {
     }
     const taken = sent < 0 ? 0 : sent;
     if (taken < got) {
-      other.#kept = memory.u8.slice(at + taken, at + got);
-      other.#keptFrom = 0;
+      const { shard, pod } = this.relay;
+      if (!shard.keptByRelays.mayTake(pod.row)) {
+        this.relay.end(ResponseFlag.CONNECT, "no memory left for what is not read");
+        return;
+      }
+      other.#keep(memory.u8.slice(at + taken, at + got));
     }
     if (got < READ_BYTES_MAX && !this.hungUp) this.readable = false;
     else this.resumeSoon();
@@ -102,8 +106,20 @@ class RelayEnd implements Pollable, Resumable {
     if (state.kept.length > READ_BYTES_MAX) return false;
     this.ended = state.ended;
     this.shut = state.shut;
-    if (state.kept.length > 0) this.#kept = state.kept.slice();
+    if (state.kept.length > 0) this.#keep(state.kept.slice());
     return true;
+  }
+
+  #keep(bytes: Uint8Array): void {
+    this.#kept = bytes;
+    this.#keptFrom = 0;
+    this.relay.shard.keptByRelays.take(this.relay.pod.row, bytes.length);
+  }
+
+  /** Nothing waits any more, or will be written. */
+  forgetKept(): void {
+    if (this.#kept !== null) this.relay.shard.keptByRelays.give(this.relay.pod.row, this.#kept.length);
+    this.#kept = null;
   }
 
   #drain(): void {
@@ -117,7 +133,7 @@ class RelayEnd implements Pollable, Resumable {
     }
     this.#keptFrom += sent;
     if (sent < bytes) return;
-    this.#kept = null;
+    this.forgetKept();
     if (this.other!.ended) this.#shutdown();
     else this.other!.resumeSoon();
   }
@@ -194,6 +210,7 @@ export class Relay extends Connection {
     super.leaveBehind();
     for (const end of [this.#downstream, this.#upstream]) {
       if (end.pollRow >= 0) reactor.release(end.fd, end.pollRow);
+      end.forgetKept();
       os.close(end.fd);
     }
   }
@@ -227,6 +244,7 @@ export class Relay extends Connection {
     reactor.timers.cancel(this.#deadline);
     for (const end of [this.#downstream, this.#upstream]) {
       if (end.pollRow >= 0) reactor.forget(end.pollRow);
+      end.forgetKept();
       os.close(end.fd);
     }
   }

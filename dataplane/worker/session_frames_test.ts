@@ -268,7 +268,7 @@ Deno.test("our bytes stay within the windows that the peer grants (RFC 9113 §6.
 Deno.test("when the worker has no memory left for what applications do not read, a stream ends, not the worker", () =>
   withInbound(({ rig, application: listener, peer: open, tunnel }) => {
     setSocketFlag(listener.fd, SOL_SOCKET, SO_RCVBUF, 4_096);
-    const peer = open(), chunk = new Uint8Array(16_384), streams = [1, 3, 5, 7];
+    const peer = open(), chunk = new Uint8Array(16_384), streams = [1, 3, 5];
     const applications = streams.map((streamId) => tunnel(peer, streamId));
     for (const fd of rig.systems[0]!.owned) setSocketFlag(fd, SOL_SOCKET, SO_SNDBUF, 16_384);
     for (let sent = 0; sent + chunk.length <= STREAM_WINDOW; sent += chunk.length) {

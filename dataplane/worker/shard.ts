@@ -19,6 +19,7 @@ import type { Connection } from "./connection.ts";
 import { ConnectionRows } from "./connection_rows.ts";
 import { refuseConnection } from "./close.ts";
 import { findDestination } from "./destination.ts";
+import { FairShare } from "./fair_share.ts";
 import { acceptPlaintext } from "./inbound_plain.ts";
 import { acceptSession } from "./inbound_hbone.ts";
 import { Handshakes } from "./handshakes.ts";
@@ -41,6 +42,8 @@ import { WaitingRoom } from "./waiting_room.ts";
 /** Shares of the arena: stages to send from, at most 48, and chunks for what applications do not take. */
 const STAGES_MAX = 48, STAGES_SHARE = 0.4, CHUNKS_SHARE = 0.5;
 const CARRIES_KEPT_MAX = 64;
+/** What relays keep of what their other ends do not take; each a read at most. */
+const RELAYS_KEEP_BYTES_MAX = 256 * 1024 * 1024;
 
 /** What we say of a workload to the other end of a tunnel (ZT-055). */
 function baggageFor(workload: Workload): Baggage {
@@ -76,6 +79,11 @@ export class Shard {
   readonly judge = new Judge(this);
   readonly revocations = new RevocationWatch(this);
   readonly handshakes = new Handshakes();
+  /** Sessions that downstreams have opened here: as many as there may be connections. */
+  readonly downstreamSessions: FairShare;
+  /** Chunks of the arena that hold what applications do not take from tunnels, and bytes of the heap for relays. */
+  readonly keptChunks: FairShare;
+  readonly keptByRelays = new FairShare(RELAYS_KEEP_BYTES_MAX);
   readonly flows: FlowTable;
   readonly access: AccessWriter;
   readonly view: SnapshotReader;
@@ -97,8 +105,6 @@ export class Shard {
   readonly headerScratch = new Uint8Array(8192);
   readonly random: () => number;
   draining = false;
-  /** Sessions that downstreams have opened here; as many as there may be connections. */
-  downstreamSessions = 0;
   readonly #options: ShardOptions;
   readonly #handOver: HandOver;
   readonly #carries: Uint8Array[] = [];
@@ -117,12 +123,15 @@ export class Shard {
     this.tls = tls;
     this.reactor = new Reactor(os);
     this.questions = new Questions(this.reactor, shared.questions);
+    const chunksMax = Math.floor(os.memory.sizeBytes * CHUNKS_SHARE / CHUNK_BYTES);
+    this.keptChunks = new FairShare(chunksMax);
     this.buffers = new Buffers(os.memory, {
       stagesMax: Math.min(STAGES_MAX, Math.floor(os.memory.sizeBytes * STAGES_SHARE / STAGE_BYTES)),
-      chunksMax: Math.floor(os.memory.sizeBytes * CHUNKS_SHARE / CHUNK_BYTES),
+      chunksMax,
     });
     this.tables = shared.tables;
     this.connections = shared.tables.connections[options.worker]!;
+    this.downstreamSessions = new FairShare(this.connections.rowCount);
     this.flows = shared.flows;
     this.access = shared.access;
     this.view = shared.view;
@@ -297,8 +306,8 @@ export class Shard {
     this.tables.workers.addF64At(this.#options.worker, field, direction, 1);
   }
   /** A downstream's session has come (1) or gone (-1). */
-  countDownstreamSession(change: number): void {
-    this.downstreamSessions += change;
+  countDownstreamSession(podRow: number, change: number): void {
+    this.downstreamSessions.take(podRow, change);
     this.count(WORKER.downstreamSessions, change);
     this.tables.workers.addF64At(this.#options.worker, WORKER.socketsOpen, Direction.INBOUND, change);
   }

@@ -81,7 +81,7 @@ export class Rig {
       pods: 8,
       identities: 8,
       flowsPerWorker: 64,
-      connectionsPerWorker: 300,
+      connectionsPerWorker: 400,
       snapshotBytes: 1 << 20,
     };
     const handles = createTables(sizes);

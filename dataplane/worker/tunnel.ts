@@ -121,9 +121,13 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
     this.session?.credit(this, bytes);
   }
 
+  #newKept(): KeptBytes {
+    return new KeptBytes(this.shard.buffers, this.shard.keptChunks, this.pod.row);
+  }
+
   /** Keeps bytes that the socket did not take. Flow control bounds them; without memory for them the stream ends. */
   keep(at: number, bytes: number): void {
-    const kept = this.#kept ??= new KeptBytes(this.shard.buffers);
+    const kept = this.#kept ??= this.#newKept();
     const taken = kept.append(at, bytes);
     if (taken === bytes) return;
     this.session?.credit(null, bytes - taken);
@@ -273,7 +277,7 @@ export abstract class Tunnel extends Connection implements Pollable, Resumable {
     this.endReceived = state.endReceived;
     this.#shutdownPending = state.shutdownPending;
     if (state.kept.length === 0) return true;
-    this.#kept = new KeptBytes(this.shard.buffers);
+    this.#kept = this.#newKept();
     return this.#kept.importBytes(state.kept);
   }
 

@@ -2,6 +2,7 @@
 import { Direction, POD, ResponseFlag } from "../tables/layout.ts";
 import { AccessKind } from "../tables/access.ts";
 import { findDestination } from "./destination.ts";
+import { FairShare } from "./fair_share.ts";
 import { ListenerKind, Parked } from "./listener.ts";
 import type { Pod } from "./pod.ts";
 import type { Shard } from "./shard.ts";
@@ -11,7 +12,7 @@ const PARKED_MAX = 4_096;
 
 export class WaitingRoom {
   readonly #shard: Shard;
-  #count = 0;
+  readonly #share = new FairShare(PARKED_MAX);
   /** Since when the connection waits that is being tried again; -1: none is. */
   #waitingSinceMs = -1;
 
@@ -21,7 +22,7 @@ export class WaitingRoom {
 
   /** Keeps a connection until its workload and certificate are known, for at most 5 s. */
   park(pod: Pod, fd: number, kind: number): void {
-    if (this.#count >= PARKED_MAX) {
+    if (!this.#share.mayTake(pod.row)) {
       this.#shard.os.close(fd);
       this.#shard.countGlitch();
       return;
@@ -29,12 +30,12 @@ export class WaitingRoom {
     const nowMs = this.#shard.reactor.nowMs, sinceMs = this.#waitingSinceMs < 0 ? nowMs : this.#waitingSinceMs;
     const parked = new Parked(fd, kind as ListenerKind, sinceMs, (it) => {
       pod.parked.delete(it);
-      this.#count--;
+      this.#share.give(pod.row);
       this.#logTimeout(pod, it);
       this.#shard.os.close(it.fd);
     });
     pod.parked.add(parked);
-    this.#count++;
+    this.#share.take(pod.row);
     this.#shard.reactor.timers.set(parked.deadline, sinceMs + WAIT_MS_MAX - nowMs, nowMs);
   }
 
@@ -53,7 +54,7 @@ export class WaitingRoom {
     for (const parked of [...pod.parked]) {
       if (parked.kind === ListenerKind.HBONE && !certain) continue;
       pod.parked.delete(parked);
-      this.#count--;
+      this.#share.give(pod.row);
       this.#shard.reactor.timers.cancel(parked.deadline);
       this.#waitingSinceMs = parked.sinceMs; // It may have to wait on, and for no longer than if it had not been asked.
       this.#shard.begin(pod, parked.fd, parked.kind);
@@ -66,7 +67,7 @@ export class WaitingRoom {
     for (const parked of pod.parked) {
       this.#shard.reactor.timers.cancel(parked.deadline);
       this.#shard.os.close(parked.fd);
-      this.#count--;
+      this.#share.give(pod.row);
     }
     pod.parked.clear();
   }

@@ -279,7 +279,7 @@ export class Adoption {
     const { rows, connections } = this.#shard, { receivedBytes, sentBytes, openedAtMs } = state;
     check(receivedBytes >= 0 && sentBytes >= 0, "bytes are counted from zero");
     const source = ipOf(state.source), destination = ipOf(state.destination), actual = ipOf(state.actual);
-    const row = rows.acquire(this.#pod(state.pod).row, direction, kind, openedAtMs);
+    const row = rows.acquire(this.#pod(state.pod).row, direction, kind, openedAtMs, true);
     check(row >= 0, "there is room for every connection");
     rows.setSource(row, ...source, state.sourcePort & PORT_MAX);
     rows.setDestination(row, ...destination, state.destinationPort & PORT_MAX);
