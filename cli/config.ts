@@ -80,10 +80,11 @@ function sectionNamed(operands: readonly string[]): Section {
   const singular = (section: Section) => section.replace(/ies$/, "y").replace(/s$/, "");
   const found = SECTIONS.find((section) => word === section || word === singular(section));
   if (found !== undefined && more === undefined) return found;
+  const said = operands.length === 0 ? "" : `, not ${JSON.stringify(operands.join(" ").slice(0, 100))}`;
   const near = more === undefined ? nearest(word, SECTIONS) : undefined;
   throw new MeshError(
     "AMB0292",
-    `ambit config needs one of ${SECTIONS.join(", ")}, not ${JSON.stringify(operands.join(" ").slice(0, 100))}`,
+    `ambit config needs one of ${SECTIONS.join(", ")}${said}`,
     {
       remedy: near === undefined ? "for example: ambit config workloads" : `did you mean ambit config ${near}?`,
     },

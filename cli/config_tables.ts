@@ -78,7 +78,7 @@ const TABLES: Readonly<Record<Section, (dump: Fields, view: View) => Table>> = {
           text(it.identity),
           type,
           text(it.state),
-          text(certificate.serialNumber),
+          serialText(certificate.serialNumber),
           text(certificate.expirationTime),
           remaining(Date.parse(text(certificate.expirationTime)) - nowMs),
         ]);
@@ -132,6 +132,12 @@ function named(socket: string, names: ReadonlyMap<string, string>): string {
   const [, bracketed, plain, port] = /^(?:\[(.*)\]|([^:]*)):(\d+)$/.exec(socket) ?? [];
   const name = names.get(bracketed ?? plain ?? "");
   return name === undefined ? socket : `${name}:${port}`;
+}
+
+/** In hexadecimal, as logs and openssl write it; the dump has it in decimal. */
+function serialText(value: unknown): string {
+  const decimal = text(value); // At most 20 bytes (RFC 5280 §4.1.2.2).
+  return /^\d{1,49}$/.test(decimal) ? BigInt(decimal).toString(16) : decimal;
 }
 
 /** Whole units, the larger two: what is left is looked at, not reckoned with. */

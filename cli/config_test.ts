@@ -30,7 +30,7 @@ const DUMP = {
     {
       identity: "spiffe://cluster.local/ns/shop/sa/cart",
       state: "Available",
-      certChain: [{ serialNumber: "12", expirationTime: "2026-01-02T12:30:00Z" }],
+      certChain: [{ serialNumber: "266511238", expirationTime: "2026-01-02T12:30:00Z" }],
       rootCerts: [{ serialNumber: "1", expirationTime: "2025-12-31T00:00:00Z" }],
     },
     {
@@ -73,7 +73,7 @@ shop        only-cart   Allow    WorkloadSelector   2       no
 `,
     certificates:
       `IDENTITY                                 TYPE   STATE                         SERIAL NUMBER   NOT AFTER              EXPIRES IN
-spiffe://cluster.local/ns/shop/sa/cart   leaf   Available                     12              2026-01-02T12:30:00Z   1d12h
+spiffe://cluster.local/ns/shop/sa/cart   leaf   Available                     fe2a386         2026-01-02T12:30:00Z   1d12h
 spiffe://cluster.local/ns/shop/sa/cart   root   Available                     1               2025-12-31T00:00:00Z   expired
 spiffe://cluster.local/ns/web/sa/db      -      Unavailable: the CA says no   -               -                      -
 `,
