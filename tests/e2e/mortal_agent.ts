@@ -63,12 +63,22 @@ api.close();
 /** What is noted of enrolments that have begun. */
 const isJournal = (path: unknown) => String(path).includes("/enrolling/");
 const { renameSync, removeSync } = Deno;
+
+function isThere(path: string | URL): boolean {
+  try {
+    return Deno.lstatSync(path).isFile;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
 Deno.renameSync = (from, to) => {
   if (isJournal(to)) step("journal.begin");
   renameSync(from, to);
 };
 Deno.removeSync = (path, options) => {
-  if (isJournal(path)) step("journal.end");
+  if (isJournal(path) && isThere(path)) step("journal.end"); // To remove nothing changes nothing, and is no step.
   removeSync(path, options);
 };
 
