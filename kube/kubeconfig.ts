@@ -40,6 +40,7 @@ export interface KubeconfigContext {
 type Refuse = (field: string, wrong: string, remedy?: string) => never;
 
 const TEXT_BYTES_MAX = 1 << 20;
+const NAMES_LETTERS_MAX = 300; // Some people have contexts by the hundred.
 const CORRECT = "`kubectl config view` shows the file as kubectl reads it";
 
 /** @param source the file's name, or what it came from, for errors. @throws MeshError AMB0801, AMB0802, AMB0803. */
@@ -110,7 +111,14 @@ function entry(root: Fields, list: string, part: string, name: string, refuse: R
   const entries = root[list] ?? [];
   if (!Array.isArray(entries)) return refuse(list, "should be a list");
   const found = (entries as unknown[]).find((it) => isFields(it) && it.name === name);
-  if (!isFields(found)) return refuse(list, `has no entry "${name}"`);
+  if (!isFields(found)) {
+    const names = (entries as unknown[]).map((it) => isFields(it) ? String(it.name) : "").filter((it) => it !== "");
+    return refuse(
+      list,
+      `has no entry "${name}"`,
+      `name one that it has: ${names.join(", ").slice(0, NAMES_LETTERS_MAX) || "it has none"}`,
+    );
+  }
   const value = found[part] ?? {};
   return isFields(value) ? value : refuse(`${list}[${name}].${part}`, "should be an object");
 }

@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { chain, MeshError } from "../base/errors.ts";
 import { readKubeconfig } from "./kubeconfig.ts";
 import { kubeconfigAccess, loadKubeconfig } from "./kubeconfig_access.ts";
@@ -108,6 +108,8 @@ Deno.test("readKubeconfig() refuses files that are none, without a word of what 
     await read(config(SERVER), "there"),
     'AMB0803 reading kubeconfig f, context "there": contexts: has no entry "there"',
   );
+  const other = assertThrows(() => readKubeconfig(config(SERVER), "f", "there"), MeshError);
+  assertEquals(other.remedy, "name one that it has: here");
   assertStringIncludes(await read("current-context: a\ncontexts: {}"), "contexts: should be a list");
   assertStringIncludes(
     await read("current-context: [a]"),

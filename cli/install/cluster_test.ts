@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { MeshError } from "../../base/errors.ts";
-import { KubeError, type KubeObject } from "../../kube/api.ts";
+import { KubeError, type KubeObject, KubeUnreachable } from "../../kube/api.ts";
 import { CONFIG_MAPS, DAEMON_SETS, DEPLOYMENTS, NAMESPACES, PODS } from "../../kube/resource_types.ts";
 import { InMemoryKubeApi } from "../../kube/testing.ts";
 import { selectingAgain, selectingNothing } from "./agent_selector.ts";
@@ -116,6 +116,8 @@ Deno.test("applyAll() says what is not ready in time, and what the API server re
   assertEquals(late.code, "AMB7174");
   bench.api.fail(new KubeError(403, "Forbidden", "no"), { verb: "apply" });
   assertEquals((await assertRejects(() => applyAll(bench.api, objects, bench.options()), MeshError)).code, "AMB7173");
+  bench.api.fail(new KubeUnreachable("asking api.test"), { verb: "apply" });
+  assertEquals((await assertRejects(() => applyAll(bench.api, objects, bench.options()), MeshError)).code, "AMB0295");
   const half = {
     kind: "DaemonSet",
     metadata: { name: "x", generation: 2 },

@@ -2,7 +2,7 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { MeshError } from "../../base/errors.ts";
 import { Logger } from "../../base/log.ts";
-import { KubeError } from "../../kube/api.ts";
+import { KubeError, KubeUnreachable } from "../../kube/api.ts";
 import { AUTHORIZATION_POLICIES, CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS } from "../../kube/resource_types.ts";
 import { InMemoryKubeApi } from "../../kube/testing.ts";
 import { namespace, pod } from "../cluster/testing.ts";
@@ -77,11 +77,14 @@ Deno.test("loadCluster() reads the mesh of an API server, whatever kinds that la
   ]);
 });
 
-Deno.test("loadCluster() says which kind it may not list (AMB0831)", async () => {
+Deno.test("loadCluster() says which kind it may not list, or that nobody answers (AMB0831, AMB0841)", async () => {
   const api = new InMemoryKubeApi();
   const list = () => Promise.reject(new KubeError(403, "Forbidden", "pods is forbidden"));
   const error = await assertRejects(() => loadCluster(Object.assign(api, { list }), HERE), MeshError);
   assertEquals([error.code, error.message.includes("namespaces")], ["AMB0831", true]);
+  const silent = () => Promise.reject(new KubeUnreachable("asking api.test"));
+  const gone = await assertRejects(() => loadCluster(Object.assign(api, { list: silent }), HERE), MeshError);
+  assertEquals([gone.code, gone.remedy.includes("--context")], ["AMB0841", true], "rights are not what is missing");
 });
 
 Deno.test("ambit analyze says which folder it cannot read (AMB0830)", async () => {

@@ -149,7 +149,7 @@ function nameOf(value: Plain): string | undefined {
   return objectKey(String(value.kind), typeof namespace === "string" ? namespace : "default", name);
 }
 
-/** Reads every kind that the mesh is derived from, once. @throws MeshError AMB0831 for one that may not be listed. */
+/** Reads every kind that the mesh is derived from, once. @throws MeshError AMB0831 for one that may not be listed, AMB0841 if nobody answers. */
 export async function loadCluster(
   api: KubeApi,
   { systemNamespace, revision }: { readonly systemNamespace: string; readonly revision: string },
@@ -186,6 +186,14 @@ export async function loadCluster(
   return { changes, findings: [...findings, ...await readNetworkPolicies(api, network)], network };
 }
 
+function unreachable(resource: string, cause: KubeUnreachable): MeshError {
+  return new MeshError("AMB0841", `the API server does not answer: listing ${resource} for analysis`, {
+    remedy:
+      "see that the kubeconfig's server is up and reached from here, or choose another by --context or --kubeconfig",
+    cause,
+  });
+}
+
 /** istiod's own account need not read these, and the rest is worth telling without. */
 async function readNetworkPolicies(api: KubeApi, network: NetworkView): Promise<Finding[]> {
   const findings: Finding[] = [];
@@ -210,7 +218,8 @@ async function* listed(api: KubeApi, type: ResourceType, scope: Scope): AsyncIte
       continueToken = page.continueToken;
     } catch (error) {
       if (error instanceof KubeError && error.status === 404) return; // The cluster does not have the kind.
-      if (!(error instanceof KubeError) && !(error instanceof KubeUnreachable)) throw error;
+      if (error instanceof KubeUnreachable) throw unreachable(resourceName(type), error);
+      if (!(error instanceof KubeError)) throw error;
       throw new MeshError("AMB0831", `listing ${resourceName(type)} for analysis: ${chain(error).slice(0, 300)}`, {
         remedy: `use an account that may list ${resourceName(type)} in all namespaces`,
       });
