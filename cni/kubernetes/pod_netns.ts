@@ -64,15 +64,19 @@ export function findPodNetns(procDir: string, wanted: readonly WantedPod[], log:
   return found;
 }
 
+const USERS_OWN = /\/user@\d+\.service\//;
+
 /** As {@link parseCgroups} writes uids. */
 const dashed = (uid: string) => uid.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 
 function candidates(procDir: string, wanted: ReadonlyMap<string, WantedPod>, log: Logger): Candidate[] {
-  const list: Candidate[] = [];
+  const list: Candidate[] = [], usersOwn = USERS_OWN.test(textOf(`${procDir}/self/cgroup`) ?? "");
   for (const { name: pid } of Deno.readDirSync(procDir)) {
     if (!/^\d+$/.test(pid)) continue;
     const cgroups = textOf(`${procDir}/${pid}/cgroup`);
-    const container = cgroups === undefined ? undefined : parseCgroups(cgroups);
+    // What is below a user's own folder he has named himself, unless all of the node runs there.
+    if (cgroups === undefined || (!usersOwn && USERS_OWN.test(cgroups))) continue;
+    const container = parseCgroups(cgroups);
     if (container === undefined) continue;
     if ("wrong" in container) {
       log.debug("process passed over", { pid, reason: container.wrong });

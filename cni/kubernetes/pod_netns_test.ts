@@ -68,6 +68,12 @@ Deno.test({
     assertEquals(proc.find({ uid: uid(1), ips: ["10.1.0.2"] }), { [uid(1)]: second.inode }, "it started first");
     proc.process(70, host, 2);
     assertEquals(proc.find({ uid: uid(2), ips: ["10.1.0.9"] }), {}, "a pod of the host's network");
+    // Who has a part of the tree to himself may call it like a pod's, and have been there before its sandbox.
+    const impostor = proc.netns("10.1.0.2/32");
+    proc.process(65, impostor, 1, 3);
+    const cgroup = `${proc.folder}/65/cgroup`, own1000 = "/user.slice/user-1000.slice/user@1000.service";
+    Deno.writeTextFileSync(cgroup, Deno.readTextFileSync(cgroup).replace("0::", `0::${own1000}`));
+    assertEquals(proc.find({ uid: uid(1), ips: ["10.1.0.2"] }), { [uid(1)]: second.inode });
     // A static pod's processes have the uid of its file; an annotation that says so of another finds nothing of his.
     const mirror = { uid: uid(3), ips: ["10.1.0.2"], staticUid: uid(1).replaceAll("-", "") };
     assertEquals(proc.find(mirror), { [uid(3)]: second.inode });
