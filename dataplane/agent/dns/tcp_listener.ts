@@ -6,12 +6,14 @@ import { closeFd } from "../../../os/sockets.ts";
 import type { Respond } from "./responder.ts";
 import { TcpConnection } from "./tcp_connection.ts";
 
-/** Open connections a listener has at most; further ones wait for one to end, and are closed at the next sweep. */
+/** Open connections a listener has at most; further ones wait for one to end, and are closed where none does. */
 export const TCP_CONNECTIONS_MAX = 64;
 /** Bytes of answers that a listener's clients have not taken yet; who would exceed it is closed. */
 export const PENDING_BYTES_MAX = 4 * 1024 * 1024;
 const BATCH = 16; // Accepts a turn.
 const REFUSALS = 64; // A sweep.
+/** Sweeps without a connection taken until who waits is refused. One may come late, before what happened meanwhile is seen. */
+const STILL_SWEEPS = 2;
 
 /** One listening socket and its connections; owns their descriptors. */
 export class TcpListener implements Disposable {
@@ -20,6 +22,8 @@ export class TcpListener implements Disposable {
   readonly #watched: Watched;
   readonly #connections = new Set<TcpConnection>();
   #finished = false;
+  /** Sweeps since the last connection was taken. */
+  #sweeps = 0;
   readonly #budget = { pendingBytes: 0, pendingBytesMax: PENDING_BYTES_MAX };
 
   constructor(
@@ -53,11 +57,15 @@ export class TcpListener implements Disposable {
     return this.#connections.size;
   }
 
-  /** Closes connections that were idle for too long, then those for which there is no room; accepts again after a want of descriptors. */
+  /**
+   * Closes connections that were idle for too long, then those for which there has been no room for a while: a crowd that
+   * moves up is served. Accepts again after a want of descriptors.
+   */
   sweep(): void {
     for (const connection of this.#connections) connection.sweep();
     if (this.#finished) return; // Who waits is another's now.
-    for (let left = REFUSALS; left > 0 && this.#connections.size >= TCP_CONNECTIONS_MAX; left--) {
+    const stands = ++this.#sweeps > STILL_SWEEPS;
+    for (let left = REFUSALS; stands && left > 0 && this.#connections.size >= TCP_CONNECTIONS_MAX; left--) {
       const fd = libc.accept(this.#fd);
       if (fd < 0) break;
       closeFd(fd);
@@ -94,6 +102,7 @@ export class TcpListener implements Disposable {
         },
       });
       this.#connections.add(connection);
+      this.#sweeps = 0;
     } catch (error) {
       if (!(error instanceof MeshError)) throw error;
       closeFd(fd); // The kernel watches no more descriptors: one client less.
