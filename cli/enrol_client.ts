@@ -61,7 +61,9 @@ function parseJson(text: string): unknown {
 
 function notReached(message: string, cause?: unknown): MeshError {
   return new MeshError("AMB7501", message, {
-    remedy: "Start it with `ambit cni --node-mode`, run this command as the same user, or name its --enrol-socket.",
+    remedy:
+      "Start it (systemctl start ambit-cni, or ambit cni --node-mode), run this command as the same user, or name its " +
+      "--enrol-socket.",
     cause,
   });
 }
