@@ -40,8 +40,8 @@ async function main(): Promise<number> {
   const isolated = await canIsolate();
   const wanted = Number(lanes ?? Math.min(LANES_MAX, Math.max(LANES_MIN, navigator.hardwareConcurrency - 1)));
   const count = isolated ? Math.max(1, wanted) : 1; // Lanes that see one another's networks would meet.
-  const plan = planOf(paths.flatMap((it: string | number) => testFiles(String(it))), WEIGHTS),
-    shared = [...plan.shared];
+  const files = new Set<string>(paths.flatMap((it: string | number) => testFiles(String(it)))); // A file and its folder: once.
+  const plan = planOf([...files], WEIGHTS), shared = [...plan.shared];
   const lane = { isolated, signal: interrupted.signal };
   say(`${plan.shared.length} batches in ${count} ${count === 1 ? "lane" : "lanes"}, then ${plan.alone.length} alone\n`);
   const outcomes = (await Promise.all(Array.from({ length: count }, () => runLane(shared, lane)))).flat();
