@@ -17,7 +17,7 @@ const PROBES = 2;
 const SERVED = 5, CHARS = 80; // answers of every lane; of an error
 /** Of a change to rules under load: 0 as a rule, and 2 were seen on a busy machine. A lane may lose one at each end. */
 const SWITCH_FAILURES_MAX = 8;
-/** Towards eBPF each pod is without ztunnel for a moment; two pods, at most so long from the first failure to the last. */
+/** Towards eBPF each pod is without ztunnel for a moment; two pods, at most so long from the first request that fails to the last. */
 const SWITCH_MS_MAX = 5_000;
 
 const strict = {
@@ -118,9 +118,9 @@ async function switchTo(means: BackendName, cluster: Cluster, { pods, load }: St
   const lanes = await lanesOf(cluster, load), failures = lanes.flatMap((it) => it.failures);
   assertEquals(lanes.filter(({ wrong }) => wrong > 0), [], `to ${means}: a wrong byte`);
   const asked = lanes.reduce((sum, it) => sum + it.asked, 0);
-  const times = failures.map((it) => it.atMs),
+  const times = failures.map(({ atMs, tookMs }) => atMs - tookMs),
     spanMs = failures.length === 0 ? 0 : Math.max(...times) - Math.min(...times);
-  report(`to ${means}, in the mesh: ${failures.length} of ${asked} requests failed, within ${spanMs} ms`);
+  report(`to ${means}, in the mesh: ${failures.length} of ${asked} requests failed, asked within ${spanMs} ms`);
   for (
     const [line, count] of countOf(
       failures.map(({ error, open }) => `${open ? "open" : "new"}: ${error.slice(0, CHARS)}`),
