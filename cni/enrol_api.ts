@@ -34,7 +34,7 @@ export async function serveEnrolSocket(
   const cradle = `${path}.new`; // Born in a folder of ours alone, so that at no time anyone else can connect.
   try {
     Deno.mkdirSync(cradle, { recursive: true, mode: 0o700 });
-    const server = await serveUnixHttp(`${cradle}/s`, async (request, signal) => {
+    const server = await serveUnixHttp(`${cradle}/s`, log, async (request, signal) => {
       try {
         return await answer(request, signal, operations);
       } catch (error) {

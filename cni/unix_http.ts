@@ -4,7 +4,8 @@
  */
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { type Duplex, Readable } from "node:stream";
-import { ignore } from "../base/errors.ts";
+import { chain, ignore } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
 import { UnixStream } from "./unix_stream.ts";
 
 /** Answers one request; what it throws ends the process, as a mistake of ours. */
@@ -15,11 +16,12 @@ export interface UnixHttpServer {
   shutdown(): Promise<void>;
 }
 
+const ACCEPT_RETRY_MS = 200; // callers wait in the kernel's queue
 const REQUEST_TIMEOUT_MS = 10_000; // for a caller to say what it wants; the answer may take longer
 
 /** Resolves once the socket is there. @throws what the kernel says, by rejection, when it cannot be. */
 // deno-lint-ignore require-await -- So that what it throws is a rejection, as of every other server.
-export async function serveUnixHttp(path: string, handler: UnixHttpHandler): Promise<UnixHttpServer> {
+export async function serveUnixHttp(path: string, log: Logger, handler: UnixHttpHandler): Promise<UnixHttpServer> {
   const listener = Deno.listen({ transport: "unix", path });
   const open = new Map<Duplex, IncomingMessage | undefined>(); // With what its caller asks, once that has begun.
   let emptied = () => {};
@@ -31,7 +33,8 @@ export async function serveUnixHttp(path: string, handler: UnixHttpHandler): Pro
     });
     void answer(incoming, outgoing, { handler, signal: gone.signal });
   });
-  const accepting = accept(listener, (stream) => {
+  const accepting = acceptAll(listener, log, (connection) => {
+    const stream = new UnixStream(connection);
     open.set(stream, undefined);
     const late = setTimeout(() => {
       if (!open.get(stream)?.complete) stream.destroy();
@@ -55,8 +58,28 @@ export async function serveUnixHttp(path: string, handler: UnixHttpHandler): Pro
   };
 }
 
-async function accept(listener: Deno.UnixListener, onStream: (stream: UnixStream) => void): Promise<void> {
-  for await (const connection of listener) onStream(new UnixStream(connection));
+/**
+ * Takes callers until the listener is closed. What keeps it from taking one now, such as that no descriptor is left, passes;
+ * it must not end who serves.
+ */
+export async function acceptAll<Connection>(
+  listener: { accept(): Promise<Connection> },
+  log: Logger,
+  onConnection: (connection: Connection) => void,
+  retryMs: number = ACCEPT_RETRY_MS,
+): Promise<void> {
+  for (;;) {
+    let connection: Connection;
+    try {
+      connection = await listener.accept();
+    } catch (error) {
+      if (error instanceof Deno.errors.BadResource || error instanceof Deno.errors.Interrupted) return;
+      log.warn("a caller cannot be let in now", { error: chain(error) });
+      await new Promise((resolve) => setTimeout(resolve, retryMs));
+      continue;
+    }
+    onConnection(connection);
+  }
 }
 
 async function answer(

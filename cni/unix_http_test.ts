@@ -1,9 +1,12 @@
 import { assertEquals } from "@std/assert";
-import { serveUnixHttp } from "./unix_http.ts";
+import { Logger } from "../base/log.ts";
+import { acceptAll, serveUnixHttp } from "./unix_http.ts";
+
+const silent = new Logger("cni", { sink: () => {} });
 
 Deno.test("serveUnixHttp() outlives callers who go in the middle of a request, and answers the next (CNI-016)", async () => {
   const folder = await Deno.makeTempDir(), path = `${folder}/x.sock`, ended: string[] = [];
-  const server = await serveUnixHttp(path, async (request) => {
+  const server = await serveUnixHttp(path, silent, async (request) => {
     try {
       const body = await request.text();
       return Response.json({ body }, { status: 201 });
@@ -33,4 +36,22 @@ Deno.test("serveUnixHttp() outlives callers who go in the middle of a request, a
     await Deno.remove(folder, { recursive: true });
   }
   assertEquals(ended.length, 3, "one of them had begun");
+});
+
+Deno.test("acceptAll() goes on after a refusal that passes, says so, and ends when its listener is closed (CNI-016)", async () => {
+  const said: string[] = [], taken: string[] = [];
+  const answers: (() => string)[] = [
+    () => "first",
+    () => {
+      throw new Error("Too many open files (os error 24)");
+    },
+    () => "second",
+    () => {
+      throw new Deno.errors.BadResource("Listener has been closed");
+    },
+  ];
+  const listener = { accept: () => Promise.try(() => answers.shift()!()) };
+  await acceptAll(listener, new Logger("cni", { sink: (line) => said.push(line) }), (it) => taken.push(it), 0);
+  assertEquals(taken, ["first", "second"]);
+  assertEquals(said.filter((line) => line.includes("Too many open files")).length, 1);
 });

@@ -33,7 +33,7 @@ export async function serveEvents(options: EventServerOptions): Promise<UnixHttp
   try {
     Deno.mkdirSync(path.replace(/\/[^/]*$/, ""), { recursive: true, mode: 0o750 });
     removeOldSocket(path);
-    const server = await serveUnixHttp(path, async (request, signal) => {
+    const server = await serveUnixHttp(path, options.log, async (request, signal) => {
       const response = await answered(request, signal, options);
       if (new URL(request.url).pathname === EVENT_PATH) options.onAnswer(response.status);
       return response;

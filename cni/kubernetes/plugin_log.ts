@@ -26,7 +26,7 @@ export async function servePluginLog(path: string, log: Logger): Promise<UnixHtt
   try {
     Deno.mkdirSync(path.replace(/\/[^/]*$/, ""), { recursive: true, mode: 0o750 });
     removeOldSocket(path);
-    const server = await serveUnixHttp(path, async (request) => {
+    const server = await serveUnixHttp(path, log, async (request) => {
       if (request.method !== "POST" || new URL(request.url).pathname !== LOG_PATH) {
         return new Response(null, { status: 404 });
       }

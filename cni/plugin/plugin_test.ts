@@ -229,7 +229,11 @@ Deno.test("a mistake of ours becomes a CNI error with its stack, and one line in
     assertEquals([bad.code, error.code, error.cniVersion], [1, 7, "1.0.0"]);
     assertEquals(JSON.parse(bad.said.trim().split("\n").at(-1)!).message, "call failed");
     assertEquals(JSON.parse(Deno.readTextFileSync(`${folder}/istio-cni.log`)).msg, "call failed");
-    const server = await serveUnixHttp(`${folder}/pluginevent.sock`, () => Promise.resolve(new Response("ambient")));
+    const server = await serveUnixHttp(
+      `${folder}/pluginevent.sock`,
+      new Logger("test", { sink: () => {} }),
+      () => Promise.resolve(new Response("ambient")),
+    );
     const wrong = await start({}, JSON.stringify({ ...inner, prevResult: { ...PREVIOUS, ips: [null] } }));
     await server.shutdown();
     const mistake = JSON.parse(wrong.out);
