@@ -31,10 +31,12 @@ export interface Flushable {
 
 const EVENT_BYTES = 12; // packed struct epoll_event on x86-64
 /**
- * Few, since what a turn writes leaves at its end: in turns of hundreds all connections come to move together, and
- * each proxy sleeps while the other works (decision 53).
+ * Events between two flushes: few, since what they write leaves then. In hundreds all connections come to move
+ * together, and each proxy sleeps while the other works (decision 53).
  */
 const EVENTS_MAX = 4;
+/** Events of a turn, before those who go on from the last one are served. */
+const TURN_EVENTS_MAX = 256;
 const IDLE_WAIT_MS = 1000; // The heartbeat that the agent watches moves at least this often.
 
 /** One epoll instance and the work of one thread. */
@@ -43,6 +45,7 @@ export class Reactor {
   readonly timers: TimerWheel;
   /** Monotonic time at the start of this turn. */
   nowMs: number;
+  /** Counts flushes: what was written in one has not been answered before the next. */
   turns = 0;
   /** The longest turn so far, without the wait for events, and how many took longer than is good. */
   longestTurnMs = 0;
@@ -125,7 +128,7 @@ export class Reactor {
     }
   }
 
-  /** One epoll_wait and everything that follows from it. */
+  /** What the kernel has to tell, a few events at a time, and everything that follows from it. */
   turn(): void {
     const os = this.os;
     const wheelMs = this.timers.waitMs(this.nowMs);
@@ -136,14 +139,19 @@ export class Reactor {
       ? 0
       : Math.min(idleMs, this.#waitMsMax);
     this.#waitMsMax = IDLE_WAIT_MS;
-    const count = os.wait(this.#poll, os.memory.base + eventsAt, EVENTS_MAX, timeoutMs);
-    this.turns++;
+    let count = os.wait(this.#poll, os.memory.base + eventsAt, EVENTS_MAX, timeoutMs);
     this.nowMs = os.nowMs();
     const words = os.memory.i32, rows = this.#rows;
-    for (let index = 0; index < count; index++) {
-      const at = (eventsAt + index * EVENT_BYTES) >> 2;
-      const owner = rows[words[at + 1]!]!;
-      if (owner !== null) owner.onEvents(words[at]!);
+    for (let served = count;; served += count) {
+      this.turns++;
+      for (let index = 0; index < count; index++) {
+        const at = (eventsAt + index * EVENT_BYTES) >> 2;
+        const owner = rows[words[at + 1]!]!;
+        if (owner !== null) owner.onEvents(words[at]!);
+      }
+      if (count < EVENTS_MAX || served >= TURN_EVENTS_MAX) break;
+      this.flush();
+      count = os.wait(this.#poll, os.memory.base + eventsAt, EVENTS_MAX, 0);
     }
     this.timers.advance(this.nowMs);
     const resumables = this.#resumables;
