@@ -27,8 +27,8 @@ async function stateOf(netns: Netns, enter: readonly string[]): Promise<PodState
     "sets": await run("ipset", "list", "-n"),
     "rules": await run("ip", "rule"),
     "IPv6 rules": await run("ip", "-6", "rule"),
-    "routes": await run("ip", "route", "show", "table", "all"),
-    "IPv6 routes": await run("ip", "-6", "route", "show", "table", "all"),
+    "routes": settledRoutes(await run("ip", "route", "show", "table", "all")),
+    "IPv6 routes": settledRoutes(await run("ip", "-6", "route", "show", "table", "all")),
     "interfaces": await run("ip", "-brief", "address"),
     "settings": await run(
       "sysctl",
@@ -41,6 +41,9 @@ async function stateOf(netns: Netns, enter: readonly string[]): Promise<PodState
     "eBPF": programsIn(netns, await run("ip", "-oneline", "link")).map(({ name }) => name).sort().join("\n"),
   };
 }
+
+/** Without those of an interface's own address of IPv6, which the kernel makes a second after the interface. */
+const settledRoutes = (text: string) => text.split("\n").filter((line) => !/^local fe80::/.test(line)).join("\n");
 
 const DNS_PORT = 15053;
 
