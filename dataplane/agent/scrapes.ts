@@ -2,23 +2,27 @@
 import { compress, encodingFor } from "./compression.ts";
 import { contentTypeFor } from "./metrics.ts";
 
-/** So many times as long as a page took to make it is given again as it is: a fifth of the thread goes to scrapers at most. */
-const REST = 4;
+/** Of the thread's time, for scrapers that ask in a loop; they get the last page again when it is used up. */
+const SHARE = 1 / 5;
+/** What may be used at once: whoever asks now and then gets a page of this moment. */
+const BURST_MS = 500;
 /** No page is older. */
-const REST_MS_MAX = 5_000;
+const AGE_MS_MAX = 5_000;
 
 export class Scrapes {
   readonly #make: () => string;
   readonly #now: () => number;
   /** The last page by its encoding, `""` for none. */
   readonly #bodies = new Map<string, Uint8Array<ArrayBuffer>>();
-  #madeAtMs = 0;
-  #freshUntilMs = -Infinity;
+  #madeAtMs = -Infinity;
+  #creditMs = BURST_MS;
+  #creditAtMs: number;
 
   /** @param make the text of all metrics. @param now milliseconds that only grow. */
   constructor(make: () => string, now: () => number = () => performance.now()) {
     this.#make = make;
     this.#now = now;
+    this.#creditAtMs = now();
   }
 
   /** ZT-191. */
@@ -40,15 +44,16 @@ export class Scrapes {
 
   #body(encoding: string): Uint8Array<ArrayBuffer> {
     const beganAtMs = this.#now(), bodies = this.#bodies;
-    if (beganAtMs >= this.#freshUntilMs) {
+    this.#creditMs = Math.min(this.#creditMs + SHARE * (beganAtMs - this.#creditAtMs), BURST_MS);
+    this.#creditAtMs = beganAtMs;
+    if (this.#creditMs > 0 || beganAtMs >= this.#madeAtMs + AGE_MS_MAX) {
       bodies.clear();
       bodies.set("", new TextEncoder().encode(this.#make()));
-      this.#madeAtMs = this.#freshUntilMs = beganAtMs;
+      this.#madeAtMs = beganAtMs;
     }
     let body = bodies.get(encoding);
     if (body === undefined) bodies.set(encoding, body = compress(bodies.get("")!, encoding));
-    const endedAtMs = this.#now(), restMs = REST * (endedAtMs - beganAtMs);
-    this.#freshUntilMs = Math.min(Math.max(this.#freshUntilMs, endedAtMs) + restMs, this.#madeAtMs + REST_MS_MAX);
+    this.#creditMs -= this.#now() - beganAtMs;
     return body;
   }
 }
