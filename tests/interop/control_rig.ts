@@ -47,6 +47,9 @@ export function loopbackClient(
   });
 }
 
+/** A channel's timer for pings goes when its session has closed, which may be after the channel's own close, and the test. */
+const NO_PINGS = { intervalMs: -1, timeoutMs: 1 };
+
 /** Resources by type, set by the test. */
 export class TestMesh implements ResourceView {
   readonly types = new Map<string, Map<string, Resource>>();
@@ -251,6 +254,7 @@ export class ControlRig implements AsyncDisposable {
       alternativeHostname: "",
       tls12: false,
       headers: {},
+      pings: NO_PINGS,
     };
   }
 
